@@ -1,0 +1,53 @@
+# Needs python3 (3.11 or newer) and make; everything else goes into .venv on the first call.
+#   make report   the main job on the demo: run, measure, write outputs/reports/<utc>_demo/index.html
+#   make test     all tests but those that need a GPU or a browser
+#   make lab      JupyterLab on the notebooks
+#   make lint     style of code and notebooks
+#   make clean    remove .venv (results in outputs/ stay)
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
+
+.PHONY: report test lab lint format install clean
+.DEFAULT_GOAL := report
+
+report: $(READY)
+	@$(BIN)/sa2va-lab report
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -ra -m "not gpu and not browser"
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(STRIP) --verify notebooks/*.ipynb
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(STRIP) notebooks/*.ipynb
+
+install: $(READY)
+
+# Done again only when a dependency list changes. torch comes first and alone: it is by far the largest, so a broken
+# download is repeated without the rest. Debian's python3 may lack ensurepip; then pip is put into .venv from outside.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	  f"Python {v[0]}.{v[1]} found, 3.11 or newer is needed: run make PYTHON=/path/to/python3.11")'
+	@echo "Installing into $(VENV) (once; PyTorch is 0.2 to 3 GB, depending on the machine)"
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 \
+	  || $(PYTHON) -m venv --clear $(VENV) >/dev/null 2>&1 \
+	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; } \
+	  || { echo "No pip could be put into $(VENV): install python3-venv or python3-pip"; rm -rf $(VENV); exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,test]'
+	@touch $(READY)
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,28 @@
+"""sa2va_lab: run a Sa2VA checkpoint on the hardware at hand, and find out honestly how good it is."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from sa2va_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.formats import open_dataset
+    from sa2va_lab.evaluation.runs import open_run
+    from sa2va_lab.loading.load import load
+
+__version__ = "0.1.0"
+__all__ = ["LabError", "load", "open_dataset", "open_run"]
+
+_HOMES = {  # torch comes when it is needed, not with the import
+    "load": "sa2va_lab.loading.load",
+    "open_dataset": "sa2va_lab.datasets.formats",
+    "open_run": "sa2va_lab.evaluation.runs",
+}
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,97 @@
+"""What a model answered about one image: mask logits, the answer's text, what it cost."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer to one (image, prompt).
+
+    logits: float32 (n_seg, g, g), the model's mask grid (g = 256 for released Sa2VA); n_seg may be 0, which is a
+        result ("the model named nothing"), not a failure.
+    size: (height, width) of the image in pixels, as a person sees it (EXIF orientation applied).
+    answer: the decoded text, `[SEG]` tokens included.
+    canvas: side of the square that SAM2 looked at (1024 for released Sa2VA); masks go through it on the way up.
+    seconds: wall time by stage. peak_bytes: accelerator memory at its highest, None where there is none to measure.
+    """
+
+    logits: np.ndarray
+    size: tuple[int, int]
+    answer: str
+    canvas: int = 1024
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int | None = None
+
+    def __post_init__(self):
+        if self.logits.ndim != 3 or self.logits.dtype != np.float32:
+            raise ValueError(f"logits are {self.logits.dtype} {self.logits.shape}; expected float32 (n_seg, g, g)")
+
+    @property
+    def n_seg(self) -> int:
+        """How many masks the answer named."""
+        return len(self.logits)
+
+    def full_logits(self) -> np.ndarray:
+        """Logits at the image's own resolution, float32 (n_seg, H, W).
+
+        Up in two bilinear steps, grid -> canvas -> image, as the official code does; a single step moves
+        about one mask pixel in two hundred.
+        """
+        if not self.n_seg:
+            return np.zeros((0, *self.size), np.float32)
+        import torch
+        import torch.nn.functional as F
+
+        up = torch.from_numpy(np.ascontiguousarray(self.logits))[None]
+        for step in ((self.canvas, self.canvas), tuple(self.size)):
+            up = F.interpolate(up, size=step, mode="bilinear", align_corners=False)
+        return up[0].numpy()
+
+    def probability(self, merge: str | int = "union") -> np.ndarray:
+        """Probability of belonging to the thing asked for, float32 (H, W) in [0, 1].
+
+        merge: "union" takes the largest over all [SEG]; an index takes that [SEG] alone. No [SEG]: zeros.
+        """
+        if merge != "union" and not isinstance(merge, int):
+            raise LabError(f'merge is {merge!r}; expected "union" or the index of one [SEG]')
+        if not self.n_seg:
+            return np.zeros(self.size, np.float32)
+        if isinstance(merge, int) and not -self.n_seg <= merge < self.n_seg:
+            raise LabError(f"[SEG] number {merge} was asked for, but the answer has {self.n_seg} of them")
+        logits = self.full_logits()
+        chosen = logits.max(axis=0) if merge == "union" else logits[merge]
+        from scipy.special import expit
+
+        return expit(chosen).astype(np.float32)
+
+    def mask(self, threshold: float = 0.5, merge: str | int = "union") -> np.ndarray:
+        """bool (H, W): probability strictly above the threshold (0.5 is logit > 0, the official mask)."""
+        if not 0 <= threshold <= 1:
+            raise LabError(f"threshold is {threshold}; expected a probability between 0 and 1")
+        return self.probability(merge) > threshold
+
+    def to_bytes(self) -> bytes:
+        """The .npz form: `logits`, `size`, `canvas`. The same prediction always gives the same bytes."""
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer, logits=self.logits, size=np.asarray(self.size, np.int64), canvas=np.int64(self.canvas)
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def from_npz(cls, source: Path | io.BytesIO, *, answer: str = "", **rest) -> Prediction:
+        """Reads what `to_bytes` wrote; raises LabError for a file that is not that."""
+        try:
+            with np.load(source, allow_pickle=False) as arrays:
+                logits, size, canvas = arrays["logits"], arrays["size"], arrays["canvas"]
+        except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
+            raise LabError(f"{source} is not a prediction file ({error}); delete it and run the prediction again")
+        return cls(logits, (int(size[0]), int(size[1])), answer, canvas=int(canvas), **rest)

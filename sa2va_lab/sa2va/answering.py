@@ -1,0 +1,73 @@
+"""Greedy answers in one pass: a draft is read together with the prompt, and kept as far as the model agrees with it.
+
+Sa2VA answers nearly always with a sentence it has given before. Reading that sentence costs the same pass as reading
+the prompt; writing it costs one pass a token. The result is the greedy answer either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sa2va_lab.sa2va.modeling import Sa2VA
+
+
+@dataclass
+class Reply:
+    """ids: the answer's tokens, the stop token included where one came. states: (m, C), the last hidden state at each
+    answer token that was an input, in order; the very last token never was one, so m = len(ids) - 1.
+    accepted: how many tokens of the draft were kept."""
+
+    ids: list[int]
+    states: Tensor
+    accepted: int
+
+    def states_at(self, token: int) -> Tensor:
+        """(n, C): the states where `token` was the input."""
+        return self.states[[i for i, one in enumerate(self.ids[: len(self.states)]) if one == token]]
+
+
+def write_answer(model: Sa2VA, inputs: Tensor, cache, *, draft: list[int], stops: set[int], limit: int) -> Reply:
+    """The greedy answer to `inputs` (1, p, C), which follow what `cache` holds; at most `limit` tokens.
+
+    `cache` grows by p and the answer's inputs. A wrong or empty draft costs time, never correctness: from the first
+    token that differs the answer is decoded one by one.
+    """
+    draft = draft[:limit]
+    states = model.read(_followed_by(model, inputs, draft[:-1]), cache)[0]
+    start = inputs.shape[1] - 1
+    choices = model.score_tokens(states[start:]).argmax(dim=-1).tolist()  # choices[i]: the model's own token i
+    accepted = next(
+        (i for i, (ours, theirs) in enumerate(zip(draft, choices, strict=False)) if ours != theirs), len(draft)
+    )
+    ids = draft if accepted == len(draft) and draft else [*draft[:accepted], choices[accepted]]
+    kept = states[start + 1 : start + len(ids)]
+    shrink(cache, len(states) - inputs.shape[1] - len(kept))
+    written = [kept]
+    while ids[-1] not in stops and len(ids) < limit:
+        state = model.read(model.embed(_row(ids[-1:], inputs)), cache)[0]
+        written.append(state)
+        ids = [*ids, int(model.score_tokens(state[-1]).argmax())]
+    return Reply(ids=ids, states=torch.cat(written), accepted=accepted)
+
+
+def read_answer(model: Sa2VA, inputs: Tensor, cache, *, answer: list[int]) -> Reply:
+    """The states of a given answer, without asking the model whether it would have said so."""
+    states = model.read(_followed_by(model, inputs, answer[:-1]), cache)[0]
+    return Reply(ids=answer, states=states[inputs.shape[1] :], accepted=len(answer))
+
+
+def shrink(cache, count: int) -> None:
+    """Takes the last `count` positions from a key/value cache."""
+    if count:
+        cache.crop(-count)
+
+
+def _followed_by(model: Sa2VA, inputs: Tensor, ids: list[int]) -> Tensor:
+    return torch.cat([inputs, model.embed(_row(ids, inputs)).to(inputs)], dim=1) if ids else inputs
+
+
+def _row(ids: list[int], like: Tensor) -> Tensor:
+    return torch.tensor([ids], device=like.device)

@@ -1,0 +1,204 @@
+"""A checkpoint's config.json, read as data: which family it is and how large each part of the network is.
+
+`model_type` says `sa2va_chat` for every family, so the family is told by what the language model is. Sizes that the
+official code has as constants (448-pixel tiles, a 1024-pixel canvas, Hiera-L) are constants here as well, whatever
+config.json says; only our own key `sa2va_lab`, which no released checkpoint has, may change them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa2va_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from transformers import InternVLVisionConfig, Qwen2Config, Sam2VideoConfig
+
+EXTRA_KEY = "sa2va_lab"
+TILE = 448
+MAX_TILES = 12
+CANVAS = 1024
+TEMPLATES = {
+    name: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n") for name in ("qwen_chat", "internlm2_chat")
+}
+HIERA_L = {
+    "hidden_size": 144,
+    "num_attention_heads": 2,
+    "blocks_per_stage": [2, 6, 36, 4],
+    "embed_dim_per_stage": [144, 288, 576, 1152],
+    "num_attention_heads_per_stage": [2, 4, 8, 16],
+    "window_size_per_stage": [8, 4, 16, 8],
+    "global_attention_blocks": [23, 33, 43],
+}
+
+
+@dataclass(frozen=True)
+class Sa2VAConfig:
+    """What is needed to build one network and to prepare its inputs.
+
+    vision, language: the dictionaries of config.json. tile: side of a language-branch tile in pixels, canvas: side of
+    the square that SAM2 sees. sam2: changes to SAM2's sizes (`backbone`, `vision`, `prompt_encoder`, `mask_decoder`,
+    and top-level keys such as `hidden_size`); empty for released models. stamp: a text that belongs on every figure
+    made with this model, or None.
+    """
+
+    vision: dict
+    language: dict
+    template: str = "qwen_chat"
+    downsample: float = 0.5
+    tile: int = TILE
+    max_tiles: int = MAX_TILES
+    canvas: int = CANVAS
+    sam2: dict = field(default_factory=dict)
+    stamp: str | None = None
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """How many `<IMG_CONTEXT>` tokens stand for one tile (256 in released models)."""
+        return int((self.tile // self.vision.get("patch_size", 14)) ** 2 * self.downsample**2)
+
+    @property
+    def turn(self) -> tuple[str, str]:
+        """The text before the user's message and the text between it and the answer."""
+        return TEMPLATES[self.template]
+
+    def vision_config(self) -> InternVLVisionConfig:
+        """transformers' configuration of the InternViT tower."""
+        from transformers import InternVLVisionConfig
+
+        theirs = self.vision
+        same = {
+            key: theirs[key]
+            for key in (
+                "hidden_size",
+                "intermediate_size",
+                "num_hidden_layers",
+                "num_attention_heads",
+                "num_channels",
+                "patch_size",
+                "hidden_act",
+                "norm_type",
+                "layer_norm_eps",
+            )
+            if key in theirs
+        }
+        return InternVLVisionConfig(
+            **same,
+            image_size=self.tile,
+            attention_bias=theirs.get("qkv_bias", True),
+            use_qk_norm=theirs.get("qk_normalization", False),
+            use_mean_pooling=True,  # which, in transformers, means: no norm after the last layer
+        )
+
+    def language_config(self) -> Qwen2Config:
+        """transformers' configuration of the Qwen2 language model."""
+        from transformers import Qwen2Config
+
+        dropped = {"architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype"}
+        return Qwen2Config(**{k: v for k, v in self.language.items() if k not in dropped and v is not None})
+
+    def sam2_config(self) -> Sam2VideoConfig:
+        """transformers' configuration of SAM2 (Hiera-L without occlusion embedding, unless `sam2` says otherwise)."""
+        from transformers import Sam2VideoConfig
+
+        changes = {"backbone": {}, "vision": {}, "prompt_encoder": {}, "mask_decoder": {}, **self.sam2}
+        top = {k: v for k, v in changes.items() if k not in ("backbone", "vision", "prompt_encoder", "mask_decoder")}
+        hidden = top.pop("hidden_size", 256)
+        backbone = {
+            "model_type": "sam2_hiera_det_model",
+            "image_size": [self.canvas, self.canvas],
+            **HIERA_L,
+            **changes["backbone"],
+        }
+        stride = backbone.get("patch_stride", [4, 4])[0]
+        grids = [self.canvas // stride // 2**level for level in range(3)]
+        stages = len(backbone["embed_dim_per_stage"])
+        patch = stride * 2 ** (stages - 2)  # features go to the decoder from the last stage but one
+        vision = {
+            "model_type": "sam2_vision_model",
+            "backbone_config": backbone,
+            "backbone_channel_list": backbone["embed_dim_per_stage"][::-1],
+            "backbone_feature_sizes": [[grid, grid] for grid in grids],
+            "fpn_hidden_size": hidden,
+            **changes["vision"],
+        }
+        return Sam2VideoConfig(
+            **{
+                "image_size": self.canvas,
+                "enable_occlusion_spatial_embedding": False,
+                "enable_temporal_pos_encoding_for_object_pointers": False,
+                "memory_attention_hidden_size": hidden,
+                "memory_encoder_hidden_size": hidden,
+                "mask_downsampler_embed_dim": hidden,
+                "memory_fuser_embed_dim": hidden,
+                "memory_fuser_intermediate_dim": hidden * 4,
+                "memory_encoder_output_channels": hidden // 4,
+                "memory_attention_rope_feat_sizes": [grids[-1], grids[-1]],
+                **top,
+            },
+            vision_config=vision,
+            prompt_encoder_config={
+                "hidden_size": hidden,
+                "image_size": self.canvas,
+                "patch_size": patch,
+                **changes["prompt_encoder"],
+            },
+            mask_decoder_config={"hidden_size": hidden, "iou_head_hidden_dim": hidden, **changes["mask_decoder"]},
+        )
+
+
+def read_config(folder: Path | str) -> Sa2VAConfig:
+    """The configuration of the checkpoint in `folder`.
+
+    Raises LabError when the folder or its config.json is missing or damaged, or when it is not a Sa2VA checkpoint of
+    a family that is built here. Python files beside config.json are never looked at.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise LabError(f"No checkpoint folder at {folder}: give the folder that holds config.json and *.safetensors.")
+    path = folder / "config.json"
+    if not path.is_file():
+        raise LabError(f"{folder} has no config.json: give a Sa2VA checkpoint folder (config.json, *.safetensors).")
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
+    if not isinstance(raw, dict):
+        raise LabError(f"{path} holds a {type(raw).__name__}, not an object: copy the file again from its source.")
+    return parse_config(raw, name=str(path))
+
+
+def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
+    """The same from a dictionary; `name` is used in error messages."""
+    if "text_config" in raw:
+        kind = raw["text_config"].get("model_type", "unknown")
+        raise LabError(f"{name} describes a Qwen-VL family Sa2VA ({kind}); this version runs the InternVL family only.")
+    if "llm_config" not in raw or "vision_config" not in raw:
+        raise LabError(
+            f"{name} has model_type {raw.get('model_type', 'none')!r} and no llm_config and vision_config: "
+            "it is not a Sa2VA checkpoint of the InternVL family; give the folder of the Sa2VA model itself."
+        )
+    architecture = (raw["llm_config"].get("architectures") or ["unknown"])[0]
+    if architecture != "Qwen2ForCausalLM":
+        raise LabError(
+            f"{name} has the language model {architecture}; this version runs Qwen2ForCausalLM only "
+            "(Sa2VA-InternVL3 and the Qwen2.5-based Sa2VA releases)."
+        )
+    template = raw.get("template", "qwen_chat")
+    if template not in TEMPLATES:
+        raise LabError(f"{name} asks for the prompt template {template!r}; known are {', '.join(TEMPLATES)}.")
+    extra = raw.get(EXTRA_KEY, {})
+    return Sa2VAConfig(
+        vision=raw["vision_config"],
+        language=raw["llm_config"],
+        template=template,
+        downsample=raw.get("downsample_ratio", 0.5),
+        tile=extra.get("tile", TILE),
+        max_tiles=extra.get("max_tiles", MAX_TILES),
+        canvas=extra.get("canvas", CANVAS),
+        sam2=extra.get("sam2", {}),
+        stamp=extra.get("stamp"),
+    )

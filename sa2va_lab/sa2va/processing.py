@@ -1,0 +1,192 @@
+"""Images and prompts as the network wants them: tiles, canvas, token ids. PIL and torch give the official pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.sa2va.configuration import Sa2VAConfig
+
+TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# ImageNet's constants once more, but as SAM2 holds them inside Sa2VA: rounded to bfloat16, even in a float32 model
+CANVAS_MEAN, CANVAS_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
+# one of the questions that Sa2VA was trained with, and the newline that stood before them all
+TRAINING_QUESTION = "<image>\nPlease segment {phrase} in this image."
+RESERVED = ("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
+
+
+def read_image(source: Path | str | Image.Image | np.ndarray) -> Image.Image:
+    """An upright RGB image from a path, a PIL image or an array (H, W), (H, W, 1|3|4).
+
+    EXIF orientation is applied. 16-bit and wider integers are stretched from their own minimum and maximum to 0..255;
+    float arrays must lie in [0, 1]; alpha is dropped. Raises LabError for anything that is not an image.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source)
+    if isinstance(source, Image.Image):
+        return _to_rgb(source)
+    path = Path(source)
+    if not path.is_file():
+        raise LabError(f"No image file at {path}: check the path.")
+    try:
+        with Image.open(path) as image:
+            return _to_rgb(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise LabError(f"{path} is not a readable image ({error}): open it in a viewer or export it again.") from None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith(("I", "F")):
+        return _from_array(_stretch(np.asarray(image)))
+    return image.convert("RGB")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)) or 0 in array.shape:
+        raise LabError(f"An array of shape {array.shape} is not an image: give (H, W), (H, W, 3) or (H, W, 4).")
+    if array.dtype == bool:
+        array = array.astype(np.uint8) * 255
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (np.isfinite(array).all() and 0 <= array.min() and array.max() <= 1):
+            raise LabError("A float image must lie in [0, 1] and be finite: scale it, or give uint8.")
+        array = np.round(array * 255).astype(np.uint8)
+    elif array.dtype != np.uint8:
+        array = _stretch(array)
+    return Image.fromarray(array).convert("RGB")
+
+
+def _stretch(array: np.ndarray) -> np.ndarray:
+    low, high = float(array.min()), float(array.max())
+    if not np.isfinite([low, high]).all():
+        raise LabError("The image holds values that are not finite: export it again.")
+    return np.round((array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+def choose_grid(width: int, height: int, *, tile: int, max_tiles: int) -> tuple[int, int]:
+    """(columns, rows) of tiles whose shape is nearest to the image's; on a tie the larger grid only if the image has
+    more than half of that grid's pixels."""
+    grids = [(i, j) for i in range(1, max_tiles + 1) for j in range(1, max_tiles + 1) if i * j <= max_tiles]
+    best, best_gap = (1, 1), float("inf")
+    for i, j in sorted(grids, key=lambda grid: grid[0] * grid[1]):
+        gap = abs(width / height - i / j)
+        if gap < best_gap or (gap == best_gap and width * height > 0.5 * tile * tile * i * j):
+            best, best_gap = (i, j), gap
+    return best
+
+
+def cut_tiles(image: Image.Image, config: Sa2VAConfig) -> Tensor:
+    """RGB image -> (t, 3, tile, tile) float32: the grid row by row, then the whole image once more if t > 1."""
+    side = config.tile
+    columns, rows = choose_grid(*image.size, tile=side, max_tiles=config.max_tiles)
+    stretched = image.resize((side * columns, side * rows), Image.Resampling.BICUBIC)
+    corners = [(x * side, y * side) for y in range(rows) for x in range(columns)]
+    crops = [stretched.crop((x, y, x + side, y + side)) for x, y in corners]
+    if len(crops) > 1:
+        crops.append(image.resize((side, side), Image.Resampling.BICUBIC))
+    pixels = torch.stack([_to_tensor(crop) for crop in crops]).float() / 255
+    return (pixels - _channels(TILE_MEAN)) / _channels(TILE_STD)
+
+
+def fill_canvas(image: Image.Image, config: Sa2VAConfig, *, dtype: torch.dtype = torch.float32) -> Tensor:
+    """RGB image -> (1, 3, canvas, canvas) in `dtype`, stretched to a square; the arithmetic is done in `dtype`, as in
+    training."""
+    square = image.resize((config.canvas, config.canvas), Image.Resampling.BICUBIC)
+    pixels = _to_tensor(square).to(dtype) / 255
+    return ((pixels - _channels(CANVAS_MEAN).to(dtype)) / _channels(CANVAS_STD).to(dtype))[None]
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _channels(values: tuple[float, ...]) -> Tensor:
+    return torch.tensor(values)[:, None, None]
+
+
+def phrase_prompt(text: str) -> tuple[str, str]:
+    """The prompt with exactly one `<image>`, and why it reads as it does.
+
+    A bare phrase ("blood vessel") is put into a question that Sa2VA was trained with; a full prompt stays as it is,
+    the image in front of it where it does not say `<image>` itself. Raises LabError for an empty prompt, more than one
+    image, or reserved tokens.
+    """
+    if not isinstance(text, str) or not text.replace("<image>", "").strip():
+        raise LabError('The prompt is empty: say what to segment, for instance "blood vessel".')
+    if text.count("<image>") > 1:
+        raise LabError(f"The prompt asks for {text.count('<image>')} images; one image is answered at a time.")
+    for token in RESERVED:
+        if token in text:
+            raise LabError(f"The prompt contains {token}, which is the network's own punctuation: leave it out.")
+    if "<image>" in text:
+        return text, "as given"
+    asks = ("segment", "mask", "please", "find", "show", "where", "what", "which", "请", "分割")
+    if not any(mark in text for mark in ".?!。？！\n") and not any(word in text.lower() for word in asks):
+        return TRAINING_QUESTION.format(phrase=text.strip()), "a bare phrase, put into a question known from training"
+    return "<image>" + text, "as given, the image in front"
+
+
+@dataclass(frozen=True)
+class PromptIds:
+    """Token ids of one prompt. head: up to and with the image; tail: the question and the turn to the assistant."""
+
+    head: list[int]
+    tail: list[int]
+
+    @property
+    def all(self) -> list[int]:
+        """The whole prompt."""
+        return self.head + self.tail
+
+
+class PromptReader:
+    """The tokenizer of a checkpoint folder and the layout of a turn."""
+
+    def __init__(self, folder: Path | str, config: Sa2VAConfig):
+        from transformers import Qwen2Tokenizer
+
+        folder = Path(folder)
+        if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
+            raise LabError(f"{folder} has no tokenizer.json or vocab.json: copy the tokenizer files of the checkpoint.")
+        try:
+            self.tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
+        except Exception as error:  # damaged files fail in as many ways as there are parsers below
+            raise LabError(f"The tokenizer files in {folder} are not readable ({error}): copy them again.") from None
+        self.config = config
+        self.seg = self._id("[SEG]")
+        self.context = self._id("<IMG_CONTEXT>")
+        self.stops = {self._id("<|im_end|>"), self._id("<|endoftext|>")}
+        self.end = self._id("<|im_end|>")
+
+    def _id(self, token: str) -> int:
+        ids = self.tokenizer.encode(token, add_special_tokens=False)
+        if len(ids) != 1:
+            raise LabError(f"The tokenizer has no token {token}: it is not the tokenizer of a Sa2VA model.")
+        return ids[0]
+
+    def prompt_ids(self, prompt: str, tiles: int) -> PromptIds:
+        """Ids of a prompt (with its `<image>`) about an image of so many tiles."""
+        before, after = prompt.split("<image>")
+        opening, closing = self.config.turn
+        image = "<img>" + "<IMG_CONTEXT>" * (tiles * self.config.tokens_per_tile) + "</img>"
+        return PromptIds(head=self._ids(opening + before + image), tail=self._ids(after + closing))
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Ids of a complete answer, the end of the turn included."""
+        return [*self._ids(answer), self.end]
+
+    def decode(self, ids: list[int]) -> str:
+        """The answer as text, without the end of the turn; `[SEG]` stays."""
+        kept = [i for i in ids if i not in self.stops]
+        return self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False).strip()
+
+    def _ids(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)

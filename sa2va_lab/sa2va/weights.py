@@ -1,0 +1,262 @@
+"""Weights: official safetensors in, straight into the network, and out again under official names.
+
+Nothing is copied that need not be: a tensor whose dtype already fits stays a view of the memory-mapped file on a CPU,
+and goes to a GPU one at a time. Every tensor must land and every place must be filled, else loading fails by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.sa2va.modeling import Sa2VA
+from sa2va_lab.sa2va.names import Place, official_names, places
+
+INDEX = "model.safetensors.index.json"
+FULL_DIGEST = 1 << 30
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+
+
+class OfficialFolder:
+    """The safetensors of one checkpoint folder, opened by header; tensors are read when asked for.
+
+    Raises LabError for a folder without weights, an index that names a missing or foreign file, a truncated shard, or
+    a tensor that two shards hold.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.shards: dict[Path, safe_open] = {}
+        self._where: dict[str, Path] = {}
+        for path in self._shard_paths():
+            self.shards[path] = shard = _open_shard(path)
+            for name in shard.keys():  # noqa: SIM118  (a safetensors handle is no dict)
+                if name in self._where:
+                    raise LabError(
+                        f"{name} is in both {self._where[name].name} and {path.name}: "
+                        "remove the shard that does not belong to this checkpoint."
+                    )
+                self._where[name] = path
+
+    def _shard_paths(self) -> list[Path]:
+        index = self.folder / INDEX
+        if not index.is_file():
+            paths = sorted(self.folder.glob("*.safetensors"))
+            if not paths:
+                raise LabError(
+                    f"{self.folder} has no *.safetensors: give a complete checkpoint folder "
+                    "(a .pth of a fine-tune alone is not one)."
+                )
+            return paths
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise LabError(
+                f"{index} is not a readable index ({error!r}): copy the file again from its source."
+            ) from None
+        foreign = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+        if foreign:
+            raise LabError(f"{index} names {foreign[0]!r}, outside its own folder: refuse this checkpoint.")
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        if missing:
+            raise LabError(
+                f"{self.folder} lacks {len(missing)} of {len(names)} weight files ({missing[0]}): download them again."
+            )
+        return [self.folder / name for name in names]
+
+    def names(self) -> list[str]:
+        """Official tensor names, sorted."""
+        return sorted(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape from the header; no data is read."""
+        return tuple(self.shards[self._where[name]].get_slice(name).get_shape())
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor on the CPU in its stored dtype, memory-mapped."""
+        return self.shards[self._where[name]].get_tensor(name)
+
+    def sha256(self) -> tuple[str, str]:
+        """A digest that changes with the weights, and what it was taken of.
+
+        Up to 1 GiB everything is read. Above that each file's name and size, its first and last MiB (the header is in
+        the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
+        """
+        digest, total = hashlib.sha256(), sum(path.stat().st_size for path in self.shards)
+        for path in sorted(self.shards):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            spans = [(0, size)]
+            if total > FULL_DIGEST:
+                spans = [(0, 1 << 20), *((size * i // 65, 1 << 16) for i in range(1, 65)), (size - (1 << 20), 1 << 20)]
+            with open(path, "rb") as file:
+                for start, length in spans:
+                    file.seek(max(0, start))
+                    digest.update(file.read(length))
+        return digest.hexdigest(), "every byte" if total <= FULL_DIGEST else "headers and a sample of each file"
+
+
+def _open_shard(path: Path):
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError, ValueError) as error:
+        size = path.stat().st_size if path.exists() else 0
+        raise LabError(f"{path} is damaged or cut short ({size:,} bytes; {error}): download this file again.") from None
+
+
+def build_empty(config: Sa2VAConfig) -> Sa2VA:
+    """The network with every parameter on the meta device (no memory); computed buffers, as RoPE's, are real."""
+    with init_empty_weights(include_buffers=False):
+        return Sa2VA(config).eval()
+
+
+def load_weights(
+    model: Sa2VA,
+    source: OfficialFolder,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Sa2VA:
+    """Fills `model` (from `build_empty`) with every tensor of `source`, converted to `dtype` on `device`.
+
+    Raises LabError naming the tensors that are missing from the checkpoint, that the network has no place for, or whose
+    shape differs.
+    """
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    tied = _tied_name(model.config) if _tied_name(model.config) not in source.names() else None
+    parts = match_names(source.names(), [name for name in expected if name != tied])
+    state = {}
+    for name in progress(sorted(parts)):
+        tensor = _assemble(source, parts[name])
+        if tuple(tensor.shape) != expected[name]:
+            raise LabError(
+                f"{parts[name][0][0]} gives shape {tuple(tensor.shape)} where config.json leads to {expected[name]}: "
+                "these weights belong to another model than this config.json."
+            )
+        state[name] = tensor.to(device=device, dtype=dtype)
+    if tied:
+        state[tied] = state["language_model.model.embed_tokens.weight"]
+    model.load_state_dict(state, assign=True, strict=True)
+    return model.to(device).requires_grad_(False)
+
+
+def match_names(official: Iterable[str], ours: Iterable[str]) -> dict[str, list[tuple[str, Place]]]:
+    """For each tensor of ours the official tensors that make it, in order.
+
+    Raises LabError when a tensor of ours gets nothing or an official one has nowhere to go, naming up to five.
+    """
+    parts: dict[str, list[tuple[str, Place]]] = {name: [] for name in ours}
+    unexpected = []
+    for name in official:
+        for place in places(name):
+            if place.name in parts:
+                parts[place.name].append((name, place))
+            else:
+                unexpected.append(name)
+    missing = [name for name, found in parts.items() if not found]
+    if missing:
+        wanted = sorted(official_names(missing)) or missing
+        raise LabError(
+            f"The checkpoint lacks {len(wanted)} tensors that its config.json calls for ({_some(wanted)}): "
+            "a fine-tune alone is not enough, give the complete model."
+        )
+    if unexpected:
+        raise LabError(
+            f"The checkpoint holds {len(unexpected)} tensors that its config.json has no place for "
+            f"({_some(unexpected)}): config.json and weights belong to different models."
+        )
+    for found in parts.values():
+        found.sort(key=lambda pair: pair[1].index)
+    return parts
+
+
+def _assemble(source: OfficialFolder, parts: list[tuple[str, Place]]) -> Tensor:
+    name, place = parts[0]
+    if place.kind == "row":
+        return torch.cat([source.tensor(row) for row, _ in parts])
+    return source.tensor(name).chunk(3)[place.index] if place.kind == "third" else source.tensor(name)
+
+
+def _tied_name(config: Sa2VAConfig) -> str | None:
+    return "language_model.lm_head.weight" if config.language.get("tie_word_embeddings") else None
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def save_official(
+    model: Sa2VA,
+    folder: Path | str,
+    *,
+    config: dict,
+    tokenizer: Path | str,
+    dtype: torch.dtype | None = None,
+    shard_bytes: int = 4 << 30,
+) -> Path:
+    """Writes `model` as an official-form checkpoint folder: config.json, tokenizer files, safetensors.
+
+    config: the dictionary to write as config.json; tokenizer: a folder whose tokenizer files are copied; dtype: None
+    keeps what the model has. Shards hold at most `shard_bytes` each. Written beside `folder` first and moved there at
+    the end; raises LabError when `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise LabError(f"{folder} is not empty: give a new folder for the checkpoint.")
+    draft = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    ours = model.state_dict()
+    if name := _tied_name(model.config):
+        ours.pop(name)
+    shards, filled = [{}], 0
+    for official, found in sorted(official_names(list(ours)).items()):
+        tensor = _disassemble(ours, found).to(device="cpu", dtype=dtype).contiguous()
+        if filled and filled + tensor.nbytes > shard_bytes:
+            shards, filled = [*shards, {}], 0
+        shards[-1][official] = tensor
+        filled += tensor.nbytes
+    weight_map = {}
+    for i, shard in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        save_file({k: v.clone() for k, v in shard.items()}, draft / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(shard, file)
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (draft / INDEX).write_text(json.dumps(index, indent=1))
+    (draft / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for file in TOKENIZER_FILES:
+        if (Path(tokenizer) / file).is_file():
+            shutil.copyfile(Path(tokenizer) / file, draft / file)
+    if folder.exists():
+        folder.rmdir()
+    draft.rename(folder)
+    return folder
+
+
+def _disassemble(ours: dict[str, Tensor], found: tuple[Place, ...]) -> Tensor:
+    place = found[0]
+    if place.kind == "third":
+        return torch.cat([ours[part.name] for part in found])
+    return ours[place.name][place.index : place.index + 1] if place.kind == "row" else ours[place.name]

@@ -1,0 +1,153 @@
+"""A loaded Sa2VA that answers prompts about images. It never sees a ground truth: there is no way to hand it one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import DynamicCache
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.prediction import Prediction
+from sa2va_lab.sa2va.answering import read_answer, shrink, write_answer
+from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
+from sa2va_lab.sa2va.processing import PromptIds, PromptReader, cut_tiles, fill_canvas, phrase_prompt, read_image
+
+FIRST_DRAFT = "Sure, [SEG]."
+ANSWER_LIMIT = 512
+
+ImageLike = Path | str | Image.Image | np.ndarray
+
+
+@dataclass
+class _Seen:
+    """What is kept about the last image, so that a second question about it costs little."""
+
+    digest: str
+    image: Image.Image
+    tokens: Tensor | None = None  # (t, tokens_per_tile, C)
+    features: CanvasFeatures | None = None
+    head: list[int] = field(default_factory=list)  # the ids that `cache` has read: everything up to the question
+    cache: DynamicCache | None = None
+
+
+class Segmenter:
+    """`predict(image, prompt)` gives a Prediction. Make one with `sa2va_lab.load`.
+
+    The last image is remembered (its tokens, SAM2 features and the key/value cache of all that stands before the
+    question); `forget` gives that memory back. `provenance` says which weights run where and why.
+    """
+
+    def __init__(self, model: Sa2VA, reader: PromptReader, *, provenance: dict):
+        self.model = model
+        self.reader = reader
+        self.provenance = provenance
+        self.device = model.language_model.model.embed_tokens.weight.device
+        self.draft = reader.answer_ids(FIRST_DRAFT)
+        self._seen: _Seen | None = None
+
+    @property
+    def stamp(self) -> str | None:
+        """A text that belongs on every figure made with this model (the demo has one), else None."""
+        return self.model.config.stamp
+
+    @torch.inference_mode()
+    def predict(
+        self, image: ImageLike, prompt: str, *, answer: str | None = None, limit: int = ANSWER_LIMIT
+    ) -> Prediction:
+        """Masks and text for one prompt about one image.
+
+        image: path, PIL image or array (see `read_image`). prompt: a phrase ("blood vessel") or a full question, with
+        or without `<image>`. answer: use this text instead of generating ("Sure, [SEG]."); it may hold several [SEG] or
+        none. limit: at most so many answer tokens. Raises LabError for an unreadable image or an empty prompt.
+        """
+        question, _ = phrase_prompt(prompt)
+        seconds: dict[str, float] = {}
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        with self._timed(seconds, "pixels"):
+            seen = self._look_at(read_image(image))
+            tiles = cut_tiles(seen.image, self.model.config) if seen.tokens is None else None
+        with self._timed(seconds, "vision"):
+            if tiles is not None:
+                seen.tokens = self.model.encode_tiles(tiles.to(self.device))
+        with self._timed(seconds, "answer"):
+            reply = self._answer(seen, self.reader.prompt_ids(question, len(seen.tokens)), answer, limit)
+            states = reply.states_at(self.reader.seg)
+        with self._timed(seconds, "canvas"):
+            if len(states) and seen.features is None:
+                dtype = self.model.grounding_encoder.no_memory_embedding.dtype
+                canvas = fill_canvas(seen.image, self.model.config, dtype=dtype)
+                seen.features = self.model.encode_canvas(canvas.to(self.device))
+        with self._timed(seconds, "masks"):
+            logits = self.model.draw(seen.features, states).logits.cpu().numpy() if len(states) else self._no_masks()
+        width, height = seen.image.size
+        return Prediction(
+            logits=logits,
+            size=(height, width),
+            answer=self.reader.decode(reply.ids),
+            canvas=self.model.config.canvas,
+            seconds=seconds,
+            peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+        )
+
+    def predict_many(self, images: Iterable[ImageLike], prompt: str, **options) -> Iterator[Prediction]:
+        """`predict` for each image in turn, lazily; the answer to one is the draft for the next."""
+        for image in images:
+            yield self.predict(image, prompt, **options)
+
+    def forget(self) -> None:
+        """Gives back the memory held for the last image."""
+        self._seen = None
+
+    def _look_at(self, image: Image.Image) -> _Seen:
+        digest = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+        if self._seen is None or self._seen.digest != digest:
+            self._seen = None  # before the next image needs room
+            self._seen = _Seen(digest, image)
+        return self._seen
+
+    def _answer(self, seen: _Seen, prompt: PromptIds, answer: str | None, limit: int):
+        cache, seen.cache = seen.cache, None  # given back only when all went well
+        if cache is None or seen.head != prompt.head:
+            cache, inputs = DynamicCache(config=self.model.language_model.config), self._embed(prompt.all, seen.tokens)
+        else:
+            inputs = self._embed(prompt.tail, None)
+        if answer is None:
+            reply = write_answer(self.model, inputs, cache, draft=self.draft, stops=self.reader.stops, limit=limit)
+            if reply.ids[-1] in self.reader.stops:
+                self.draft = reply.ids
+        else:
+            if not answer.strip():
+                raise LabError('The given answer is empty: give a sentence such as "Sure, [SEG]." or none at all.')
+            reply = read_answer(self.model, inputs, cache, answer=self.reader.answer_ids(answer))
+        shrink(cache, cache.get_seq_length() - len(prompt.head))
+        seen.head, seen.cache = prompt.head, cache
+        return reply
+
+    def _embed(self, ids: list[int], image_tokens: Tensor | None) -> Tensor:
+        row = torch.tensor([ids], device=self.device)
+        embeddings = self.model.embed(row)
+        if image_tokens is not None:
+            embeddings[row == self.reader.context] = image_tokens.flatten(0, 1).to(embeddings)
+        return embeddings
+
+    def _no_masks(self) -> np.ndarray:
+        grid = self.model.grounding_encoder.config.vision_config.backbone_feature_sizes[0][0]
+        return np.zeros((0, grid, grid), np.float32)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], stage: str):
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        seconds[stage] = time.perf_counter() - start

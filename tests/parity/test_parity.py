@@ -1,0 +1,156 @@
+"""Against the official implementation's recorded outputs: same ids, same embeddings, same masks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from PIL import Image
+from transformers import DynamicCache
+
+from sa2va_lab.prediction import Prediction
+from sa2va_lab.sa2va.answering import read_answer, write_answer
+from sa2va_lab.sa2va.configuration import Sa2VAConfig, read_config
+from sa2va_lab.sa2va.processing import cut_tiles, fill_canvas, read_image
+from sa2va_lab.sa2va.weights import build_empty, match_names
+
+HERE = Path(__file__).parent
+PROMPT = "<image>Please segment the blood vessel."
+ANSWERS = {"one": "Sure, [SEG].", "two": "[SEG] and [SEG]"}
+IMAGES = {
+    "retina": lambda: Image.fromarray(skimage.data.retina()),
+    "coffee": lambda: Image.fromarray(skimage.data.coffee()),
+    "chelsea_small": lambda: Image.fromarray(skimage.data.chelsea()).crop((100, 40, 300, 240)),
+}
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=list(IMAGES))
+def case(request, segmenter):
+    """(image, golden arrays, image tokens): the vision tower runs once an image."""
+    image = read_image(IMAGES[request.param]())
+    golden = np.load(HERE / "internvl" / f"{request.param}.npz")
+    with torch.inference_mode():
+        tokens = segmenter.model.encode_tiles(cut_tiles(image, segmenter.model.config))
+    return image, golden, tokens
+
+
+def prompt_embeddings(segmenter, tokens):
+    return segmenter._embed(segmenter.reader.prompt_ids(PROMPT, len(tokens)).all, tokens)
+
+
+def test_pixels_and_input_ids_are_identical(case, segmenter):
+    image, golden, tokens = case
+    tiles, canvas = cut_tiles(image, segmenter.model.config), fill_canvas(image, segmenter.model.config)
+    np.testing.assert_array_equal(tiles[:, :, 100:104, 200:208], golden["pixel_values_slice"])
+    np.testing.assert_array_equal(canvas[0, :, 500:504, 300:308], golden["g_pixel_values_slice"])
+    ids = segmenter.reader.prompt_ids(PROMPT, len(tokens))
+    np.testing.assert_array_equal(ids.all, golden["input_ids"])
+
+
+def test_answers_about_one_image(case, segmenter):
+    """Both given answers about one image: SAM2's encoder, much the slowest part, runs once for the two."""
+    image, golden, tokens = case
+    for which, answer in ANSWERS.items():
+        prediction = segmenter.predict(image, PROMPT, answer=answer)
+        expected = golden[f"{which}/low_res_mask_logits"][:, 0]
+        assert prediction.logits.shape == expected.shape
+        np.testing.assert_allclose(prediction.logits, expected, atol=2e-3, rtol=0)
+        height, width = prediction.size
+        masks = np.unpackbits(golden[f"{which}/mask_packbits"], axis=-1)[..., :width].astype(bool)
+        assert masks.shape == (len(expected), height, width)
+        for i, mask in enumerate(masks):
+            assert (prediction.mask(merge=i) != mask).sum() <= 50
+        with torch.inference_mode():
+            reply = read_answer(
+                segmenter.model,
+                prompt_embeddings(segmenter, tokens),
+                DynamicCache(),
+                answer=segmenter.reader.answer_ids(answer),
+            )
+            drawn = segmenter.model.draw(segmenter._seen.features, reply.states_at(segmenter.reader.seg))
+        assert reply.ids == golden[f"{which}/forced_ids"].tolist()
+        np.testing.assert_allclose(drawn.embeddings, golden[f"{which}/language_embd"], atol=5e-4, rtol=0)
+        np.testing.assert_allclose(drawn.ious, golden[f"{which}/ious"], atol=5e-4, rtol=0)
+
+
+def greedy(segmenter, tokens, draft, limit=12):
+    with torch.inference_mode():
+        return write_answer(
+            segmenter.model,
+            prompt_embeddings(segmenter, tokens),
+            DynamicCache(),
+            draft=draft,
+            stops=segmenter.reader.stops,
+            limit=limit,
+        )
+
+
+def test_greedy_ids_are_the_official_ones_whatever_the_draft(case, segmenter):
+    _, golden, tokens = case
+    expected = golden["greedy_sequence"].tolist()
+    plain = greedy(segmenter, tokens, [])
+    assert plain.ids == expected
+    assert plain.accepted == 0
+    drafts = {"right": expected, "half": expected[:6], "longer": [*expected, 5, 6, 7]}
+    drafts |= {f"wrong at {i}": [*expected[:i], (expected[i] + 1) % 2000, *expected[i + 1 :]] for i in range(12)}
+    for name, draft in drafts.items():
+        reply = greedy(segmenter, tokens, draft)
+        agreed = int(name.rpartition(" ")[2]) if name.startswith("wrong") else {"half": 6}.get(name, 12)
+        assert reply.ids == expected, name
+        assert reply.accepted == agreed, name
+        torch.testing.assert_close(reply.states, plain.states, atol=1e-4, rtol=0)
+
+
+def test_second_prompt_reuses_what_stands_before_the_question(case, segmenter):
+    """Equal results with and without the memory of the image, and the cache back at its length after each."""
+    image, _, tokens = case
+    questions = [PROMPT, "<image>\nWhere is it?", PROMPT]
+    segmenter.forget()
+    for question in questions:
+        prompt = segmenter.reader.prompt_ids(question, len(tokens))
+        with torch.inference_mode():
+            fresh = read_answer(
+                segmenter.model, segmenter._embed(prompt.all, tokens), DynamicCache(), answer=[50, 552, 2079, 13, 2050]
+            )
+            seen = segmenter._look_at(image)
+            seen.tokens = tokens
+            again = segmenter._answer(seen, prompt, "Sure, [SEG].", 12)
+            same = read_answer(segmenter.model, segmenter._embed(prompt.all, tokens), DynamicCache(), answer=again.ids)
+        assert seen.cache.get_seq_length() == len(prompt.head)
+        torch.testing.assert_close(again.states, same.states, atol=1e-4, rtol=0)
+        assert len(fresh.states) == 4
+
+
+def test_all_names_of_the_real_8b_model_land(parity_folder):
+    """1,589 official tensors against the network that a released config.json builds, on the meta device."""
+    official = json.loads((HERE / "internvl3_8b_tensors.json").read_text())
+    assert len(official) == 1589
+    base = read_config(parity_folder)
+    config = Sa2VAConfig(
+        vision=base.vision | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
+                              "num_attention_heads": 16},
+        language=base.language | {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
+                                  "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 151679,
+                                  "bos_token_id": None, "eos_token_id": None},
+    )  # fmt: skip
+    ours = {name: tuple(tensor.shape) for name, tensor in build_empty(config).state_dict().items()}
+    parts = match_names(official, ours)
+    assert {name for found in parts.values() for name, _ in found} == set(official)
+    for name, found in parts.items():
+        theirs, place = official[found[0][0]], found[0][1]
+        expected = {"whole": tuple(theirs), "third": (theirs[0] // 3, *theirs[1:]), "row": (len(found), *theirs[1:])}
+        assert ours[name] == expected[place.kind], name
+    counted = sum(int(np.prod(shape)) for name, shape in official.items() if "gaussian_matrix" not in name)
+    assert counted == 8_182_606_130
+
+
+def test_one_step_up_sampling_would_be_another_mask(segmenter):
+    """Why masks go up in two steps: a single step moves more pixels than the parity test allows."""
+    golden = np.load(HERE / "internvl" / "retina.npz")
+    prediction = Prediction(golden["one/low_res_mask_logits"][:, 0], (1411, 1411), "Sure, [SEG].")
+    single = Prediction(prediction.logits, prediction.size, "", canvas=prediction.logits.shape[-1])
+    assert (prediction.mask() != single.mask()).sum() > 50
