@@ -1,0 +1,89 @@
+"""A data folder as a closed room: every name is looked up inside it, and none leads out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+
+
+class Folder:
+    """A data folder that no name leads out of, and its images by name."""
+
+    def __init__(self, root: Path):
+        self.root = root
+        self.real = os.path.realpath(root)
+        self.images = root / "images" if (root / "images").is_dir() else root
+        self.listed = self.files(self.images, nested=self.images != root)
+
+    def inside(self, path: str | Path) -> str:
+        """`path` without `..`, or LabError when it leads elsewhere, by its name or by a symbolic link."""
+        try:
+            real = os.path.realpath(path)
+        except (OSError, ValueError) as error:
+            raise LabError(f"{str(path)!r} is not a possible file name ({error}); correct it") from error
+        if os.path.commonpath([self.real, real]) != self.real:
+            raise LabError(f"{str(path)!r} leads out of the data folder {self.root}; copy the file into that folder")
+        return os.path.normpath(path)
+
+    def files(self, folder: Path, *, nested: bool = True) -> dict[str, str]:
+        """Paths of the image files in a folder by their names below it."""
+        found, waiting = {}, [self.inside(folder)]
+        for here in waiting:
+            try:
+                entries = list(os.scandir(here))
+            except OSError as error:
+                raise LabError(f"{here} cannot be read ({error.strerror}); correct its permissions") from error
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting += [entry.path] if nested else []
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    path = self.inside(entry.path) if entry.is_symlink() else entry.path
+                    found[_below(path, waiting[0])] = path
+        return found
+
+    def image(self, name: object, where: str) -> str:
+        """The name, as `listed` has it, of what an annotation or a table calls `name`; the file need not exist."""
+        if not isinstance(name, str) or not name.strip():
+            raise LabError(f"{where} names the image {name!r}; expected a file name")
+        if name in self.listed:
+            return name
+        try:
+            candidates = [self.inside(os.path.join(base, name)) for base in (self.images, self.root)]
+            path = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])
+        except OSError as error:
+            raise LabError(f"{where} names the image {name!r} ({error.strerror}); expected a file name") from error
+        if os.path.isdir(path):
+            raise LabError(f"{where} names the image {name!r}, which is a folder; expected a file name")
+        return _below(path, str(self.images))
+
+    def path(self, name: str) -> Path:
+        """Where the image of a name lies, or would."""
+        return Path(self.listed.get(name) or os.path.normpath(os.path.join(self.images, name)))
+
+    def table(self, name: str) -> object | None:
+        """A JSON file of the folder, None where there is none."""
+        path = Path(self.inside(self.root / name))
+        return read_json(path) if path.is_file() else None
+
+
+def read_json(path: Path) -> object:
+    """What a JSON file holds; LabError when it cannot be read or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from error
+    except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
+        raise LabError(f"{path} is not JSON ({error}); export it again") from error
+
+
+def _below(path: str, base: str) -> str:
+    """A path's name below a folder, with forward slashes."""
+    prefix = base + os.sep
+    return (path[len(prefix) :] if path.startswith(prefix) else os.path.relpath(path, base)).replace(os.sep, "/")

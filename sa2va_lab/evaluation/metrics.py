@@ -1,0 +1,173 @@
+"""Numbers from counts: how much of the truth was found, and how much of what was found is true.
+
+Everything here is a ratio of the four pixel counts. A ratio of 0 to 0 is NaN, "undefined", and is left out of means;
+no other convention is hidden anywhere. POLICY says what that means for each kind of image.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.intervals import bootstrap_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.evaluation.runs import Run
+
+COUNTS = ("tp", "fp", "fn", "tn")
+METRICS = ("dice", "iou", "precision", "recall", "specificity")
+
+# What each metric is when the truth or the mask is empty ("none"), partial ("some") or covers the image ("all").
+# A word stands for the ordinary ratio. Why not 1 for "nothing there, nothing found": empty images would then raise a
+# mean Dice that is meant to say how well vessels are outlined; NaN leaves them to specificity, which sees them.
+# Why 0 and not NaN for "nothing there, something found": the ratio is defined, and it is a mistake that must cost.
+# Precision is NaN for an empty mask: a model that says nothing is not precise. Read it beside recall, which is 0 there.
+POLICY = {
+    # (truth, mask): {metric: value}
+    ("none", "none"): {"dice": np.nan, "iou": np.nan, "precision": np.nan, "recall": np.nan, "specificity": 1.0},
+    ("none", "some"): {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": np.nan, "specificity": "ratio"},
+    ("none", "all"): {"dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": np.nan, "specificity": 0.0},
+    ("some", "none"): {"dice": 0.0, "iou": 0.0, "precision": np.nan, "recall": 0.0, "specificity": 1.0},
+    ("some", "some"): dict.fromkeys(METRICS, "ratio"),
+    ("some", "all"): {"dice": "ratio", "iou": "ratio", "precision": "ratio", "recall": 1.0, "specificity": 0.0},
+    ("all", "none"): {"dice": 0.0, "iou": 0.0, "precision": np.nan, "recall": 0.0, "specificity": np.nan},
+    ("all", "some"): {"dice": "ratio", "iou": "ratio", "precision": 1.0, "recall": "ratio", "specificity": np.nan},
+    ("all", "all"): {"dice": 1.0, "iou": 1.0, "precision": 1.0, "recall": 1.0, "specificity": np.nan},
+}
+
+
+def count_pixels(mask: np.ndarray, truth: np.ndarray) -> dict[str, int]:
+    """tp, fp, fn, tn of two bool (H, W) of one shape."""
+    if mask.shape != truth.shape or mask.dtype != bool or truth.dtype != bool:
+        raise ValueError(
+            f"mask is {mask.dtype} {mask.shape} and truth {truth.dtype} {truth.shape}; expected two bool of one shape"
+        )
+    found, there = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
+    tp = int(np.count_nonzero(mask & truth))
+    return {"tp": tp, "fp": found - tp, "fn": there - tp, "tn": mask.size - found - there + tp}
+
+
+def compute_scores(tp, fp, fn, tn) -> dict[str, float | np.ndarray]:
+    """The five metrics of counts, numbers or arrays of one shape; 0/0 is NaN, and so is anything of a NaN count."""
+    tp, fp, fn, tn = (np.asarray(count, float) for count in (tp, fp, fn, tn))
+    with np.errstate(invalid="ignore"):
+        scores = {
+            "dice": 2 * tp / (2 * tp + fp + fn),
+            "iou": tp / (tp + fp + fn),
+            "precision": tp / (tp + fp),
+            "recall": tp / (tp + fn),
+            "specificity": tn / (tn + fp),
+        }
+    return {name: float(score) if score.ndim == 0 else score for name, score in scores.items()}
+
+
+def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.DataFrame:
+    """The predictions of a run against the truths of the data set that it was made on, a row a sample.
+
+    Columns: id, group, phrase, error, answer, n_seg, seconds, tp, fp, fn, tn, dice, iou, precision, recall,
+    specificity, truth_area, mask_area (pixels). Every sample of the run has a row. A failed or missing prediction has
+    its error and NaN; an image that nobody annotated has its mask_area and NaN; an answer without [SEG] is an empty
+    mask. `table.attrs` says threshold, rasteriser, where truths and predictions came from, and the demo stamp.
+
+    Raises LabError when the data set is not the one that was predicted (other images, other phrase), when a truth
+    cannot be read, or when a prediction on disk was damaged.
+    """
+    import pandas as pd
+
+    if run.meta["dataset"]["phrase"] != dataset.phrase:
+        raise LabError(
+            f'the run {run.folder} looked for "{run.meta["dataset"]["phrase"]}" but the data set was opened for '
+            f'"{dataset.phrase}"; open the data set with the run\'s phrase'
+        )
+    samples = {sample.id: sample for sample in dataset.samples}
+    records = {record["id"]: record for record in run.records}
+    absent = [name for name in run.sample_ids if name not in samples]
+    if absent:
+        raise LabError(
+            f"the run {run.folder} holds {len(absent)} samples that the data set lacks (the first is {absent[0]}); "
+            "open the data set, or the split of it, that the run was made on"
+        )
+    rows = []
+    for name in run.sample_ids:
+        sample, record = samples[name], records.get(name)
+        row = {"id": name, "group": sample.group, "phrase": sample.phrase}
+        if record is None:
+            rows.append(row | {"error": "not predicted yet: the run is unfinished"})
+            continue
+        if record["image_sha256"] is not None and record["image_sha256"] != sample.image_sha256():
+            raise LabError(
+                f"the image of {name} is not the one that was predicted (its bytes changed); "
+                "open the data set that the run was made on, or predict again in a new folder"
+            )
+        row |= {"error": record["error"], "seconds": record["seconds"].get("wall", np.nan)}
+        if record["error"] is None:
+            row |= {"answer": record["answer"], "n_seg": record["n_seg"]}
+            row |= _compare(run.prediction(name).mask(threshold), sample.truth(), name)
+        rows.append(row)
+    table = pd.DataFrame(rows, columns=["id", "group", "phrase", "error", "answer", "n_seg", "seconds", *COUNTS])
+    table = table.assign(**compute_scores(*(table[count] for count in COUNTS)))
+    areas = pd.DataFrame(rows, columns=["truth_area", "mask_area"])
+    table = pd.concat([table, areas], axis=1)
+    numbers = [*COUNTS, *METRICS, "truth_area", "mask_area", "seconds", "n_seg"]
+    table[numbers] = table[numbers].astype(float)
+    words = ["error", "answer"]
+    table[words] = table[words].astype(object).where(table[words].notna(), None)
+    table.attrs = {
+        "threshold": threshold,
+        "rasteriser": dataset.rasteriser,
+        "truth_sha256": dataset.truth_sha256,
+        "weights_sha256": run.meta["segmenter"]["weights_sha256"],
+        "split": run.meta["dataset"]["split"],
+        "stamp": run.meta["stamp"],
+    }
+    return table
+
+
+def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
+    """The overall numbers of what `evaluate_run` returned, as plain Python values.
+
+    n_images, n_groups, n_failed, n_without_truth, n_without_seg, threshold, rasteriser, and for each metric: macro
+    (mean over the images where it is defined, n of them), pooled (of the summed counts), low and high (95 % percentile
+    bootstrap of macro, clustered by group) and the interval's reason. Undefined is NaN.
+    """
+    failed = table["error"].notna()
+    summary = {
+        "n_images": len(table),
+        "n_groups": int(table["group"].nunique()),
+        "n_failed": int(failed.sum()),
+        "n_without_truth": int((~failed & table["truth_area"].isna()).sum()),
+        "n_without_seg": int((~failed & (table["n_seg"] == 0)).sum()),
+        "threshold": table.attrs.get("threshold"),
+        "rasteriser": table.attrs.get("rasteriser"),
+    }
+    pooled = compute_scores(*(table[count].sum() for count in COUNTS))
+    for metric in METRICS:
+        values = table[metric].to_numpy(float)
+        defined = np.isfinite(values)
+        interval = bootstrap_mean(values, table["group"], seed=seed)
+        summary[metric] = {
+            "macro": float(values[defined].mean()) if defined.any() else np.nan,
+            "pooled": pooled[metric],
+            "low": interval.low,
+            "high": interval.high,
+            "n": int(defined.sum()),
+            "reason": interval.reason,
+        }
+    return summary
+
+
+def _compare(mask: np.ndarray, truth: np.ndarray | None, name: str) -> dict:
+    row = {"mask_area": int(mask.sum())}
+    if truth is None:
+        return row
+    if mask.shape != truth.shape:
+        raise LabError(
+            f"the prediction of {name} is {mask.shape[1]}x{mask.shape[0]} but its truth is "
+            f"{truth.shape[1]}x{truth.shape[0]}; expected equal sizes, predict again in a new folder"
+        )
+    return row | count_pixels(mask, truth) | {"truth_area": int(truth.sum())}

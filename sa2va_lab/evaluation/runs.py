@@ -1,0 +1,348 @@
+"""Runs: predictions on disk, made once and looked at many times.
+
+    run.json        what was run: weights, precision, device, prompt, data, code, times
+    samples.jsonl   a line a finished sample, failures included; only ever appended to
+    logits/<id>.npz the logits of a sample, on disk before its line is
+
+A kill at any moment loses at most the sample in flight: a file is complete or it does not exist, and a line that was
+cut off is dropped when the run goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.prediction import Prediction
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Dataset, Sample
+
+META, LINES, LOGITS, LOCK, UNFINISHED = "run.json", "samples.jsonl", "logits", ".lock", ".part"
+PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it lies on disk.
+
+    meta: what run.json says. records: one per finished sample, in the order they finished, each with id, image_sha256,
+    error (None where it went well), answer, n_seg, size, canvas, seconds, peak_bytes, logits_sha256.
+    """
+
+    folder: Path
+    meta: dict
+    records: list[dict]
+
+    @property
+    def sample_ids(self) -> list[str]:
+        """Every sample that the run is about, finished or not."""
+        return self.meta["dataset"]["samples"]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample has its record."""
+        return {record["id"] for record in self.records} >= set(self.sample_ids)
+
+    def prediction(self, sample_id: str) -> Prediction:
+        """What was predicted for a sample; LabError when it failed, was not reached, or was damaged since."""
+        record = next((record for record in self.records if record["id"] == sample_id), None)
+        if record is None:
+            raise LabError(f"the run {self.folder} has no sample {sample_id} so far; see Run.sample_ids, or resume it")
+        if record["error"] is not None:
+            raise LabError(f"the run {self.folder} has no prediction of {sample_id}: {record['error']}")
+        path = self.folder / LOGITS / f"{sample_id}.npz"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise LabError(f"{path} cannot be read ({error.strerror}); predict again in a new folder") from error
+        if hashlib.sha256(content).hexdigest() != record["logits_sha256"]:
+            raise LabError(f"{path} is not what was predicted (its hash differs); predict again in a new folder")
+        return Prediction.from_npz(
+            io.BytesIO(content), answer=record["answer"], seconds=record["seconds"], peak_bytes=record["peak_bytes"]
+        )
+
+
+def open_run(folder: str | Path) -> Run:
+    """Opens a run for reading, also while it is being made."""
+    folder = Path(folder)
+    if not (folder / META).is_file():
+        raise LabError(f"{folder} is not a run (it has no {META}); expected a folder that a prediction wrote")
+    try:
+        meta = json.loads((folder / META).read_bytes())
+        meta["dataset"]["samples"], meta["segmenter"]["weights_sha256"]  # what everything else stands on
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise LabError(f"{folder / META} cannot be read ({error!r}); predict again in a new folder") from error
+    return Run(folder, meta, _read_lines(folder / LINES)[0])
+
+
+def predict_dataset(
+    segmenter,
+    dataset: Dataset,
+    *,
+    folder: str | Path,
+    prompt: str | None = None,
+    split: str = "all",
+    limit: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Predicts every sample of a split once and returns the run; what a former start finished is not done again.
+
+    segmenter: has `predict(image_path, prompt) -> Prediction` and `provenance`; it is given nothing else.
+    prompt: for every image; None takes the phrase of the data set.
+    limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
+    A sample that cannot be predicted gets a record with its error, and the others go on.
+    Raises LabError, before anything is written, for an empty prompt, an unknown split, a folder that holds something
+    else, and a run of other weights, precision, prompt or data; also when another process writes to the same run.
+    """
+    folder = Path(folder)
+    if prompt is not None and not prompt.strip():
+        raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
+    if limit is not None and limit < 1:
+        raise LabError(f"the limit is {limit}; expected at least 1 image, or no limit at all")
+    chosen, how = _choose_samples(dataset.split(split), limit)
+    _refuse_foreign(folder)
+    meta = _describe(segmenter, chosen, prompt=prompt, how=how)
+    if (folder / META).exists():
+        run = open_run(folder)
+        _refuse_other(run, meta)
+        if run.finished and run.meta["finished"]:
+            return run
+    try:
+        (folder / LOGITS).mkdir(parents=True, exist_ok=True)
+        with _only_writer(folder):
+            _start(folder, meta)
+            _predict_rest(segmenter, chosen, prompt, folder, progress=progress)
+            run = open_run(folder)
+            _write_json(folder / META, run.meta | {"finished": _now()})
+            return open_run(folder)
+    except OSError as error:  # of the folder: what goes wrong with an image is caught where it is predicted
+        raise LabError(
+            f"the run {folder} cannot be written ({error.strerror}); make room or choose another folder: "
+            "what is finished is kept, and a second start there resumes"
+        ) from error
+
+
+def _choose_samples(dataset: Dataset, limit: int | None) -> tuple[Dataset, str]:
+    if limit is None or limit >= len(dataset):
+        return dataset, f"all {len(dataset)} images"
+    spread = [dataset.samples[place * len(dataset) // limit].id for place in range(limit)]
+    return dataset.select(spread), f"{limit} of {len(dataset)} images, evenly spread over the ids"
+
+
+def _describe(segmenter, dataset: Dataset, *, prompt: str | None, how: str) -> dict:
+    provenance = segmenter.provenance
+    return {
+        "format": 1,
+        "stamp": provenance.get("stamp"),
+        "segmenter": provenance,
+        "prompt": prompt or dataset.phrase,
+        "prompt_reason": "as asked" if prompt else "the phrase of the data set",
+        "dataset": {
+            "manifest_sha256": dataset.manifest_sha256,
+            "format": dataset.format,
+            "reason": dataset.reason,
+            "phrase": dataset.phrase,
+            "split": dataset.split_name,
+            "chosen": how,
+            "samples": [sample.id for sample in dataset],
+        },
+        "seed": provenance.get("seed"),
+        "started": _now(),
+        "finished": None,
+        "resumed": [],
+        **_describe_code(),
+    }
+
+
+def _describe_code() -> dict:
+    installed = {found.name.lower(): found.version for found in distributions()}
+    return {
+        "python": platform.python_version(),
+        "packages": {name: installed.get(name) for name in PACKAGES},
+        "git": read_git_state(Path(__file__).resolve().parents[2]),
+    }
+
+
+def read_git_state(checkout: Path) -> dict:
+    """{"commit", "dirty", "reason"} of the top folder of a git checkout; None, None and why where it is not one."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(checkout), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != checkout:
+            return {"commit": None, "dirty": None, "reason": "the package is not in a git checkout of its own"}
+        commit, dirty = git("rev-parse", "--verify", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None, "reason": "no git checkout with a commit"}
+    return {"commit": commit, "dirty": dirty, "reason": "uncommitted changes" if dirty else "as committed"}
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise LabError(f"{folder} is a file; expected a folder for the run, choose another name")
+    # a start that was killed before its run.json leaves these and an empty logits/
+    ours = {LOCK, META + UNFINISHED} | ({LOGITS} if not list(folder.glob(f"{LOGITS}/*")) else set())
+    others = [path.name for path in folder.iterdir() if path.name not in ours]
+    if others and not (folder / META).exists():
+        raise LabError(
+            f"{folder} holds something else ({len(others)} entries, no {META}); expected a new or empty folder "
+            "or a run to resume, choose another name"
+        )
+
+
+def _refuse_other(run: Run, meta: dict) -> None:
+    def facts(of: dict) -> dict[str, str]:
+        return {
+            "weights": str(of["segmenter"]["weights_sha256"]),
+            "precision": str(of["segmenter"].get("precision", {}).get("actual")),
+            "prompt": of["prompt"],
+            "images": of["dataset"]["manifest_sha256"],
+        }
+
+    there, here = facts(run.meta), facts(meta)
+    differ = [name for name in there if there[name] != here[name]]
+    if differ:
+        told = ", ".join(f"other {name} ({there[name][:16]} there, {here[name][:16]} here)" for name in differ)
+        raise LabError(f"the run {run.folder} was made with {told}; choose a new folder, or delete this one")
+
+
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    with open(folder / LOCK, "a") as handle:  # the lock ends with the process, however that ends
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LabError(
+                f"another process is writing to the run {folder}; wait until it is done, or choose another folder"
+            ) from None
+        yield
+
+
+def _start(folder: Path, meta: dict) -> None:
+    """Brings the folder to where a former start left it: no half-written file, no cut-off line."""
+    for path in (*folder.glob(f"*{UNFINISHED}"), *(folder / LOGITS).glob(f"*{UNFINISHED}")):
+        path.unlink()
+    if not (folder / META).exists():
+        _write_json(folder / META, meta)
+        return
+    run = open_run(folder)
+    _refuse_other(run, meta)
+    if (folder / LINES).exists():
+        os.truncate(folder / LINES, _read_lines(folder / LINES)[1])
+    again = {name: meta[name] for name in ("started", "python", "packages", "git")}
+    again["device"] = meta["segmenter"].get("device")
+    _write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
+
+
+def _predict_rest(segmenter, dataset: Dataset, prompt: str | None, folder: Path, *, progress: bool) -> None:
+    from tqdm import tqdm
+
+    done = {record["id"] for record in _read_lines(folder / LINES)[0]}
+    bar = tqdm(total=len(dataset), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
+    with bar, open(folder / LINES, "ab") as lines:
+        for sample in dataset:
+            if sample.id in done:
+                continue
+            record, logits = _predict_one(segmenter, sample, prompt or sample.phrase)
+            if logits is not None:
+                _write_whole(folder / LOGITS / f"{sample.id}.npz", logits)
+            lines.write(json.dumps(record).encode() + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+            bar.update()
+
+
+def _predict_one(segmenter, sample: Sample, prompt: str) -> tuple[dict, bytes | None]:
+    record = {"id": sample.id, "image_sha256": sample.image_sha256(), "error": None}
+    record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
+    begun = time.perf_counter()
+    try:
+        prediction = segmenter.predict(sample.image, prompt)
+        if not np.isfinite(prediction.logits).all():  # a mask of NaN would look like "nothing found"
+            raise LabError("the logits hold values that are not finite; a higher precision may help")
+    except Exception as error:  # one image must not cost the others: what happened is the record
+        said = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
+        return record | {"error": _without_names(said, sample), "seconds": {"wall": time.perf_counter() - begun}}, None
+    logits = prediction.to_bytes()
+    return record | {
+        "answer": prediction.answer,
+        "n_seg": prediction.n_seg,
+        "size": [int(side) for side in prediction.size],
+        "canvas": int(prediction.canvas),
+        "seconds": {stage: float(spent) for stage, spent in prediction.seconds.items()}
+        | {"wall": time.perf_counter() - begun},
+        "peak_bytes": prediction.peak_bytes,
+        "logits_sha256": hashlib.sha256(logits).hexdigest(),
+    }, logits
+
+
+def _without_names(text: str, sample: Sample) -> str:
+    """An error's text with the image's pseudonym for its file name, which may name a patient."""
+    image = sample.image
+    for name in (str(image.resolve()), str(image), image.name, image.stem):
+        if len(name) > 3:  # a stem such as "1" would be replaced everywhere, and names nobody
+            text = text.replace(name, sample.id)
+    return text
+
+
+def _read_lines(path: Path) -> tuple[list[dict], int]:
+    """The whole records of samples.jsonl, and how many bytes they take; what follows was cut off by a kill."""
+    content = path.read_bytes() if path.exists() else b""
+    records, taken = [], 0
+    for number, line in enumerate(lines := content.splitlines(keepends=True), 1):
+        try:
+            if not line.endswith(b"\n"):
+                break
+            record = json.loads(line)
+            record["id"], record["error"]  # a record has at least these
+        except (ValueError, TypeError, KeyError) as error:
+            if number == len(lines):
+                break
+            raise LabError(f"line {number} of {path} is damaged ({error}); predict again in a new folder") from error
+        records.append(record)
+        taken += len(line)
+    return records, taken
+
+
+def _write_json(path: Path, content: dict) -> None:
+    _write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Writes a file so that it is there whole or not at all, power cuts included."""
+    unfinished = path.with_name(path.name + UNFINISHED)
+    with open(unfinished, "wb") as handle:
+        handle.write(content)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(unfinished, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,61 @@
+"""Where things lie: the checkout, the demo, and folders for results."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+
+
+def find_root() -> Path:
+    """The checkout: the folder that holds `notebooks/` and `pyproject.toml`.
+
+    It is looked for upwards from the package first (JupyterLab starts kernels in notebooks/, papermill anywhere), then
+    upwards from the working directory, for a package that was installed as a copy.
+    """
+    package, here = Path(__file__).resolve().parent, Path.cwd()
+    for folder in (*package.parents, here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise LabError(
+        f"No sa2va_lab checkout above {package} or {here}: run inside a clone of the repository, or name "
+        "model, data and outputs explicitly."
+    )
+
+
+def demo_model() -> Path:
+    """The tiny Sa2VA that ships with the repository."""
+    return _shipped("base", "the demo model")
+
+
+def demo_data() -> Path:
+    """The synthetic angiograms that the demo model was trained and tested on."""
+    return _shipped("angiograms", "the demo images")
+
+
+def is_demo_data(path: Path | str) -> bool:
+    """Whether a data set's path is the shipped one."""
+    return Path(path).resolve() == (find_root() / "data" / "demo" / "angiograms").resolve()
+
+
+def new_folder(parent: Path | str, name: str) -> Path:
+    """`<parent>/<utc>_<name>`, a path that does not exist yet; nothing is created.
+
+    name: reduced to letters, digits, dot, dash and underscore.
+    """
+    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
+    stamped = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{stem}"
+    taken, path = 1, Path(parent) / stamped
+    while path.exists():
+        taken += 1
+        path = Path(parent) / f"{stamped}-{taken}"
+    return path
+
+
+def _shipped(folder: str, what: str) -> Path:
+    path = find_root() / "data" / "demo" / folder
+    if not path.is_dir():
+        raise LabError(f"{what} should lie in {path}, which does not exist: restore data/ from the repository.")
+    return path

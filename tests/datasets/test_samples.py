@@ -1,0 +1,146 @@
+"""Samples: what is read when, sizes as a person sees them, masks as files, hashes."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from sa2va_lab.datasets import Sample, open_dataset
+from sa2va_lab.datasets.samples import MaskTruth
+from sa2va_lab.errors import LabError
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_the_size_is_what_a_person_sees(tmp_path, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"turned.{suffix}"
+    Image.new("RGB", (30, 20)).save(path, exif=exif)
+    with Image.open(path) as opened:
+        width, height = ImageOps.exif_transpose(opened).size
+    assert Sample("S0001", path, "x", "G001").image_size() == (height, width)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "I;16", "CMYK"])
+def test_every_kind_of_image_has_its_size(tmp_path, mode):
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "I;16") else "image.png")
+    Image.new(mode, (7, 5)).save(path)
+    assert Sample("S0001", path, "x", "G001").image_size() == (5, 7)
+
+
+def test_an_unreadable_image_is_one_sentence(tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(LabError, match="cannot be read"):
+        Sample("S0001", tmp_path / "broken.png", "x", "G001").image_size()
+
+
+def test_nothing_is_decoded_before_it_is_asked_for(make_folder, square):
+    root = make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}])
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"no picture at all")
+    dataset = open_dataset(root)
+    assert len(dataset) == 3
+    with pytest.raises(LabError, match="cannot be read"):
+        dataset["S0001"].truth()
+
+
+def test_a_sample_cannot_be_changed(make_folder, square):
+    root = make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}])
+    sample = open_dataset(root)["S0001"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        sample.id = "S0009"
+    with pytest.raises(TypeError):
+        sample.truths[2] = None
+
+
+TRUTH = np.array([[0, 1, 1], [0, 0, 1]], bool)
+
+
+def save_mask(path, mode):
+    grey = Image.fromarray(TRUTH.astype(np.uint8) * 255)
+    if mode == "0/1":
+        Image.fromarray(TRUTH.astype(np.uint8)).save(path)
+    elif mode == "16-bit":
+        Image.fromarray(TRUTH.astype(np.uint16) * 65535).save(path)
+    elif mode == "palette, white first":
+        image = Image.fromarray((~TRUTH).astype(np.uint8), "P")
+        image.putpalette([255, 255, 255, 0, 0, 0])
+        image.save(path)
+    elif mode == "palette, red":
+        image = Image.fromarray(TRUTH.astype(np.uint8), "P")
+        image.putpalette([0, 0, 0, 128, 0, 0])
+        image.save(path)
+    else:
+        grey.convert(mode).save(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Pillow's own, about naming the mode of an array
+@pytest.mark.parametrize(
+    "mode", ["L", "0/1", "1", "RGB", "RGBA", "LA", "16-bit", "palette, white first", "palette, red"]
+)
+def test_a_mask_is_the_same_truth_however_it_was_saved(tmp_path, mode):
+    save_mask(tmp_path / "mask.png", mode)
+    truth = MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+    assert truth.dtype == bool
+    assert (truth == TRUTH).all()
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path):
+    save_mask(tmp_path / "mask.png", "L")
+    with pytest.raises(LabError, match="is 3x2 but its image is 2x3"):
+        MaskTruth(tmp_path / "mask.png").rasterise((3, 2))
+
+
+def test_a_mask_of_many_values_is_refused(tmp_path):
+    Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(tmp_path / "mask.png")
+    with pytest.raises(LabError, match="5 values besides 0"):
+        MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+
+
+def test_a_mask_drawn_in_transparency_is_not_taken_for_an_empty_one(tmp_path):
+    image = Image.new("RGBA", (3, 2))
+    image.putalpha(Image.fromarray(TRUTH.astype(np.uint8) * 255))
+    image.save(tmp_path / "mask.png")
+    with pytest.raises(LabError, match="transparency"):
+        MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+
+
+def test_an_unreadable_mask_is_one_sentence(tmp_path):
+    (tmp_path / "mask.png").write_bytes(b"\x89PNG no")
+    with pytest.raises(LabError, match="cannot be read"):
+        MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+
+
+def test_hashes_follow_what_they_are_about(make_folder, square):
+    entry = {"image": "a.png", "mask": [[square]], "text": ["vessel"]}
+    root = make_folder(annotations=[entry])
+
+    def hashes():
+        dataset = open_dataset(root)
+        return dataset.manifest_sha256, dataset.truth_sha256
+
+    manifest, truth = hashes()
+    assert hashes() == (manifest, truth)
+
+    make_folder(annotations=[entry | {"mask": [[[2, *square[1:]]]]}])
+    assert hashes()[0] == manifest  # a corrected truth leaves what a model was given as it was
+    assert hashes()[1] != truth
+
+    make_folder(annotations=[entry | {"text": ["catheter"]}])
+    assert hashes()[0] != manifest
+
+    make_folder(annotations=[entry], size=(9, 6))
+    assert hashes()[0] != manifest
+    assert hashes()[1] == truth
+
+
+def test_the_manifest_opens_no_truth(make_masks):
+    root = make_masks({"a.png": np.eye(6, 8)})
+    dataset = open_dataset(root)
+    before = dataset.manifest_sha256
+    (root / "masks" / "a.png").unlink()
+    assert dataset.manifest_sha256 == before
+    with pytest.raises(LabError, match="cannot be read"):
+        _ = dataset.truth_sha256
