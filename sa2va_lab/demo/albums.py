@@ -1,0 +1,193 @@
+"""Invented patients on disk: images with truths in Sa2VA's annotations form, and in LabelMe's.
+
+The annotations form is a list of `{"image": name, "mask": [object][polygon][x0, y0, x1, y1, ...], "text": [phrase per
+object]}`. Its polygons cannot hold holes and are added up, so a mask with a hole is cut into touching pieces that have
+none. Coordinates are those of pycocotools: pixel (row, column) covers [column, column + 1) x [row, row + 1).
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+from skimage import measure, morphology
+
+from sa2va_lab.demo.angiograms import PHRASES, Frame, make_patient
+from sa2va_lab.errors import LabError
+
+LABELME_NAMES = {"blood vessel": "dongmai", "catheter": "catheter"}
+_SECOND_STREAM = 7_000_003
+_EIGHT = np.ones((3, 3), bool)
+
+
+def _has_hole(piece: np.ndarray) -> bool:
+    return ndimage.label(~np.pad(piece, 1), structure=_EIGHT)[1] > 1
+
+
+def _cut(piece: np.ndarray) -> list[np.ndarray]:
+    """Simply connected parts of one connected `piece`: cut along a row through a hole until there is none."""
+    background, count = ndimage.label(~np.pad(piece, 1), structure=_EIGHT)
+    if count == 1:
+        return [piece]
+    holes = background[1:-1, 1:-1]
+    outside = background[0, 0]
+    hole = next(label for label in range(1, count + 1) if label != outside)
+    rows = np.flatnonzero((holes == hole).any(1))
+    row = (rows[0] + rows[-1] + 1) // 2
+    parts = []
+    for half in (np.arange(len(piece)) < row, np.arange(len(piece)) >= row):
+        labels, found = ndimage.label(piece & half[:, None])
+        for number in range(1, found + 1):
+            parts += _cut(labels == number)
+    return parts
+
+
+def split_holes(mask: np.ndarray) -> list[np.ndarray]:
+    """Disjoint bool masks (H, W), each in one piece without a hole, that together are `mask`."""
+    labels, _ = ndimage.label(mask)
+    pieces = []
+    for number, box in enumerate(ndimage.find_objects(labels), start=1):
+        parts = _cut(labels[box] == number)
+        # A cut goes through everything on its row; what it need not have cut is put together again.
+        merged = True
+        while merged:
+            merged = False
+            for first in range(len(parts)):
+                for second in range(first + 1, len(parts)):
+                    union = parts[first] | parts[second]
+                    if ndimage.label(union)[1] == 1 and not _has_hole(union):
+                        parts[first] = union
+                        del parts[second]
+                        merged = True
+                        break
+                if merged:
+                    break
+        for part in parts:
+            whole = np.zeros(mask.shape, bool)
+            whole[box] = part
+            pieces.append(whole)
+    return pieces
+
+
+def to_polygons(mask: np.ndarray, *, tolerance: float = 0.4) -> list[list[float]]:
+    """Flat polygons [x0, y0, x1, y1, ...] in pixels that pycocotools turns back into nearly `mask` (H, W).
+
+    `tolerance` is how far, in pixels, the simplified outline may leave the traced one.
+    """
+    polygons = []
+    for piece in split_holes(mask):
+        outline = measure.find_contours(np.pad(piece, 1).astype(float), 0.5)[0]
+        outline = measure.approximate_polygon(outline, tolerance)[:-1, ::-1] - 0.5
+        if len(outline) >= 3:
+            polygons.append([round(float(value), 2) for value in outline.ravel()])
+    return polygons
+
+
+def image_name(frame: Frame) -> str:
+    """A file name of the shape name_hospitalnumber_video_frame that nobody can take for a real one."""
+    return f"INVENTED-P{frame.patient:02d}_NOTREAL-{frame.patient:04d}_V1_F{frame.frame:02d}.png"
+
+
+def _annotate(name: str, masks: dict[str, np.ndarray]) -> dict:
+    objects = [(phrase, to_polygons(masks[phrase])) for phrase in PHRASES if masks[phrase].any()]
+    objects = [(phrase, polygons) for phrase, polygons in objects if polygons]
+    return {"image": name, "mask": [polygons for _, polygons in objects], "text": [phrase for phrase, _ in objects]}
+
+
+def annotate_again(frame: Frame, *, seed: int = 0) -> dict[str, np.ndarray]:
+    """A second annotator's masks: the same things, outlines about a pixel off, some thin branches missed."""
+    rng = np.random.default_rng(np.random.SeedSequence([_SECOND_STREAM, seed, frame.patient, frame.frame]))
+    rows, columns = np.mgrid[: frame.size, : frame.size].astype(float)
+    wander = [ndimage.gaussian_filter(rng.standard_normal((frame.size, frame.size)), 7) for _ in range(2)]
+    rows += wander[0] / wander[0].std() * 0.7
+    columns += wander[1] / wander[1].std() * 0.7
+    masks = {}
+    for phrase in PHRASES:
+        soft = ndimage.gaussian_filter(frame.masks[phrase].astype(float), 0.8)
+        drawn = ndimage.map_coordinates(soft, [rows, columns], order=1) > rng.uniform(0.36, 0.52)
+        if phrase == "blood vessel":
+            broad = ndimage.binary_dilation(morphology.opening(drawn, morphology.disk(2)), iterations=2)
+            twigs, count = ndimage.label(drawn & ~broad, structure=_EIGHT)
+            missed = np.concatenate([[False], rng.random(count) < 0.3])
+            drawn &= ~missed[twigs]
+        masks[phrase] = morphology.remove_small_objects(drawn, max_size=11)
+    return masks
+
+
+def _split(patients: Sequence[int], shares: tuple[float, float, float], seed: int) -> dict[int, str]:
+    order = np.random.default_rng(np.random.SeedSequence([seed, len(patients)])).permutation(len(patients))
+    held = [max(round(share * len(patients)), 1 if len(patients) > 2 else 0) for share in shares[1:]]
+    names = ["val"] * held[0] + ["test"] * held[1]
+    names += ["train"] * (len(patients) - len(names))
+    return {patients[place]: name for place, name in zip(order, names, strict=True)}
+
+
+def write_dataset(
+    folder: str | Path, *, patients: Sequence[int], frames: int = 6, seed: int = 0, sizes: Sequence[int] = (512, 800),
+    shares: tuple[float, float, float] = (0.6, 0.2, 0.2),
+) -> Path:
+    """Write a data set of invented patients and return its folder.
+
+    `images/*.png`; `annotations.json`; `splits.json` with the image names of "train", "val" and "test" (`shares` of the
+    patients, none of them cut); `groups.json` image name -> patient; `annotations_obs2.json`, a second annotator's view
+    of the test images. Patients take the picture `sizes` in turn. Raises LabError where there is a data set already.
+    """
+    folder, patients = Path(folder), list(patients)
+    if not patients or len(set(patients)) < len(patients):
+        raise LabError(f"Found {len(patients)} patients with repetitions or none; give at least one, each once.")
+    if (folder / "annotations.json").exists():
+        raise LabError(f"{folder} holds an annotations.json already; give a new folder or remove the old data set.")
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    part = _split(patients, shares, seed)
+    annotations, second, groups = [], [], {}
+    splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for place, patient in enumerate(patients):
+        for frame in make_patient(patient, frames=frames, size=sizes[place % len(sizes)], seed=seed):
+            name = image_name(frame)
+            Image.fromarray(frame.image).save(folder / "images" / name, optimize=True)
+            annotations.append(_annotate(name, frame.masks))
+            splits[part[patient]].append(name)
+            groups[name] = f"INVENTED-P{patient:02d}"
+            if part[patient] == "test":
+                second.append(_annotate(name, annotate_again(frame, seed=seed)))
+    for stem, content in (
+        ("splits", splits), ("groups", groups), ("annotations_obs2", second), ("annotations", annotations),
+    ):
+        (folder / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+def write_demo(folder: str | Path, *, seed: int = 0) -> Path:
+    """Write the data set that ships with the repository (seed 0): twelve invented patients of six frames, every third
+    patient at 800 pixels, the others at 512; four patients to train on, three to choose on, five to test on."""
+    return write_dataset(
+        folder, patients=range(1, 13), frames=6, seed=seed, sizes=(512, 512, 800), shares=(1 / 3, 1 / 4, 5 / 12)
+    )
+
+
+def write_labelme(folder: str | Path, *, patient: int, frames: int = 6, seed: int = 0, size: int = 512) -> Path:
+    """Write one patient as LabelMe would keep it: beside each PNG a JSON with its polygons; returns the folder.
+
+    The labels are those of `LABELME_NAMES`; other things are not annotated.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in make_patient(patient, frames=frames, size=size, seed=seed):
+        name = image_name(frame)
+        Image.fromarray(frame.image).save(folder / name, optimize=True)
+        shapes = [
+            {
+                "label": label, "points": np.reshape(polygon, (-1, 2)).tolist(), "group_id": None,
+                "shape_type": "polygon", "flags": {},
+            }
+            for phrase, label in LABELME_NAMES.items()
+            for polygon in to_polygons(frame.masks[phrase])
+        ]
+        content = {
+            "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
+            "imageHeight": frame.size, "imageWidth": frame.size,
+        }
+        (folder / name).with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
+    return folder
