@@ -1,0 +1,137 @@
+"""Where the time of one prediction goes, and what a draft saves: every figure and the ratio from one run.
+
+    python benchmarks/stages.py MODEL [--image PATH] [--precision P] [--device D] [--repeats N] [--tokens N] [--json]
+
+MODEL is any checkpoint folder; without --image a photograph that scikit-image brings along is used, at 512x512.
+The answer is the model's own greedy answer, written once token by token and once with itself as the draft, in turn, so
+that both ways have the same work to show for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+
+import torch
+from PIL import Image
+from transformers import DynamicCache
+
+import sa2va_lab
+from sa2va_lab.sa2va.answering import write_answer
+from sa2va_lab.sa2va.processing import cut_tiles, fill_canvas, phrase_prompt, read_image
+
+
+def main() -> None:
+    """Reads the arguments, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--image")
+    parser.add_argument("--prompt", default="blood vessel")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=7, help="length of the answer; 'Sure, [SEG].' has 7")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    result = measure(asked)
+    print(json.dumps(result) if asked.json else as_text(result))
+
+
+def photograph() -> Image.Image:
+    """512x512, so one tile."""
+    import skimage.data
+
+    return Image.fromarray(skimage.data.retina()).resize((512, 512), Image.Resampling.LANCZOS)
+
+
+@torch.inference_mode()
+def measure(asked: argparse.Namespace) -> dict:
+    """Median seconds of each stage over the repeats, and the ratio of the two ways of answering."""
+    start = time.perf_counter()
+    segmenter = sa2va_lab.load(asked.model, precision=asked.precision, device=asked.device)
+    load_seconds = time.perf_counter() - start
+    model, reader, device = segmenter.model, segmenter.reader, segmenter.device
+    image = read_image(asked.image) if asked.image else photograph()
+    question, _ = phrase_prompt(asked.prompt)
+    tiles = cut_tiles(image, model.config).to(device)
+    dtype = next(model.grounding_encoder.parameters()).dtype
+    canvas = fill_canvas(image, model.config, dtype=dtype).to(device)
+    ids = reader.prompt_ids(question, len(tiles)).all
+    inputs = segmenter._embed(ids, model.encode_tiles(tiles))
+
+    def answer(draft: list[int]):
+        return write_answer(model, inputs, DynamicCache(), draft=draft, stops=reader.stops, limit=asked.tokens)
+
+    def decode(cache: DynamicCache) -> None:
+        model.score_tokens(model.read(model.embed(inputs.new_full((1, 1), ids[-1]).long()), cache)[0, -1])
+
+    greedy = answer([])
+    cache, seg_state = DynamicCache(), greedy.states[:1]
+    model.read(inputs, cache)
+    features = model.encode_canvas(canvas)
+    stages = {
+        "vision": lambda: model.encode_tiles(tiles),
+        "prefill": lambda: model.read(inputs, DynamicCache()),
+        "decode one token": lambda: decode(cache),
+        "answer token by token": lambda: answer([]),
+        "answer with its draft": lambda: answer(greedy.ids),
+        "SAM2 encoder": lambda: model.encode_canvas(canvas),
+        "SAM2 decoder": lambda: model.draw(features, seg_state),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in stages}
+    for _ in range(asked.repeats):  # all stages in turn, so that a slow minute of the machine hits them all
+        for name, run in stages.items():
+            begun = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            seconds[name].append(time.perf_counter() - begun)
+    ratios = [a / b for a, b in zip(seconds["answer token by token"], seconds["answer with its draft"], strict=True)]
+    assert answer(greedy.ids).ids == greedy.ids
+    return {
+        "model": segmenter.provenance["model"],
+        "parameters": segmenter.provenance["parameters"],
+        "precision": segmenter.provenance["precision"]["actual"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "image": list(image.size),
+        "tiles": len(tiles),
+        "prompt_tokens": len(ids),
+        "answer_tokens": len(greedy.ids),
+        "repeats": asked.repeats,
+        "load_seconds": load_seconds,
+        "seconds": {name: statistics.median(taken) for name, taken in seconds.items()},
+        "draft_speed_up": {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)},
+    }
+
+
+def cpu_name() -> str:
+    """The processor as the system calls it."""
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def as_text(result: dict) -> str:
+    """A table to read."""
+    head = (
+        f"{result['model']}: {result['parameters']:,} parameters, {result['precision']}, {result['device']}, "
+        f"{result['threads']} threads, torch {result['torch']}\n"
+        f"{result['image'][0]}x{result['image'][1]} image, {result['tiles']} tiles, {result['prompt_tokens']} prompt "
+        f"tokens, {result['answer_tokens']} answer tokens, median of {result['repeats']}\n"
+    )
+    rows = [f"{'load':<24}{result['load_seconds']:>10.3f} s"]
+    rows += [f"{name:<24}{taken:>10.3f} s" for name, taken in result["seconds"].items()]
+    ratio = result["draft_speed_up"]
+    saved = f"a right draft answers {ratio['median']:.2f} times as fast as token by token "
+    return head + "\n".join(rows) + f"\n{saved}({ratio['low']:.2f} to {ratio['high']:.2f})"
+
+
+if __name__ == "__main__":
+    main()

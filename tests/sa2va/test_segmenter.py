@@ -1,0 +1,175 @@
+"""The Segmenter: what is remembered between questions, and what may not change because of it."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sa2va_lab
+from sa2va_lab.errors import LabError
+from sa2va_lab.sa2va.processing import phrase_prompt
+
+TWO = "[SEG] and [SEG]"
+
+
+@pytest.fixture
+def passes(tiny_segmenter):
+    """How often the vision tower and SAM2's encoder ran, and how many positions the language model read."""
+    tiny_segmenter.forget()
+    counted, model = Counter(), tiny_segmenter.model
+    handles = [
+        model.vision_model.register_forward_hook(lambda *_: counted.update(vision=1)),
+        model.grounding_encoder.vision_encoder.register_forward_hook(lambda *_: counted.update(canvas=1)),
+        model.language_model.model.norm.register_forward_hook(
+            lambda module, given, out: counted.update(positions=out.shape[1], states=1)
+        ),
+    ]
+    yield counted
+    for handle in handles:
+        handle.remove()
+
+
+def test_one_image_is_encoded_once_for_several_seg_and_prompts(tiny_segmenter, grey_image, passes):
+    first = tiny_segmenter.predict(grey_image, "blood vessel", answer=TWO)
+    assert first.logits.shape == (2, 256, 256)
+    assert first.size == grey_image.shape
+    once = passes["positions"]
+    for _ in range(3):
+        tiny_segmenter.predict(grey_image, "catheter", answer="Sure, [SEG].")
+    assert (passes["vision"], passes["canvas"], passes["states"]) == (1, 1, 4)
+    assert passes["positions"] - once < once  # three more questions read less than the first one did
+    tiny_segmenter.predict(np.fliplr(grey_image), "catheter", answer="Sure, [SEG].")
+    assert (passes["vision"], passes["canvas"]) == (2, 2)
+
+
+def test_results_do_not_depend_on_what_was_asked_before(tiny_segmenter, grey_image):
+    questions = ["blood vessel", "catheter", "<image>Where is the wire?", "Look: <image> segment it.", "blood vessel"]
+    tiny_segmenter.forget()
+    in_a_row = [tiny_segmenter.predict(grey_image, q, answer="It is [SEG].") for q in questions]
+    for question, again in zip(questions, in_a_row, strict=True):
+        tiny_segmenter.forget()
+        fresh = tiny_segmenter.predict(grey_image, question, answer="It is [SEG].")
+        np.testing.assert_allclose(again.logits, fresh.logits, atol=1e-4)
+    assert not np.array_equal(in_a_row[0].logits, in_a_row[1].logits)  # and the question does matter
+
+
+def test_generated_answers_do_not_depend_on_memory_or_draft(tiny_segmenter, grey_image):
+    tiny_segmenter.forget()
+    start = tiny_segmenter.draft
+    first = tiny_segmenter.predict(grey_image, "blood vessel", limit=10)
+    tiny_segmenter.draft = []
+    again = tiny_segmenter.predict(grey_image, "blood vessel", limit=10)
+    assert first.answer == again.answer
+    tiny_segmenter.draft = start
+
+
+def test_only_an_answer_that_ended_becomes_the_next_draft(tiny_segmenter, grey_image):
+    before = tiny_segmenter.draft
+    prediction = tiny_segmenter.predict(grey_image, "blood vessel", limit=3)
+    assert prediction.answer  # untrained weights babble on, so three tokens are no finished answer
+    assert tiny_segmenter.draft == before
+
+
+def test_memory_is_given_back(tiny_segmenter, grey_image):
+    import gc
+    import weakref
+
+    tiny_segmenter.predict(grey_image, "blood vessel", answer=TWO)
+    kept = weakref.ref(tiny_segmenter._seen.features)
+    cache = weakref.ref(tiny_segmenter._seen.cache)
+    tiny_segmenter.forget()
+    gc.collect()
+    assert kept() is None
+    assert cache() is None
+
+
+def test_a_failed_prompt_leaves_the_next_one_right(tiny_segmenter, grey_image):
+    expected = tiny_segmenter.predict(grey_image, "catheter", answer=TWO).logits
+    with pytest.raises(LabError, match="given answer is empty"):
+        tiny_segmenter.predict(grey_image, "catheter", answer=" ")
+    np.testing.assert_allclose(tiny_segmenter.predict(grey_image, "catheter", answer=TWO).logits, expected, atol=1e-4)
+
+
+def test_no_seg_is_a_result(tiny_segmenter, grey_image, passes):
+    prediction = tiny_segmenter.predict(grey_image, "stent", answer="There is no stent.")
+    assert (prediction.n_seg, prediction.answer) == (0, "There is no stent.")
+    assert prediction.logits.shape == (0, 256, 256)
+    assert not prediction.mask().any()
+    assert passes["canvas"] == 0  # nothing to draw, nothing to encode
+
+
+def test_images_of_every_kind_give_the_same(tiny_segmenter, grey_image, tmp_path):
+    Image.fromarray(grey_image).save(tmp_path / "grey.png")
+    expected = tiny_segmenter.predict(grey_image, "blood vessel", answer=TWO).logits
+    for image in (tmp_path / "grey.png", str(tmp_path / "grey.png"), Image.fromarray(grey_image).convert("RGBA")):
+        np.testing.assert_array_equal(tiny_segmenter.predict(image, "blood vessel", answer=TWO).logits, expected)
+
+
+def test_predict_many(tiny_segmenter, grey_image):
+    pictures = [grey_image, np.fliplr(grey_image)]
+    many = list(tiny_segmenter.predict_many(pictures, "blood vessel", answer=TWO))
+    for one, picture in zip(many, pictures, strict=True):
+        np.testing.assert_array_equal(one.logits, tiny_segmenter.predict(picture, "blood vessel", answer=TWO).logits)
+
+
+def test_provenance_gives_reasons(tiny_segmenter, tiny_folder):
+    said = tiny_segmenter.provenance
+    assert said["precision"] == {"asked": "fp32", "actual": "fp32", "reason": "as asked"}
+    assert said["device"]["actual"] == "cpu"
+    assert len(said["weights_sha256"]) == 64
+    assert tiny_segmenter.stamp == said["stamp"]
+    automatic = sa2va_lab.load(tiny_folder).provenance
+    assert automatic["precision"]["actual"] in automatic["precision"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"precision": "int3"}, "not available"),
+        ({"device": "abacus"}, "No device is called"),
+        ({"device": "cuda:99"}, "CUDA devices are visible"),
+        ({"device": "meta"}, "not supported"),
+    ],
+)
+def test_impossible_wishes(tiny_folder, options, said):
+    with pytest.raises(LabError, match=said):
+        sa2va_lab.load(tiny_folder, **options)
+
+
+def test_bf16_runs(tiny_folder, grey_image):
+    prediction = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu").predict(grey_image, "x", answer=TWO)
+    assert prediction.logits.dtype == np.float32
+    assert np.isfinite(prediction.logits).all()
+
+
+def test_states_come_from_the_pass_that_read_the_answer(tiny_segmenter, grey_image):
+    """One pass for a draft that is right: make the model's own answer the draft and count the passes."""
+    answer = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)
+    before, calls = tiny_segmenter.draft, []
+    prompt = tiny_segmenter.reader.prompt_ids(phrase_prompt("blood vessel")[0], 1)
+    tiny_segmenter.draft = tiny_segmenter._answer(tiny_segmenter._seen, prompt, None, 8).ids
+    handle = tiny_segmenter.model.language_model.model.norm.register_forward_hook(lambda *_: calls.append(1))
+    again = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)
+    handle.remove()
+    tiny_segmenter.draft = before
+    assert again.answer == answer.answer
+    assert len(calls) == 1
+
+
+def test_import_is_fast_and_light():
+    """`import sa2va_lab` must not pull in torch: it comes when it is needed."""
+    import subprocess
+    import sys
+
+    heavy = ("torch", "transformers", "pandas", "matplotlib")
+    code = f"import sys, sa2va_lab, sa2va_lab.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_threads_are_left_alone(tiny_segmenter, grey_image):
+    before = torch.get_num_threads()
+    tiny_segmenter.predict(grey_image, "x", answer=TWO)
+    assert torch.get_num_threads() == before
