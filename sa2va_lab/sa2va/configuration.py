@@ -102,7 +102,7 @@ class Sa2VAConfig:
 
     def sam2_config(self) -> Sam2VideoConfig:
         """transformers' configuration of SAM2 (Hiera-L without occlusion embedding, unless `sam2` says otherwise)."""
-        from transformers import Sam2VideoConfig
+        from transformers import Sam2VideoConfig, Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
 
         changes = {"backbone": {}, "vision": {}, "prompt_encoder": {}, "mask_decoder": {}, **self.sam2}
         top = {k: v for k, v in changes.items() if k not in ("backbone", "vision", "prompt_encoder", "mask_decoder")}
@@ -140,13 +140,12 @@ class Sa2VAConfig:
                 **top,
             },
             vision_config=vision,
-            prompt_encoder_config={
-                "hidden_size": hidden,
-                "image_size": self.canvas,
-                "patch_size": patch,
-                **changes["prompt_encoder"],
-            },
-            mask_decoder_config={"hidden_size": hidden, "iou_head_hidden_dim": hidden, **changes["mask_decoder"]},
+            prompt_encoder_config=Sam2VideoPromptEncoderConfig(
+                **{"hidden_size": hidden, "image_size": self.canvas, "patch_size": patch, **changes["prompt_encoder"]}
+            ),
+            mask_decoder_config=Sam2VideoMaskDecoderConfig(
+                **{"hidden_size": hidden, "iou_head_hidden_dim": hidden, **changes["mask_decoder"]}
+            ),  # objects, not dictionaries: transformers 5.17 takes this dictionary for a prompt encoder's
         )
 
 
