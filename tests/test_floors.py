@@ -1,4 +1,4 @@
-"""The house keeps its floors: a module imports from lower floors and from its own room, never upwards or in a circle."""
+"""The house keeps its floors: a module imports from lower ones and from its own room, never upwards or in a circle."""
 
 import ast
 from graphlib import TopologicalSorter

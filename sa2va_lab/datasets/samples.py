@@ -169,6 +169,14 @@ class Dataset:
             raise LabError(f'split "{name}" holds no image of this data set; correct splits.json')
         return replace(part, split_name=name)
 
+    def choose_split(self, asked: str = "") -> tuple[str, str]:
+        """The split to look at, and why: the one asked for; else "test" where there is one, else "all"."""
+        if asked:
+            return asked, "as asked"
+        if "test" in self.splits:
+            return "test", "the data set has a test split"
+        return "all", "the data set has no test split"
+
     def select(self, ids: Iterable[str]) -> Dataset:
         """The samples with these ids, in this data set's order."""
         wanted = set(ids)

@@ -125,7 +125,12 @@ def _split(patients: Sequence[int], shares: tuple[float, float, float], seed: in
 
 
 def write_dataset(
-    folder: str | Path, *, patients: Sequence[int], frames: int = 6, seed: int = 0, sizes: Sequence[int] = (512, 800),
+    folder: str | Path,
+    *,
+    patients: Sequence[int],
+    frames: int = 6,
+    seed: int = 0,
+    sizes: Sequence[int] = (512, 800),
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2),
 ) -> Path:
     """Write a data set of invented patients and return its folder.
@@ -153,7 +158,10 @@ def write_dataset(
             if part[patient] == "test":
                 second.append(_annotate(name, annotate_again(frame, seed=seed)))
     for stem, content in (
-        ("splits", splits), ("groups", groups), ("annotations_obs2", second), ("annotations", annotations),
+        ("splits", splits),
+        ("groups", groups),
+        ("annotations_obs2", second),
+        ("annotations", annotations),
     ):
         (folder / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")
     return folder
@@ -179,15 +187,23 @@ def write_labelme(folder: str | Path, *, patient: int, frames: int = 6, seed: in
         Image.fromarray(frame.image).save(folder / name, optimize=True)
         shapes = [
             {
-                "label": label, "points": np.reshape(polygon, (-1, 2)).tolist(), "group_id": None,
-                "shape_type": "polygon", "flags": {},
+                "label": label,
+                "points": np.reshape(polygon, (-1, 2)).tolist(),
+                "group_id": None,
+                "shape_type": "polygon",
+                "flags": {},
             }
             for phrase, label in LABELME_NAMES.items()
             for polygon in to_polygons(frame.masks[phrase])
         ]
         content = {
-            "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": name, "imageData": None,
-            "imageHeight": frame.size, "imageWidth": frame.size,
+            "version": "5.5.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": frame.size,
+            "imageWidth": frame.size,
         }
         (folder / name).with_suffix(".json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     return folder

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sa2va_lab.demo import vessels
+from sa2va_lab.demo import hearts, vessels
 from sa2va_lab.demo.backdrops import Backdrop, make_backdrop
 
 PHRASES = ("blood vessel", "catheter", "sternal wire")
@@ -50,8 +50,8 @@ class Frame:
 class _Patient:
     """Everything about a film that does not change from frame to frame; lengths in mm."""
 
-    heart: vessels.Heart
-    view: vessels.View
+    heart: hearts.Heart
+    view: hearts.View
     tree: list[vessels.Branch]
     shift: np.ndarray  # the middle of the picture in image coordinates
     field: float  # width of the picture
@@ -76,8 +76,8 @@ class _Patient:
 
 def _make_subject(rng: np.random.Generator) -> _Patient:
     left = bool(rng.random() < 0.6)
-    heart = vessels.make_heart(rng)
-    view = vessels.make_view(rng, left=left)
+    heart = hearts.make_heart(rng)
+    view = hearts.make_view(rng, left=left)
     calibre = float(np.clip(rng.lognormal(0.0, 0.2), 0.65, 1.5))
     tree = vessels.grow_tree(rng, heart, left=left, calibre=calibre, rich=rng.random())
     flat = np.concatenate([view.project(heart.place(branch.course, squeeze=0.3)) for branch in tree])
@@ -99,13 +99,28 @@ def _make_subject(rng: np.random.Generator) -> _Patient:
     wires = vessels.sternal_wires(rng, view, half=field / 2)
     wires = wires if rng.random() < 0.42 else []
     return _Patient(
-        heart=heart, view=view, tree=tree, shift=shift, field=field, catheter=catheter, root=root,
-        catheter_radius=rng.uniform(0.85, 1.15), lumen=rng.uniform(0.25, 0.85), tip=float(rng.random() < 0.4),
+        heart=heart,
+        view=view,
+        tree=tree,
+        shift=shift,
+        field=field,
+        catheter=catheter,
+        root=root,
+        catheter_radius=rng.uniform(0.85, 1.15),
+        lumen=rng.uniform(0.25, 0.85),
+        tip=float(rng.random() < 0.4),
         wires=wires,
-        backdrop=make_backdrop(rng, heart=heart, view=view, shift=shift, field=field), opacity=float(opacity),
-        streaming=streaming, fading=rng.uniform(300, 1500), veil=rng.uniform(0.04, 0.2), blur=rng.uniform(0.7, 1.5),
-        sharpen=rng.uniform(0, 0.6), noise=rng.uniform(1.5, 9.0), grain=rng.uniform(0.35, 0.9),
-        puff=rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0, beat=rng.random(),
+        backdrop=make_backdrop(rng, heart=heart, view=view, shift=shift, field=field),
+        opacity=float(opacity),
+        streaming=streaming,
+        fading=rng.uniform(300, 1500),
+        veil=rng.uniform(0.04, 0.2),
+        blur=rng.uniform(0.7, 1.5),
+        sharpen=rng.uniform(0, 0.6),
+        noise=rng.uniform(1.5, 9.0),
+        grain=rng.uniform(0.35, 0.9),
+        puff=rng.uniform(0.1, 0.5) if rng.random() < 0.4 else 0.0,
+        beat=rng.random(),
     )
 
 
@@ -229,7 +244,13 @@ def _draw_metal(
 
 
 def _expose(
-    subject: _Patient, rng: np.random.Generator, *, size: int, scale_like: int, time: float, squeeze: float,
+    subject: _Patient,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    scale_like: int,
+    time: float,
+    squeeze: float,
     contrast: bool = True,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """One exposure: the grey picture and its masks. `time` is that of `_fill`, `squeeze` that of the heart."""
@@ -311,7 +332,12 @@ def make_frame(seed: int, *, size: int = 256, scale_like: int = 512, empty_share
     rng = np.random.default_rng(np.random.SeedSequence([_FRAME_STREAM, seed]))
     subject = _make_subject(rng)
     image, masks = _expose(
-        subject, rng, size=size, scale_like=scale_like, time=rng.uniform(0.1, 0.95), squeeze=rng.random(),
+        subject,
+        rng,
+        size=size,
+        scale_like=scale_like,
+        time=rng.uniform(0.1, 0.95),
+        squeeze=rng.random(),
         contrast=bool(rng.random() >= empty_share),
     )
     return Frame(image=image, masks=masks, patient=seed, frame=0, size=size)

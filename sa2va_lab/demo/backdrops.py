@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from sa2va_lab.demo.vessels import Heart, View
+from sa2va_lab.demo.hearts import Heart, View
 
 GRID = 208
 
@@ -101,9 +101,7 @@ def _ribs(rng: np.random.Generator, view: View, shift: np.ndarray, field: float)
     return ndimage.gaussian_filter(density, 1.2)
 
 
-def _spine(
-    rng: np.random.Generator, view: View, shift: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> np.ndarray:
+def _spine(rng: np.random.Generator, view: View, shift: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Vertebral bodies with denser rims, thinner disks between them, and the processes."""
     place = view.project(np.array([[0, 72, 0.0]]))[0] - shift
     lean = rng.normal(0, 0.06)
@@ -166,9 +164,17 @@ def make_backdrop(rng: np.random.Generator, *, heart: Heart, view: View, shift: 
     spread = rng.uniform(14, 45) if flat else rng.uniform(50, 120)
     middle = rng.uniform(105, 165)
     backdrop = Backdrop(
-        density=density, mottle=mottle, ripple=ripple, shutter=_shutter(rng, x, y, field), heart=heart, view=view,
-        shift=shift, field=field, weight=rng.uniform(0.02, 0.12) if flat else rng.uniform(0.1, 0.45),
-        window=(0.0, 1.0), levels=(middle - spread / 2, middle + spread / 2),
+        density=density,
+        mottle=mottle,
+        ripple=ripple,
+        shutter=_shutter(rng, x, y, field),
+        heart=heart,
+        view=view,
+        shift=shift,
+        field=field,
+        weight=rng.uniform(0.02, 0.12) if flat else rng.uniform(0.1, 0.45),
+        window=(0.0, 1.0),
+        levels=(middle - spread / 2, middle + spread / 2),
     )
     low, high = np.percentile(np.exp(-(density + backdrop.weight * backdrop._shade(0.3))), (4, 96))
     return replace(backdrop, window=(float(low), float(high)))

@@ -1,11 +1,6 @@
-"""Where things lie: a beating heart with its coronary arteries, a catheter and sternal wires, seen by a C-arm.
+"""Coronary arteries on a heart, the catheter that fills them, and steel wires in the sternum: curves and widths.
 
-The heart is an ellipsoid in patient coordinates (millimetres; x to the patient's left, y to the back, z to the head).
-A vessel is a curve on it in heart coordinates (theta, phi, rho): `theta` is the latitude in radians from the valve
-plane (0) to the apex (pi/2) and beyond, `phi` the angle around the long axis from the anterior interventricular
-groove (0) towards the left lateral wall (positive), `rho` the depth (1 on the surface, less inside). Projection is
-orthographic; image coordinates are millimetres at the heart, x to the right and y down, with the centre of the field
-at the origin.
+A vessel is a curve in heart coordinates (see `hearts`).
 """
 
 from dataclasses import dataclass
@@ -14,12 +9,9 @@ from functools import partial
 import numpy as np
 from scipy.interpolate import CubicSpline
 
+from sa2va_lab.demo.hearts import Heart, View
+
 STEP_MM = 0.8
-_LONG_AXIS = np.array([0.62, -0.52, -0.58])
-_FRONT_GROOVE = np.array([0.10, -0.65, 0.75])
-# Working views as (RAO negative / LAO positive, caudal negative / cranial positive), in degrees.
-_LEFT_VIEWS = ((-30, -22), (-10, 35), (40, 28), (45, -28), (0, -30), (-30, 5), (-35, 25), (5, 38))
-_RIGHT_VIEWS = ((45, 0), (30, 22), (-30, 0), (0, 28), (55, 5))
 
 
 @dataclass(frozen=True)
@@ -33,77 +25,6 @@ class Branch:
     radius: np.ndarray
     run: np.ndarray
     lift: np.ndarray
-
-
-@dataclass(frozen=True)
-class View:
-    """A C-arm position: unit vectors to the right of and up the image, and to the detector, in patient coordinates."""
-
-    right: np.ndarray
-    up: np.ndarray
-    toward: np.ndarray
-
-    def project(self, points: np.ndarray) -> np.ndarray:
-        """Image coordinates (N, 2) in mm of patient coordinates (N, 3)."""
-        return np.stack([points @ self.right, -(points @ self.up)], axis=1)
-
-
-@dataclass(frozen=True)
-class Heart:
-    """An ellipsoid: unit vectors `axis` to the apex, `front` to the anterior groove, `side` to the left wall."""
-
-    axis: np.ndarray
-    front: np.ndarray
-    side: np.ndarray
-    length: float
-    depth: float
-    width: float
-    twist: float
-
-    def place(self, course: np.ndarray, *, squeeze: float) -> np.ndarray:
-        """Patient coordinates (N, 3) of heart coordinates (N, 3); `squeeze` is 0 in diastole and 1 in systole."""
-        theta, phi, rho = course.T
-        phi = phi + self.twist * squeeze * np.sin(theta)
-        slim = 1 - 0.15 * squeeze
-        along = self.length * ((1 - 0.13 * squeeze) * np.sin(theta) + 0.13 * squeeze)
-        around = rho * np.cos(theta) * slim
-        return (
-            along[:, None] * self.axis
-            + (around * np.cos(phi) * self.depth)[:, None] * self.front
-            + (around * np.sin(phi) * self.width)[:, None] * self.side
-        )
-
-    def outline(self, view: View, *, squeeze: float) -> tuple[np.ndarray, np.ndarray]:
-        """Centre (2,) in mm and matrix (2, 2) Q of the projected ellipsoid: inside where x' Q x < 1."""
-        slim = 1 - 0.15 * squeeze
-        axes = np.stack([
-            self.axis * self.length * 0.92, self.front * self.depth * slim * 1.12, self.side * self.width * slim * 1.12
-        ])
-        flat = view.project(axes)
-        centre = view.project((self.axis * self.length * 0.12)[None])[0]
-        return centre, np.linalg.inv(flat.T @ flat)
-
-
-def make_heart(rng: np.random.Generator) -> Heart:
-    """A heart of random size and lie."""
-    axis = _LONG_AXIS + rng.normal(0, 0.08, 3)
-    axis /= np.linalg.norm(axis)
-    front = _FRONT_GROOVE + rng.normal(0, 0.08, 3)
-    front -= axis * (front @ axis)
-    front /= np.linalg.norm(front)
-    return Heart(
-        axis=axis, front=front, side=-np.cross(axis, front), length=rng.uniform(76, 98), depth=rng.uniform(33, 43),
-        width=rng.uniform(36, 48), twist=rng.uniform(0.05, 0.2),
-    )
-
-
-def make_view(rng: np.random.Generator, *, left: bool) -> View:
-    """A usual working view for the left or right coronary artery, off by some degrees."""
-    views = _LEFT_VIEWS if left else _RIGHT_VIEWS
-    turn, tilt = np.radians(np.array(views[rng.integers(len(views))]) + rng.normal(0, 6, 2))
-    toward = np.array([np.sin(turn) * np.cos(tilt), -np.cos(turn) * np.cos(tilt), np.sin(tilt)])
-    right = np.array([np.cos(turn), np.sin(turn), 0.0])
-    return View(right=right, up=np.cross(toward, right), toward=toward)
 
 
 def smooth_walk(rng: np.random.Generator, run: np.ndarray, *, wavelengths: tuple[float, float]) -> np.ndarray:
@@ -121,8 +42,15 @@ def spline(points: np.ndarray, *, step: float = STEP_MM, mm: np.ndarray | float 
 
 
 def _trunk(
-    rng: np.random.Generator, heart: Heart, points: list, *, radius: float, tortuous: float, narrow: float,
-    run: float = 0.0, parent_radius: float = 0.0,
+    rng: np.random.Generator,
+    heart: Heart,
+    points: list,
+    *,
+    radius: float,
+    tortuous: float,
+    narrow: float,
+    run: float = 0.0,
+    parent_radius: float = 0.0,
 ) -> Branch:
     """A main vessel through control points (theta in radians, phi in degrees, rho), shaken a little."""
     points = np.array(points, dtype=float)
@@ -139,8 +67,17 @@ def _trunk(
 
 
 def _twig(
-    rng: np.random.Generator, heart: Heart, parent: Branch, at: int, *, length: float, radius: float, turn: float,
-    aim: float, tortuous: float, dive: float = 0.0,
+    rng: np.random.Generator,
+    heart: Heart,
+    parent: Branch,
+    at: int,
+    *,
+    length: float,
+    radius: float,
+    turn: float,
+    aim: float,
+    tortuous: float,
+    dive: float = 0.0,
 ) -> Branch:
     """A branch that leaves `parent` at sample `at`, turned by `turn` radians, and bends towards the heading `aim`.
 
@@ -158,13 +95,24 @@ def _twig(
     course = np.stack([thetas, phis, rho - dive * lengths / heart.depth], axis=1)
     course[0] = parent.course[at]
     return _finish(
-        rng, course, lengths, radius=min(radius, 0.92 * parent.radius[at]), run=parent.run[at], narrow=0.45,
+        rng,
+        course,
+        lengths,
+        radius=min(radius, 0.92 * parent.radius[at]),
+        run=parent.run[at],
+        narrow=0.45,
         parent_radius=parent.radius[at],
     )
 
 
 def _finish(
-    rng: np.random.Generator, course: np.ndarray, lengths: np.ndarray, *, radius: float, run: float, narrow: float,
+    rng: np.random.Generator,
+    course: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    radius: float,
+    run: float,
+    narrow: float,
     parent_radius: float,
 ) -> Branch:
     """Widths for a course: tapering to the share `narrow`, uneven, and here and there a lesion."""
@@ -181,19 +129,38 @@ def _finish(
 
 
 def _sprout(
-    rng: np.random.Generator, heart: Heart, parent: Branch, count: int, *, length: tuple[float, float],
-    size: tuple[float, float], tortuous: float, aim: float = 0.0, span: tuple[float, float] = (0.15, 0.95),
-    side: int = 0, dive: float = 0.0,
+    rng: np.random.Generator,
+    heart: Heart,
+    parent: Branch,
+    count: int,
+    *,
+    length: tuple[float, float],
+    size: tuple[float, float],
+    tortuous: float,
+    aim: float = 0.0,
+    span: tuple[float, float] = (0.15, 0.95),
+    side: int = 0,
+    dive: float = 0.0,
 ) -> list[Branch]:
     """`count` branches spread along `span` of the parent; `side` fixes on which side they leave (0: both)."""
     twigs = []
     for number, place in enumerate(np.linspace(*span, count + 2)[1:-1]):
         at = int(np.clip(place + rng.normal(0, 0.04), 0.05, 0.95) * (len(parent.course) - 1))
         turn = np.radians(rng.uniform(30, 70)) * (side or (1 if (number + rng.integers(2)) % 2 else -1))
-        twigs.append(_twig(
-            rng, heart, parent, at, length=rng.uniform(*length), radius=parent.radius[at] * rng.uniform(*size),
-            turn=turn, aim=aim + rng.normal(0, 0.3), tortuous=tortuous, dive=dive,
-        ))
+        twigs.append(
+            _twig(
+                rng,
+                heart,
+                parent,
+                at,
+                length=rng.uniform(*length),
+                radius=parent.radius[at] * rng.uniform(*size),
+                turn=turn,
+                aim=aim + rng.normal(0, 0.3),
+                tortuous=tortuous,
+                dive=dive,
+            )
+        )
     return twigs
 
 
@@ -221,31 +188,62 @@ def _grow_left(
     """Left main, anterior descending with its branches, circumflex with its; and those of them that branch on."""
     sprout = partial(_sprout, rng, heart)
     main = _trunk(
-        rng, heart, [[-0.12, 30, 0.36], [-0.07, 22, 0.7], [0.0, 12, 1.0]], radius=2.1 * calibre, tortuous=0.2,
+        rng,
+        heart,
+        [[-0.12, 30, 0.36], [-0.07, 22, 0.7], [0.0, 12, 1.0]],
+        radius=2.1 * calibre,
+        tortuous=0.2,
         narrow=0.95,
     )
     after = {"run": main.run[-1], "tortuous": tortuous, "parent_radius": main.radius[-1]}
     fork = [main.course[-1, 0], np.degrees(main.course[-1, 1]), 1.0]
     reach, swing = rng.uniform(1.2, 1.85), rng.uniform(75, 165)
     lad = _trunk(
-        rng, heart, [fork, [0.2, 2, 1.0], [0.5, -3, 1.02], [0.9, 0, 1.0], [reach, 3, 1.0]], radius=1.75 * calibre,
-        narrow=0.33, **after,
+        rng,
+        heart,
+        [fork, [0.2, 2, 1.0], [0.5, -3, 1.02], [0.9, 0, 1.0], [reach, 3, 1.0]],
+        radius=1.75 * calibre,
+        narrow=0.33,
+        **after,
     )
     lcx = _trunk(
-        rng, heart, [fork] + [[0.05 + 0.07 * part, 12 + part * swing, 1.0] for part in (0.25, 0.6, 1.0)],
-        radius=rng.uniform(1.3, 1.75) * calibre, narrow=0.4, **after,
+        rng,
+        heart,
+        [fork] + [[0.05 + 0.07 * part, 12 + part * swing, 1.0] for part in (0.25, 0.6, 1.0)],
+        radius=rng.uniform(1.3, 1.75) * calibre,
+        narrow=0.4,
+        **after,
     )
     diagonals = sprout(
-        lad, int(rng.integers(1, 5)), length=(35, 75), size=(0.5, 0.8), tortuous=tortuous, aim=0.35,
-        span=(0.05, 0.65), side=1,
+        lad,
+        int(rng.integers(1, 5)),
+        length=(35, 75),
+        size=(0.5, 0.8),
+        tortuous=tortuous,
+        aim=0.35,
+        span=(0.05, 0.65),
+        side=1,
     )
     marginals = sprout(
-        lcx, int(rng.integers(1, 5)), length=(35, 80), size=(0.6, 0.95), tortuous=tortuous, aim=0.1,
-        span=(0.1, 1.0), side=-1,
+        lcx,
+        int(rng.integers(1, 5)),
+        length=(35, 80),
+        size=(0.6, 0.95),
+        tortuous=tortuous,
+        aim=0.1,
+        span=(0.1, 1.0),
+        side=-1,
     )
     septals = sprout(
-        lad, int(rng.integers(2, 5 + int(5 * rich))), length=(14, 38), size=(0.27, 0.45), tortuous=0.4, aim=0.5,
-        span=(0.1, 0.75), side=-1, dive=0.8,
+        lad,
+        int(rng.integers(2, 5 + int(5 * rich))),
+        length=(14, 38),
+        size=(0.27, 0.45),
+        tortuous=0.4,
+        aim=0.5,
+        span=(0.1, 0.75),
+        side=-1,
+        dive=0.8,
     )
     atrial = sprout(lcx, int(rng.integers(3)), length=(15, 35), size=(0.25, 0.4), tortuous=tortuous, aim=2.6, side=1)
     tree = [main, lad, lcx, *diagonals, *marginals, *septals, *atrial]
@@ -253,9 +251,9 @@ def _grow_left(
         # A ramus intermedius: the left main ends in three.
         end = len(main.course) - 1
         length = rng.uniform(40, 80)
-        tree.append(_twig(
-            rng, heart, main, end, length=length, radius=1.2 * calibre, turn=0.6, aim=0.3, tortuous=tortuous
-        ))
+        tree.append(
+            _twig(rng, heart, main, end, length=length, radius=1.2 * calibre, turn=0.6, aim=0.3, tortuous=tortuous)
+        )
     return tree, [lad, *diagonals, *marginals]
 
 
@@ -265,29 +263,34 @@ def _grow_right(
     """Right coronary, posterior descending and posterolateral artery; and which of them branch on."""
     sprout = partial(_sprout, rng, heart, tortuous=tortuous)
     way = [
-        [-0.12, -45, 0.36], [-0.1, -52, 0.75], [0.0, -68, 1.03], [0.12, -98, 1.03], [0.14, -130, 1.03], [0.06, -163, 1],
+        [-0.12, -45, 0.36],
+        [-0.1, -52, 0.75],
+        [0.0, -68, 1.03],
+        [0.12, -98, 1.03],
+        [0.14, -130, 1.03],
+        [0.06, -163, 1],
     ]
     rca = _trunk(rng, heart, way, radius=1.9 * calibre, tortuous=tortuous * 0.8, narrow=0.75)
     crux = np.array([rca.course[-1, 0], np.degrees(rca.course[-1, 1]), 1.0])
     after = {"run": rca.run[-1], "tortuous": tortuous, "parent_radius": rca.radius[-1], "narrow": 0.4}
     pda = _trunk(
-        rng, heart, [crux, crux + [0.14, -6, 0], [0.6, -181, 1.0], [rng.uniform(0.9, 1.4), -180, 1.0]],
-        radius=rca.radius[-1] * rng.uniform(0.65, 0.85), **after,
+        rng,
+        heart,
+        [crux, crux + [0.14, -6, 0], [0.6, -181, 1.0], [rng.uniform(0.9, 1.4), -180, 1.0]],
+        radius=rca.radius[-1] * rng.uniform(0.65, 0.85),
+        **after,
     )
     pl = _trunk(
-        rng, heart, [crux, crux + [-0.03, -16, 0], [0.12, -208, 1.0], [rng.uniform(0.3, 0.7), -225, 1.0]],
-        radius=rca.radius[-1] * rng.uniform(0.7, 0.9), **after,
+        rng,
+        heart,
+        [crux, crux + [-0.03, -16, 0], [0.12, -208, 1.0], [rng.uniform(0.3, 0.7), -225, 1.0]],
+        radius=rca.radius[-1] * rng.uniform(0.7, 0.9),
+        **after,
     )
-    acute = sprout(
-        rca, int(rng.integers(1, 4)), length=(28, 65), size=(0.35, 0.6), aim=0.25, span=(0.2, 0.8), side=1
-    )
-    upward = sprout(
-        rca, int(rng.integers(3)), length=(15, 40), size=(0.3, 0.42), aim=2.8, span=(0.08, 0.4), side=-1
-    )
+    acute = sprout(rca, int(rng.integers(1, 4)), length=(28, 65), size=(0.35, 0.6), aim=0.25, span=(0.2, 0.8), side=1)
+    upward = sprout(rca, int(rng.integers(3)), length=(15, 40), size=(0.3, 0.42), aim=2.8, span=(0.08, 0.4), side=-1)
     lateral = sprout(pl, int(rng.integers(1, 5)), length=(20, 55), size=(0.6, 0.85), span=(0.1, 0.8), side=1)
-    septals = sprout(
-        pda, int(rng.integers(1, 3 + int(4 * rich))), length=(10, 26), size=(0.3, 0.5), aim=0.4, dive=0.6
-    )
+    septals = sprout(pda, int(rng.integers(1, 3 + int(4 * rich))), length=(10, 26), size=(0.3, 0.5), aim=0.4, dive=0.6)
     return [rca, pda, pl, *acute, *upward, *lateral, *septals], [pda, pl, *acute]
 
 
@@ -307,8 +310,10 @@ def catheter_course(rng: np.random.Generator, ostium: np.ndarray, root: np.ndarr
     if rng.random() < 0.55:
         # From the groin: up the descending aorta beside the spine, around the arch, down to the root.
         far = [
-            root + np.array([rng.uniform(8, 20), 62, -190.0]), root + np.array([rng.uniform(8, 22), 62, -60.0]),
-            root + np.array([rng.uniform(10, 24), 60, 50.0]), root + np.array([10, 30, rng.uniform(88, 105)]),
+            root + np.array([rng.uniform(8, 20), 62, -190.0]),
+            root + np.array([rng.uniform(8, 22), 62, -60.0]),
+            root + np.array([rng.uniform(10, 24), 60, 50.0]),
+            root + np.array([10, 30, rng.uniform(88, 105)]),
         ]
     else:
         # From the wrist: down from the neck vessels.

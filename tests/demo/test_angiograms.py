@@ -129,8 +129,12 @@ def test_a_ring_is_cut_into_two_touching_pieces_without_holes():
 @pytest.mark.parametrize(
     "mask",
     [
-        ring(101, 40, 34), ring(64, 30, 3), ring(31, 9, 7.5), np.pad(~np.pad(np.ones((1, 1), bool), 1), 2),
-        ring(60, 28, 26) | np.roll(ring(60, 12, 9), 4, axis=1), np.tile(ring(21, 10.5, 6), (2, 3)),
+        ring(101, 40, 34),
+        ring(64, 30, 3),
+        ring(31, 9, 7.5),
+        np.pad(~np.pad(np.ones((1, 1), bool), 1), 2),
+        ring(60, 28, 26) | np.roll(ring(60, 12, 9), 4, axis=1),
+        np.tile(ring(21, 10.5, 6), (2, 3)),
     ],
     ids=["ring", "thick", "thin", "one pixel", "nested", "touching rings"],
 )

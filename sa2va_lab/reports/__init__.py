@@ -1,0 +1,1 @@
+"""Reports: notebooks that were run, with their answers on one page."""

@@ -1,0 +1,102 @@
+"""Executed notebooks and their index as HTML pages that need nothing from outside.
+
+nbconvert's own page templates drop the alt text of figures and load scripts from the web, so only its text filters are
+used here, under a small template of our own (`template/`): prose and figures open, code and side messages folded.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, partial
+
+from sa2va_lab.reports.texts import say
+
+HTML_LANG = {"en": "en", "zh": "zh-Hans"}
+
+
+def render_notebook(notebook, *, title: str, home: str | None = None, lang: str = "en") -> str:
+    """An executed notebook (nbformat 4) as one self-contained page. home: link back to the index, if there is one."""
+    return _render("notebook.html.j2", lang=lang, steps=_group(notebook.cells), title=title, home=home)
+
+
+def render_index(report: dict, *, lang: str = "en") -> str:
+    """The index of a report from what its metrics.json holds (`runner.run_report` says what that is)."""
+    done = [part["answer"] for part in report["notebooks"].values() if part["answer"]]
+    return _render(
+        "index.html.j2",
+        lang=lang,
+        title=say("report_title", lang=lang, name=report["name"]),
+        report=report,
+        answers=[answer["sentence"] for answer in done],
+        stamps=list(dict.fromkeys(answer["stamp"] for answer in done if answer["stamp"])),
+    )
+
+
+def find_title(notebook, default: str) -> str:
+    """The text of a notebook's first heading; `default` if it has none."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and (heading := re.match(r"#\s+(.+)", cell.source)):
+            return heading[1].strip()
+    return default
+
+
+def headline(output) -> str:
+    """An error output in one line: our own errors speak for themselves, others with their kind in front."""
+    said = next((line for line in str(output["evalue"]).splitlines() if line.strip()), "")
+    return said if output["ename"] == "LabError" else f"{output['ename']}: {said}".rstrip(": ")
+
+
+def _group(cells) -> list[dict]:
+    """Cells as {"prose"} or {"codes", "said", "outputs"}: code that shows nothing is folded into the code after it.
+
+    "said" is what a program says on the side (progress, warnings); "outputs" is what there is to see.
+    """
+    steps, codes, said = [], [], []
+    for cell in cells:
+        if cell.cell_type == "markdown":
+            steps.append({"prose": cell.source})
+        elif cell.cell_type == "code":
+            aside = [o for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"]
+            outputs = [o for o in cell.outputs if o not in aside]
+            codes += [cell.source] if cell.source.strip() else []
+            said += [o.text for o in aside]
+            if outputs:
+                steps.append({"codes": codes, "said": said, "outputs": outputs})
+                codes, said = [], []
+    return [*steps, {"codes": codes, "said": said, "outputs": []}] if codes else steps
+
+
+def _render(template: str, *, lang: str, **values) -> str:
+    page = _environment().get_template(template)
+    return page.render(say=partial(say, lang=lang), html_lang=HTML_LANG[lang], **values)
+
+
+@cache
+def _environment():
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from nbconvert.filters import Highlight2HTML, markdown2html, strip_ansi
+
+    loader = PackageLoader("sa2va_lab.reports", "template")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    code = Highlight2HTML(pygments_lexer="python")
+    environment.filters |= {
+        "markdown": _as_markup(lambda text: _ANCHOR.sub("", markdown2html(text))),
+        "highlight": _as_markup(code),
+        "plain": lambda text: strip_ansi(_last_lines(text)),
+        "headline": headline,
+    }
+    return environment
+
+
+_ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')  # a pilcrow behind each heading
+
+
+def _as_markup(function):
+    from markupsafe import Markup
+
+    return lambda text: Markup(function(text))
+
+
+def _last_lines(text: str) -> str:
+    """What a terminal would show in the end: a progress bar rewrites its line after each carriage return."""
+    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n")).rstrip()

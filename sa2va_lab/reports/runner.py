@@ -1,0 +1,195 @@
+"""Running notebooks into a report: parameters checked first, results on one page, nothing half-written."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import shutil
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.paths import find_root, new_folder
+from sa2va_lab.reports.answers import FILE, find_answer, plain, write_json
+from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
+from sa2va_lab.reports.texts import check_language
+
+PATHS = ("model", "data", "run", "outputs")  # parameters that name a file or folder, relative to the caller
+TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+
+
+def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name: str) -> Path:
+    """Runs notebooks, each in a kernel of its own, and returns the path of the report's index.html.
+
+    names: stems in notebooks/ ("03_evaluation"). parameters: for all of them; each notebook gets those that it has.
+    Values may be text, as from a command line. outputs: the folder for `reports/` and `runs/`.
+
+    The folder `<outputs>/reports/<utc>_<name>` gets the executed notebooks, their pages, metrics.json and index.html;
+    it appears when all is done. A notebook that fails does not stop the others; it shows as failed in the index, and
+    in the end a LabError says which and where the report is. Before anything runs, LabError for an unknown notebook,
+    an unknown parameter (with a suggestion), a value of the wrong type, or a path that does not exist.
+    """
+    outputs = Path(outputs).resolve()
+    notebooks = {stem: _find_notebook(stem) for stem in names}
+    if not notebooks:
+        raise LabError("no notebook was named; give at least one, such as 03_evaluation")
+    given = {stem: {} for stem in notebooks} | check_parameters(notebooks, parameters)
+    lang = check_language(str(parameters.get("lang") or "en"))
+    outputs.mkdir(parents=True, exist_ok=True)
+    final = new_folder(outputs / "reports", name)
+    working = final.with_name(f".{final.name}.part")
+    working.mkdir(parents=True)
+    try:
+        report = _describe(name, parameters)
+        for stem, path in notebooks.items():
+            filled = {"outputs": str(outputs)} | given[stem] if "outputs" in _accepted(path) else given[stem]
+            report["notebooks"][stem] = _run_notebook(path, working, filled, lang=lang)
+        write_json(working / FILE, report)
+        (working / "index.html").write_text(render_index(plain(report), lang=lang), "utf-8")
+        os.replace(working, final)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    index = final / "index.html"
+    failed = {stem: part["error"] for stem, part in report["notebooks"].items() if part["error"]}
+    if failed:
+        told = "; ".join(f"{stem}: {error}" for stem, error in failed.items())
+        raise LabError(f"{len(failed)} of {len(notebooks)} notebooks failed ({told}); what there is stands in {index}")
+    return index
+
+
+def check_parameters(notebooks: dict[str, Path], parameters: dict) -> dict[str, dict]:
+    """For each notebook those parameters that it has, as values of the type that it declares.
+
+    papermill itself only logs a name that it does not know and runs with the default: a mistyped `treshold=0.3` would
+    then report the wrong experiment. Raises LabError for a name that no notebook has, or for a value that does not fit.
+    """
+    accepted = {stem: _accepted(path) for stem, path in notebooks.items()}
+    known = {key for declared in accepted.values() for key in declared}
+    for key in parameters:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
+            raise LabError(f"no parameter is called {key!r} in {', '.join(notebooks)}; {hint}")
+    return {
+        stem: {key: _convert(key, value, declared[key]) for key, value in parameters.items() if key in declared}
+        for stem, declared in accepted.items()
+    }
+
+
+def _accepted(path: Path) -> dict[str, str]:
+    """A notebook's parameters and their declared types, from its cell tagged `parameters`."""
+    from papermill import inspect_notebook
+
+    declared = inspect_notebook(str(path))
+    return {key: about["inferred_type_name"] for key, about in declared.items()}
+
+
+def _convert(key: str, value, kind: str):
+    """`value` as the type called `kind`; LabError when it cannot be."""
+    try:
+        if kind in ("int", "float"):
+            if isinstance(value, bool):
+                raise ValueError
+            number = float(value)
+            if kind == "int" and number != int(number):
+                raise ValueError
+            return int(number) if kind == "int" else number
+        if kind == "bool":
+            word = str(value).lower()
+            if word not in TRUE + FALSE:
+                raise ValueError
+            return word in TRUE
+    except (ValueError, TypeError, OverflowError):
+        raise LabError(f"{key} is {value!r}; expected a value of type {kind}") from None
+    if kind != "str":
+        return value
+    if key in PATHS and str(value):
+        path = Path(value).expanduser().resolve()
+        if key != "outputs" and not path.exists():
+            raise LabError(f"{key} is {value}, which does not exist; give the path of an existing folder")
+        return str(path)
+    return str(value)
+
+
+def _find_notebook(stem: str) -> Path:
+    folder = find_root() / "notebooks"
+    path = folder / f"{stem.removesuffix('.ipynb')}.ipynb"
+    if not path.is_file():
+        known = sorted(found.stem for found in folder.glob("*.ipynb"))
+        near = difflib.get_close_matches(stem, known, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
+        raise LabError(f"no notebook is called {stem!r}; {hint}")
+    return path
+
+
+def _describe(name: str, parameters: dict) -> dict:
+    packages = ("sa2va_lab", "torch", "transformers", "papermill")
+    return {
+        "name": name,
+        "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+        "parameters": dict(parameters),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
+        "notebooks": {},
+    }
+
+
+def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> dict:
+    """Executes one notebook into `folder` and writes its page; returns its entry in metrics.json."""
+    import nbformat
+    from papermill import PapermillExecutionError, execute_notebook
+    from papermill.execute import ERROR_MARKER_TAG
+
+    executed = folder / path.name
+    start, error = time.perf_counter(), None
+    try:
+        execute_notebook(
+            str(path),
+            str(executed),
+            parameters,
+            kernel_name="python3",
+            language="python",
+            kernel_manager_class=_kernel_manager(),
+            cwd=str(path.parent),
+            progress_bar=True,
+        )
+    except PapermillExecutionError as failure:
+        error = headline({"ename": failure.ename, "evalue": failure.evalue})
+    except Exception as failure:  # a kernel that dies (out of memory) or does not start: the others still run
+        error = headline({"ename": type(failure).__name__, "evalue": str(failure)})
+    notebook = nbformat.read(executed if executed.exists() else path, as_version=4)
+    # papermill's own error banner and its note of our working folder say nothing to a reader
+    notebook.cells = [cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
+    notebook.metadata.pop("papermill", None)
+    nbformat.write(notebook, executed)
+    title, page = find_title(notebook, default=path.stem), executed.with_suffix(".html")
+    page.write_text(render_notebook(notebook, title=title, home="index.html", lang=lang), "utf-8")
+    return {
+        "title": title,
+        "error": error,
+        "seconds": round(time.perf_counter() - start, 1),
+        "page": page.name,
+        "notebook": executed.name,
+        "answer": find_answer(notebook),
+    }
+
+
+def _kernel_manager() -> type:
+    """Starts kernels with this very interpreter, whatever kernels are or are not installed for Jupyter."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class SameInterpreter(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(**get_kernel_dict())
+
+        @default("transport_encryption")
+        def _encrypt_where_possible(self) -> str:
+            return "auto"
+
+    return SameInterpreter

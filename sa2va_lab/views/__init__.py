@@ -1,0 +1,1 @@
+"""Figures. They read Runs, Datasets and tables; they never hold a model."""

@@ -1,0 +1,196 @@
+"""Masks drawn on images: what was found, what was missed, what was made up.
+
+All masks are bool (H, W) and lie on their image pixel for pixel. Nothing here knows where a mask came from.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.reports.texts import say
+from sa2va_lab.views import style
+
+ERRORS = ("true_positive", "false_positive", "false_negative")
+KINDS = {
+    # role: (colour, line style, hatch, opacity of the fill); a kind is known by its line as well as by its hue
+    "true_positive": (style.TRUE_POSITIVE, "solid", None, 0.75),
+    "false_positive": (style.FALSE_POSITIVE, "solid", "////", 0.45),
+    "false_negative": (style.FALSE_NEGATIVE, (0, (2, 1)), "....", 0.45),
+    "prediction": (style.PREDICTION, "solid", None, 0.6),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One sample, ready to be drawn. image: anything that can be opened as one. probability: float32 (H, W).
+
+    mask: bool (H, W). truth: bool (H, W), or None where nobody annotated. rank: "worst", "median", "best" or None.
+    """
+
+    id: str
+    group: str
+    image: object
+    probability: np.ndarray
+    mask: np.ndarray
+    truth: np.ndarray | None
+    rank: str | None = None
+    dice: float = math.nan
+
+    def title(self, *, lang: str = "en") -> str:
+        """Which sample this is, of which patient, and how well it did."""
+        words = say("case_title", lang=lang, id=self.id, group=self.group)
+        if not math.isnan(self.dice):
+            words += say("case_dice", lang=lang, dice=self.dice)
+        return words if self.rank is None else say(f"case_{self.rank}", lang=lang) + words
+
+
+def read_pixels(image) -> np.ndarray:
+    """uint8 (H, W, 3), upright: exactly what the model is shown, from a path, a PIL image or an array."""
+    from sa2va_lab.sa2va.processing import read_image
+
+    return np.asarray(read_image(image))
+
+
+def split_errors(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+    """Where the mask is right and where it is wrong: three bool (H, W) by the names in ERRORS."""
+    if mask.shape != truth.shape:
+        raise LabError(f"the mask is {mask.shape} but the truth is {truth.shape}; they must lie on the same image")
+    mask, truth = mask.astype(bool), truth.astype(bool)
+    return {"true_positive": mask & truth, "false_positive": mask & ~truth, "false_negative": ~mask & truth}
+
+
+def draw_comparison(image, mask: np.ndarray, truth: np.ndarray | None, *, ax, backdrop: float = 0.5):
+    """Draws the image in pale grey on `ax` with true positives, false positives and false negatives over it.
+
+    Each kind has a colour, a contour of its own line style and a hatch. Without a truth the mask alone is drawn, in the
+    colour for predictions. backdrop: how strongly the image shows through, 1 is as it is, 0 is white. Returns `ax`.
+    """
+    from matplotlib.colors import to_rgb
+
+    pixels = read_pixels(image)
+    if mask.shape != pixels.shape[:2]:
+        raise LabError(f"the mask is {mask.shape} but the image is {pixels.shape[:2]}; they must be of one size")
+    areas = {"prediction": mask.astype(bool)} if truth is None else split_errors(mask, truth)
+    grey = 1 - backdrop * (1 - pixels @ np.array([0.299, 0.587, 0.114]) / 255)
+    canvas = np.repeat(grey[..., None], 3, axis=2)
+    for kind, area in areas.items():
+        colour, _, _, opacity = KINDS[kind]
+        canvas[area] = (1 - opacity) * canvas[area] + opacity * np.array(to_rgb(colour))
+    ax.imshow(canvas, interpolation="antialiased")
+    for kind, area in areas.items():
+        _outline(ax, area, *KINDS[kind][:3])
+    ax.set_axis_off()
+    ax.set_xlim(-0.5, mask.shape[1] - 0.5)
+    ax.set_ylim(mask.shape[0] - 0.5, -0.5)
+    return ax
+
+
+def _outline(ax, area: np.ndarray, colour: str, line, hatch: str | None) -> None:
+    if not area.any():
+        return
+    # a rim of one pixel, so that an area which touches the border of the image is closed as well
+    edge = np.pad(area, 1).astype(np.uint8)
+    x, y = np.arange(-1, area.shape[1] + 1), np.arange(-1, area.shape[0] + 1)
+    if hatch:
+        hatched = ax.contourf(x, y, edge, levels=[0.5, 1.5], colors="none", hatches=[hatch])
+        hatched.set_edgecolor(colour)
+        hatched.set_linewidth(0)
+    ax.contour(x, y, edge, levels=[0.5], colors=[colour], linestyles=[line], linewidths=0.8)
+
+
+def legend_handles(lang: str = "en") -> list:
+    """One patch for each kind, for a figure's legend."""
+    from matplotlib.patches import Patch
+
+    shown, _ = style.figure_language(lang)
+    return [
+        Patch(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch, label=say(kind, lang=shown))
+        for kind, (colour, line, hatch, opacity) in KINDS.items()
+        if kind in ERRORS
+    ]
+
+
+def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | None = None, lang: str = "en"):
+    """One row a case: the image, the probability with its colour bar, the comparison with the truth.
+
+    Returns (figure, alt), alt being the sentence that says what is to be seen.
+    """
+    if not cases:
+        raise LabError("no case was given to draw; choose at least one sample that has a prediction")
+    import matplotlib
+
+    shown, _ = style.figure_language(lang)
+    figure = style.new_figure(style.WIDTH, 6.0 * len(cases) + 0.4, lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        rows = np.atleast_1d(figure.subfigures(len(cases), 1))
+        for row, case in zip(rows, cases, strict=True):
+            row.suptitle(case.title(lang=shown), x=0.01, ha="left", fontsize=11, fontweight="bold")
+            panels = row.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
+            pixels = read_pixels(case.image)
+            panels["image"].imshow(pixels)
+            scale = panels["probability"].imshow(case.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
+            bar = row.colorbar(
+                scale,
+                ax=panels["probability"],
+                location="bottom",
+                fraction=0.05,
+                pad=0.03,
+                ticks=sorted({0, threshold, 1}),
+            )
+            bar.ax.axvline(threshold, color="white", linewidth=1.5)
+            draw_comparison(pixels, case.mask, case.truth, ax=panels["comparison"])
+            titles = {"image": "panel_image", "probability": "panel_probability"}
+            titles["comparison"] = "panel_mask" if case.truth is None else "panel_comparison"
+            for name, key in titles.items():
+                panels[name].set_axis_off()
+                panels[name].set_title(say(key, lang=shown, threshold=threshold))
+        if any(case.truth is not None for case in cases):
+            figure.legend(handles=legend_handles(lang), loc="outside upper left", ncols=3, handlelength=2.2)
+        style.stamp(figure, stamp)
+    return figure, " ".join(describe_case(case, lang=lang) for case in cases)
+
+
+def describe_case(case: Case, *, lang: str = "en") -> str:
+    """What a sighted reader takes from one row of pictures, in one sentence with numbers."""
+    title = case.title(lang=lang)
+    if case.truth is None:
+        return say("alt_mask", lang=lang, title=title, share=case.mask.mean())
+    errors = split_errors(case.mask, case.truth)
+    true, made_up, missed = (int(errors[kind].sum()) for kind in ERRORS)
+    if not case.truth.any():
+        return say("alt_nothing_there", lang=lang, title=title, made_up=made_up)
+    found = true / (true + missed)
+    if not case.mask.any():
+        return say("alt_nothing_found", lang=lang, title=title, truth=true + missed)
+    return say("alt_comparison", lang=lang, title=title, found=found, made_up=made_up / (true + made_up))
+
+
+def save_overlay(path: Path | str, image, mask: np.ndarray) -> Path:
+    """Writes the image at its own size with the mask filled and outlined; no truth takes part. Returns the path.
+
+    The file appears at once or not at all.
+    """
+    from PIL import Image
+    from skimage.segmentation import find_boundaries
+
+    pixels = read_pixels(image).astype(np.float32)
+    if mask.shape != pixels.shape[:2]:
+        raise LabError(f"the mask is {mask.shape} but the image is {pixels.shape[:2]}; they must be of one size")
+    mask = mask.astype(bool)
+    colour = np.array([int(style.PREDICTION[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+    pixels[mask] = 0.6 * pixels[mask] + 0.4 * colour
+    # a dark edge outside a bright one: seen on light and on dark ground alike
+    pixels[find_boundaries(mask, mode="outer", background=False)] = 0
+    pixels[find_boundaries(mask, mode="inner", background=False)] = colour
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    Image.fromarray(pixels.round().astype(np.uint8)).save(unfinished, format="png")
+    os.replace(unfinished, path)
+    return path

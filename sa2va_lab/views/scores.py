@@ -1,0 +1,216 @@
+"""What 03_evaluation shows of a Run: tables, the spread of Dice by patient, and which cases to look at.
+
+`table` is always what `evaluation.metrics.evaluate_run` returned and `summary` what `summarise` made of it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.paths import is_demo_data
+from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.texts import say, say_answer, say_sample
+from sa2va_lab.views import style
+from sa2va_lab.views.overlays import Case
+from sa2va_lab.views.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.evaluation.runs import Run
+
+SHOWN_METRICS = ("dice", "iou", "precision", "recall")
+AREAS = ("truth_area", "mask_area")
+
+
+def answer_run(run: Run, dataset: Dataset, summary: dict, *, lang: str = "en") -> Answer:
+    """The answer of a Run: one sentence with Dice, interval, N, threshold and split, and the numbers behind it."""
+    metrics = {
+        "summary": summary,
+        "split": run.meta["dataset"]["split"],
+        "phrase": run.meta["dataset"]["phrase"],
+        "prompt": run.meta["prompt"],
+        "seen": was_seen(run, dataset)[0],
+        "n_asked": len(run.sample_ids),
+        "n_finished": len(run.records),
+        "run": run.folder.name,
+        "weights_sha256": run.meta["segmenter"]["weights_sha256"],
+        "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
+    }
+    return Answer(say_answer(metrics, lang=lang), metrics, stamp=run.meta["stamp"])
+
+
+def was_seen(run: Run, dataset: Dataset) -> tuple[str, str]:
+    """Whether the Run's images were in training, with the reason in English: "yes", "no", "unknown" or "foreign".
+
+    The data set's own splits decide. "foreign" is the demo model on anything but its own images.
+    """
+    if run.meta["stamp"] and not is_demo_data(dataset.root):
+        return "foreign", "the demo model was trained on the shipped angiograms only"
+    train = set(dataset.splits.get("train", ()))
+    if not train:
+        return "unknown", 'the data set has no split called "train"'
+    shared = train.intersection(run.sample_ids)
+    return ("yes" if shared else "no"), f'{len(shared)} of {len(run.sample_ids)} images are in the split "train"'
+
+
+def run_table(run: Run, dataset: Dataset, *, lang: str = "en") -> Table:
+    """What was run and why: model, device, number format, images, phrase, prompt, training."""
+    segmenter, data = run.meta["segmenter"], run.meta["dataset"]
+    groups = {sample.group for sample in dataset if sample.id in set(run.sample_ids)}
+    size = say_sample({"n_images": len(run.sample_ids), "n_groups": len(groups)}, lang=lang)
+    seen, reason = was_seen(run, dataset)
+    rows = [
+        ("model", f"{segmenter['model']} ({_millions(segmenter.get('parameters'))})", segmenter.get("family", "")),
+        ("device", segmenter["device"]["actual"], segmenter["device"]["reason"]),
+        ("precision_row", segmenter["precision"]["actual"], segmenter["precision"]["reason"]),
+        ("data", f"{size}; {data['chosen']}", data["reason"]),
+        ("split", data["split"], ""),
+        ("phrase", data["phrase"], ""),
+        ("prompt", run.meta["prompt"], run.meta["prompt_reason"]),
+        ("training", say(f"seen_{seen}", lang=lang), reason),
+        ("rasteriser", dataset.rasteriser, ""),
+    ]
+    names = [say(key, lang=lang) for key in ("what", "value", "why")]
+    return Table(names, [[say(key, lang=lang), *rest] for key, *rest in rows])
+
+
+def metric_table(summary: dict, *, lang: str = "en") -> Table:
+    """Each metric: mean over images with its interval and N, and the value of all pixels pooled."""
+    rows = []
+    for metric in SHOWN_METRICS:
+        numbers = summary[metric]
+        interval = f"{_three(numbers['low'])} – {_three(numbers['high'])}"
+        name, count = _metric_name(metric), str(numbers["n"])
+        rows.append([name, _three(numbers["macro"]), interval, count, _three(numbers["pooled"])])
+    return Table([say(key, lang=lang) for key in ("metric", "macro", "interval", "n_images", "pooled")], rows)
+
+
+def image_table(table: pd.DataFrame, *, lang: str = "en") -> Table:
+    """Every image of the Run, worst Dice first, the ones without a Dice last."""
+    names = [say(key, lang=lang) for key in ("sample_column", "group_column")]
+    names += [_metric_name(metric) for metric in SHOWN_METRICS]
+    names += [say(key, lang=lang) for key in ("truth_area", "mask_area", "seconds", "note_column")]
+    rows = []
+    for row in table.sort_values(["dice", "id"], na_position="last").to_dict("records"):
+        numbers = [*(_three(row[metric]) for metric in SHOWN_METRICS), *(_whole(row[k]) for k in AREAS)]
+        rows.append([row["id"], row["group"], *numbers, _digits(row["seconds"], 2), _note(row, lang)])
+    return Table(names, rows)
+
+
+def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
+    """The worst, the median and the best image by Dice (fewer if there are fewer), ready to be drawn.
+
+    Where no image has a Dice, the first three that have a prediction.
+    """
+    scored = table[table["dice"].notna()].sort_values(["dice", "id"])
+    if len(scored):
+        places = {0: "worst", len(scored) // 2: "median", len(scored) - 1: "best"}
+        picked = [(scored.iloc[place], rank) for place, rank in sorted(places.items())]
+    else:
+        picked = [(row, None) for _, row in table[table["error"].isna()].head(3).iterrows()]
+    threshold = table.attrs["threshold"]
+    return [_open_case(row, rank, run, dataset, threshold) for row, rank in picked]
+
+
+def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = None, lang: str = "en"):
+    """Dice of every image, a line of dots a patient, ordered by the patient's mean; returns (figure, alt)."""
+    import matplotlib
+    import seaborn
+
+    scored = table[table["dice"].notna()]
+    if not len(scored):
+        raise LabError(say("nothing_to_draw", lang=lang))
+    shown, _ = style.figure_language(lang)
+    means = scored.groupby("group")["dice"].mean().sort_values()
+    mean, low, high = (summary["dice"][name] for name in ("macro", "low", "high"))
+    figure = style.new_figure(style.WIDTH, 1.1 + 0.3 * max(len(means), 3), lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        ax = figure.subplots()
+        if not math.isnan(low):
+            ax.axvspan(low, high, color=style.ACCENT, alpha=0.12, linewidth=0)
+        ax.axvline(mean, color=style.ACCENT, linewidth=1.5)
+        seaborn.stripplot(
+            data=scored, x="dice", y="group", order=list(means.index), ax=ax, color=style.NEUTRAL, size=6, alpha=0.75,
+            edgecolor="white", linewidth=0.5, jitter=False,
+        )  # fmt: skip
+        ax.plot(means.to_numpy(), np.arange(len(means)), "|", color="black", markersize=13, markeredgewidth=1.8)
+        ax.set_xlim(0, 1)
+        ax.set_ylim(len(means) - 0.4, -0.6)
+        ax.set_xlabel(say("axis_dice", lang=shown))
+        ax.set_ylabel(say("axis_patient", lang=shown))
+        ax.grid(axis="x", color="#E3E7EA", linewidth=0.8)
+        ax.set_axisbelow(True)
+        text = say("mean_line", lang=shown, dice=mean)
+        ax.set_title(text if math.isnan(low) else f"{text}  [{low:.3f} – {high:.3f}]")
+        style.stamp(figure, stamp)
+    ends = dict(worst=means.index[0], worst_dice=means.iloc[0], best=means.index[-1], best_dice=means.iloc[-1])
+    dice = scored["dice"]
+    return figure, say(
+        "alt_spread", lang=lang, n_images=len(scored), low=dice.min(), high=dice.max(), dice=mean, **ends
+    )
+
+
+def provenance_table(run: Run, *, lang: str = "en") -> Table:
+    """What it takes to repeat this: hashes, versions, commit, times."""
+    meta, git = run.meta, run.meta["git"]
+    rows = {
+        "run": run.folder.name,
+        "weights sha256": meta["segmenter"]["weights_sha256"],
+        "data manifest sha256": meta["dataset"]["manifest_sha256"],
+        "started, finished (UTC)": f"{meta['started']}, {meta['finished'] or '–'}",
+        "resumed": f"{len(meta['resumed'])} times",
+        "code": f"{git['commit'] or '–'} ({git['reason']})",
+        "python": meta["python"],
+    } | {name: found for name, found in meta["packages"].items() if found}
+    return Table([say(key, lang=lang) for key in ("what", "value")], [[key, text] for key, text in rows.items()])
+
+
+def _open_case(row, rank: str | None, run: Run, dataset: Dataset, threshold: float) -> Case:
+    sample, prediction = dataset[row["id"]], run.prediction(row["id"])
+    return Case(
+        id=sample.id,
+        group=sample.group,
+        image=sample.image,
+        probability=prediction.probability(),
+        mask=prediction.mask(threshold),
+        truth=sample.truth(),
+        rank=rank,
+        dice=row["dice"],
+    )
+
+
+def _note(row: dict, lang: str) -> str:
+    if row["error"]:
+        return row["error"]
+    notes = {
+        "note_no_seg": row["n_seg"] == 0,
+        "note_no_truth": math.isnan(row["truth_area"]),
+        "note_empty_truth": row["truth_area"] == 0,
+    }
+    return ", ".join(say(key, lang=lang) for key, applies in notes.items() if applies)
+
+
+def _metric_name(metric: str) -> str:
+    return "IoU" if metric == "iou" else metric.capitalize()
+
+
+def _digits(value: float, places: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{places}f}"
+
+
+def _three(value: float) -> str:
+    return _digits(value, 3)
+
+
+def _whole(value: float) -> str:
+    return "–" if math.isnan(value) else f"{int(value):,}"
+
+
+def _millions(count: int | None) -> str:
+    return "? M" if count is None else f"{count / 1e6:,.1f} M"

@@ -1,0 +1,128 @@
+"""How every figure looks: colours by role, fonts, the stamp, and the way into a page with its alt text.
+
+Colours are Okabe and Ito's, which stay apart for colour-blind readers; red never stands against green. A role has one
+colour everywhere, and never the colour alone: fills come with contours and line styles (`overlays`).
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from functools import cache
+
+TRUE_POSITIVE = "#000000"  # black, the palette's ink: what is right needs no alarm, and errors stand out against it
+FALSE_POSITIVE = "#E69F00"  # orange: found, not there
+FALSE_NEGATIVE = "#0072B2"  # blue: there, not found
+PREDICTION = "#F0E442"  # yellow: what the model says where no truth is at hand
+NEUTRAL = "#5F6B73"
+ACCENT = "#0072B2"
+PROBABILITY = "cividis"  # colour map for probabilities, 0 to 1
+
+DPI = 160
+WIDTH = 9.0  # inches: what a page holds
+
+_CHINESE_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "SimHei",
+)
+
+
+@cache
+def figure_language(lang: str) -> tuple[str, str]:
+    """The language that figures can be labelled in, with the reason: (lang, reason).
+
+    Chinese needs a font that has its characters. Where there is none, labels fall back to English and one warning
+    says which font would help; boxes in place of characters are never drawn.
+    """
+    if lang != "zh":
+        return lang, "the built-in font has every letter"
+    from matplotlib import font_manager
+
+    manager = font_manager.fontManager
+    for fresh in (False, True):
+        if fresh:  # matplotlib keeps a list of fonts from its first start; one installed since is not in it
+            listed = {font.fname for font in manager.ttflist}
+            for path in set(font_manager.findSystemFonts()) - listed:
+                manager.addfont(path)
+        known = {font.name for font in manager.ttflist}
+        for name in _CHINESE_FONTS:
+            if name in known:
+                return lang, name
+    reason = "no Chinese font was found, so figures are labelled in English; install for example Noto Sans CJK SC"
+    warnings.warn(reason)
+    return "en", reason
+
+
+def rc(lang: str = "en") -> dict:
+    """matplotlib settings for `matplotlib.rc_context`, so that nothing outside our figures changes."""
+    shown, font = figure_language(lang)
+    return {
+        # by name, not "sans-serif": a text keeps these names, while the generic one is looked up when it is drawn
+        "font.family": [font, "DejaVu Sans"] if shown == "zh" else ["DejaVu Sans"],
+        "axes.unicode_minus": False,
+        "font.size": 10,
+        "axes.titlesize": 10,
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": NEUTRAL,
+        "axes.grid": False,
+        "figure.facecolor": "white",
+        "savefig.facecolor": "white",
+        "hatch.linewidth": 0.6,
+        "legend.frameon": False,
+    }
+
+
+def new_figure(width: float, height: float, *, lang: str = "en"):
+    """An empty figure (sizes in inches) that belongs to no window and needs no closing."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(rc(lang)):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def halo(text, width: float = 2.5):
+    """Puts a white edge around a text or line, so that it can be read on any grey; returns it."""
+    from matplotlib import patheffects
+
+    text.set_path_effects([patheffects.withStroke(linewidth=width, foreground="white")])
+    return text
+
+
+def stamp(figure, text: str | None):
+    """Writes a notice (such as the demo model's) at the foot of a figure; None or "" writes nothing."""
+    if text:
+        figure.supxlabel(text, x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
+    return figure
+
+
+def to_png(figure) -> bytes:
+    """The figure as a PNG. The same figure always gives the same bytes (no date, no version inside)."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(rc()):  # hatches look up their line width only now
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def picture(figure, alt: str):
+    """The figure as a notebook output that carries `alt`, a sentence which states what there is to see.
+
+    matplotlib's own inline figures have no alt text; this output has it in its metadata, where JupyterLab keeps it
+    and the report's template finds it.
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs a sentence that says what it shows")
+    from IPython.display import Image
+
+    width = round(figure.get_size_inches()[0] * 100)
+    return Image(data=to_png(figure), format="png", width=width, alt=alt)

@@ -1,0 +1,81 @@
+import math
+import re
+import string
+
+import pytest
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.reports import texts
+
+
+def _places(text):
+    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
+
+
+@pytest.mark.parametrize("key", texts.TEXTS)
+def test_every_text_is_there_in_every_language_with_the_same_places(key):
+    entry = texts.TEXTS[key]
+    assert set(entry) == set(texts.LANGUAGES)
+    assert all(text.strip() for text in entry.values())
+    assert len({tuple(_places(text)) for text in entry.values()}) == 1
+
+
+def test_every_text_that_is_asked_for_exists_and_none_is_left_over(root):
+    """Keys are found in the sources by their spelling; those made up at run time are listed here."""
+    sources = [*(root / "sa2va_lab").rglob("*.py"), *(root / "sa2va_lab/reports/template").glob("*.j2")]
+    sources = "\n".join(path.read_text("utf-8") for path in sources if path.name != "texts.py")
+    sources += (root / "sa2va_lab/reports/texts.py").read_text("utf-8").split("def check_language")[1]
+    asked = set(re.findall(r'\bsay\(\s*"(\w+)"', sources))
+    assert asked <= set(texts.TEXTS)
+    made_up = {key for key in texts.TEXTS if re.match(r"(seen|case)_", key)}
+    quoted = set(re.findall(r'"(\w+)"', sources))
+    assert set(texts.TEXTS) - made_up <= quoted
+
+
+def test_unknown_language_and_key():
+    with pytest.raises(LabError, match="language 'de' was asked for; there are texts in en"):
+        texts.say("metric", lang="de")
+    with pytest.raises(KeyError, match="did you mean 'metric'"):
+        texts.say("metrik")
+
+
+def _metrics(*, dice=0.5, low=0.4, high=0.6, n_images=10, n_groups=3, failed=0, bare=0, seen="no"):
+    summary = {
+        "n_images": n_images, "n_groups": n_groups, "n_failed": failed, "n_without_truth": bare, "threshold": 0.5,
+        "dice": {"macro": dice, "low": low, "high": high},
+    }  # fmt: skip
+    return {"summary": summary, "split": "test", "seen": seen}
+
+
+def test_answer_has_dice_interval_n_threshold_split_and_training():
+    assert texts.say_answer(_metrics()) == (
+        "Dice 0.500 (95 % interval 0.400 to 0.600) on 10 images of 3 patients, threshold 0.5, split “test”. "
+        "By the data set's own splits, these images were not in its training part."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"low": math.nan, "high": math.nan, "n_groups": 1}, "no interval: it takes two patients or more"),
+        ({"low": None, "high": None}, "no interval"),
+        ({"dice": math.nan, "bare": 10}, "No Dice can be given: of 10 images of 3 patients"),
+        ({"failed": 2, "bare": 1}, "Not in this mean: 2 failed and 1 without annotation."),
+        ({"n_groups": 10}, "10 images, each counted as a patient of its own"),
+        ({"seen": "yes"}, "not how well new patients will do"),
+        ({"seen": "unknown"}, "is not known"),
+        ({"seen": "foreign"}, "outside the demo model's training data"),
+    ],
+)
+def test_answer_says_what_limits_it(changes, words):
+    assert words in texts.say_answer(_metrics(**changes))
+
+
+def test_answer_of_an_unfinished_run():
+    said = texts.say_answer(_metrics() | {"n_asked": 10, "n_finished": 7})
+    assert "This Run holds 7 of the 10 images asked for" in said
+
+
+def test_answer_in_chinese():
+    said = texts.say_answer(_metrics(), lang="zh")
+    assert said.startswith("Dice 0.500（95 % 区间 0.400 至 0.600），3 名患者的 10 幅图像")

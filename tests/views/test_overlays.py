@@ -1,0 +1,145 @@
+import math
+import os
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.views import overlays, style
+
+# drawn by hand: "x" is 1
+MASK = np.array([[c == "x" for c in row] for row in ("......", ".xxx..", ".xxx..", "......")])
+TRUTH = np.array([[c == "x" for c in row] for row in ("......", "..xxx.", "..xxx.", "......")])
+
+
+def _case(**changes):
+    values = dict(
+        id="S0001", group="G001", image=np.full((4, 6), 90, np.uint8), probability=MASK * np.float32(0.9), mask=MASK,
+        truth=TRUTH, rank="worst", dice=2 / 3,
+    )  # fmt: skip
+    return overlays.Case(**values | changes)
+
+
+def test_errors_are_told_apart():
+    errors = overlays.split_errors(MASK, TRUTH)
+    assert np.argwhere(errors["true_positive"]).tolist() == [[1, 2], [1, 3], [2, 2], [2, 3]]
+    assert np.argwhere(errors["false_positive"]).tolist() == [[1, 1], [2, 1]]
+    assert np.argwhere(errors["false_negative"]).tolist() == [[1, 4], [2, 4]]
+
+
+def test_sizes_must_agree():
+    with pytest.raises(LabError, match="the mask is .4, 6. but the truth is .6, 4."):
+        overlays.split_errors(MASK, TRUTH.T)
+    axes = style.new_figure(1, 1).subplots()
+    with pytest.raises(LabError, match="the image is .9, 9."):
+        overlays.draw_comparison(np.zeros((9, 9), np.uint8), MASK, TRUTH, ax=axes)
+
+
+def test_each_kind_is_drawn_in_its_colour_line_and_hatch():
+    axes = style.new_figure(3, 2).subplots()
+    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), MASK, TRUTH, ax=axes)
+    [drawn] = axes.images
+    pixels = np.asarray(drawn.get_array())
+    white, black = pixels[0, 0], pixels[1, 2]
+    assert np.allclose(white, 1)
+    assert np.allclose(black, 0.25)  # 75 % black over white
+    orange, blue = pixels[1, 1], pixels[1, 4]
+    assert orange[0] > orange[2] + 0.3
+    assert blue[2] > blue[0] + 0.3
+    lines = {tuple(np.round(c.get_edgecolor()[0][:3], 2)) for c in axes.collections if len(c.get_edgecolor())}
+    assert len(lines) == 3
+    assert sum(bool(getattr(c, "hatches", [None])[0]) for c in axes.collections) == 2
+    assert axes.get_xlim() == (-0.5, 5.5)
+    assert axes.get_ylim() == (3.5, -0.5)
+
+
+def test_without_truth_only_the_prediction_is_drawn():
+    axes = style.new_figure(3, 2).subplots()
+    overlays.draw_comparison(np.zeros((4, 6), np.uint8), MASK, None, ax=axes, backdrop=0)
+    pixels = np.asarray(axes.images[0].get_array())
+    assert (pixels.min(axis=2) < 1).sum() == MASK.sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {},
+            "Worst: S0001, patient G001, Dice 0.667: 67% of the annotated pixels are found, "
+            "and 33% of the predicted pixels are not in the annotation.",
+        ),
+        (
+            {"truth": np.zeros_like(MASK), "dice": 0.0},
+            "Worst: S0001, patient G001, Dice 0.000: the annotation is empty and 6 pixels are predicted.",
+        ),
+        (
+            {"mask": np.zeros_like(MASK), "rank": None, "dice": math.nan},
+            "S0001, patient G001: nothing is predicted, and all 6 annotated pixels are missed.",
+        ),
+        (
+            {"truth": None, "rank": None, "dice": math.nan},
+            "S0001, patient G001: the mask covers 25.0% of the image; there is no annotation to compare it with.",
+        ),
+    ],
+)
+def test_alt_text_states_the_finding(changes, sentence):
+    assert overlays.describe_case(_case(**changes)) == sentence
+
+
+@pytest.mark.parametrize("empty", ["mask", "truth", "both", "neither"])
+def test_figure_of_any_case(empty):
+    blank = np.zeros_like(MASK)
+    case = _case(
+        mask=blank if empty in ("mask", "both") else MASK, truth=blank if empty in ("truth", "both") else TRUTH
+    )
+    figure, alt = overlays.comparison_figure([case, _case(truth=None)], threshold=0.5, stamp="a notice")
+    assert len(figure.subfigs) == 2
+    assert len(figure.legends) == 1
+    assert alt.count("S0001") == 2
+    assert style.to_png(figure).startswith(b"\x89PNG")
+
+
+def test_no_boxes_in_place_of_chinese_characters():
+    """Whether or not this machine has a Chinese font, every character that is drawn has a glyph."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Glyph")
+        warnings.filterwarnings("ignore", message="no Chinese font")
+        figure, alt = overlays.comparison_figure([_case()], threshold=0.5, lang="zh")
+        style.to_png(figure)
+    assert alt.startswith("最差：S0001")
+
+
+def test_no_case_is_refused():
+    with pytest.raises(LabError, match="no case was given"):
+        overlays.comparison_figure([], threshold=0.5)
+
+
+@pytest.mark.parametrize("mode", ["path", "pil", "array"])
+def test_saved_overlay_has_the_images_size_and_shows_the_mask(tmp_path, mode):
+    grey = np.full((40, 60), 100, np.uint8)
+    mask = np.zeros((40, 60), bool)
+    mask[10:30, 20:40] = True
+    Image.fromarray(grey).save(tmp_path / "in.png")
+    image = {"path": tmp_path / "in.png", "pil": Image.fromarray(grey), "array": grey}[mode]
+    path = overlays.save_overlay(tmp_path / "out.png", image, mask)
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape == (40, 60, 3)
+    assert pixels[0, 0].tolist() == [100, 100, 100]  # outside: untouched
+    assert pixels[20, 30].tolist() == [156, 151, 86]  # inside: 40 % of #F0E442 over 60 % of the grey
+    assert pixels[10, 30].tolist() == [0xF0, 0xE4, 0x42]  # the bright edge, and the dark one around it
+    assert pixels[9, 30].tolist() == [0, 0, 0]
+    assert sorted(os.listdir(tmp_path)) == ["in.png", "out.png"]
+
+
+def test_saved_overlay_of_an_empty_mask_is_the_image(tmp_path):
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    path = overlays.save_overlay(tmp_path / "out.png", grey, np.zeros((8, 8), bool))
+    assert np.array_equal(np.asarray(Image.open(path))[..., 0], grey)
+
+
+def test_overlay_of_another_size_is_refused_and_nothing_written(tmp_path):
+    with pytest.raises(LabError, match="must be of one size"):
+        overlays.save_overlay(tmp_path / "out.png", np.zeros((8, 8), np.uint8), MASK)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,108 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sa2va_lab import open_dataset
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.metrics import evaluate_run, summarise
+from sa2va_lab.views import scores
+
+
+@pytest.fixture(scope="module")
+def looked_at(drawn_run, drawn_data):
+    dataset = open_dataset(drawn_data, groups=r"p(\d+)_")
+    table = evaluate_run(drawn_run, dataset)
+    return drawn_run, dataset, table, summarise(table)
+
+
+def test_run_table_says_what_was_run_and_why(looked_at):
+    run, dataset, _, _ = looked_at
+    rows = {row[0]: row[1:] for row in scores.run_table(run, dataset).rows}
+    assert rows["Model"][0] == "darkness (0.0 M)"
+    assert rows["Device"] == ["cpu", "no CUDA device was found"]
+    assert rows["Number format"] == ["fp32", "one number needs no less"]
+    assert rows["Images"][0] == "6 images of 3 patients; all 6 images"
+    assert rows["Prompt"] == ["blood vessel", "the phrase of the data set"]
+
+
+def test_metric_table_has_interval_and_n(looked_at):
+    summary = looked_at[3]
+    table = scores.metric_table(summary)
+    assert table.columns == ["Metric", "Mean of images", "95 % interval", "N images", "All pixels pooled"]
+    macro, low, high, n, pooled = (summary["dice"][key] for key in ("macro", "low", "high", "n", "pooled"))
+    assert table.rows[0] == ["Dice", f"{macro:.3f}", f"{low:.3f} – {high:.3f}", str(n), f"{pooled:.3f}"]
+
+
+def test_image_table_is_worst_first_and_says_why_numbers_are_missing(looked_at):
+    rows = scores.image_table(looked_at[2]).rows
+    assert len(rows) == 6
+    numbers = [row[2] for row in rows]
+    assert numbers == sorted(numbers)
+    notes = {row[0]: row[-1] for row in rows}
+    assert notes["S0006"] == "truth is empty"
+    assert notes["S0005"] == "answer names no mask"
+    assert notes["S0001"] == ""
+
+
+def test_cases_are_worst_median_and_best(looked_at):
+    run, dataset, table, _ = looked_at
+    cases = scores.choose_cases(table, run, dataset)
+    assert [case.rank for case in cases] == ["worst", "median", "best"]
+    dice = table.set_index("id")["dice"]
+    assert [case.dice for case in cases] == [dice.min(), dice.sort_values().iloc[3], dice.max()]
+    for case in cases:
+        assert np.array_equal(case.mask, case.probability > 0.5)
+        assert case.truth.shape == case.mask.shape == (48, 64)
+
+
+def test_cases_of_few_and_of_none_with_a_dice(looked_at):
+    run, dataset, table, _ = looked_at
+    attrs = table.attrs
+    one = table[table["id"] == "S0001"].copy()
+    one.attrs = attrs
+    assert len(scores.choose_cases(one, run, dataset)) == 1
+    bare = table.assign(dice=math.nan)
+    bare.attrs = attrs
+    assert [case.rank for case in scores.choose_cases(bare, run, dataset)] == [None, None, None]
+
+
+def test_spread_names_the_extremes(looked_at):
+    _, _, table, summary = looked_at
+    figure, alt = scores.spread_figure(table, summary, stamp="a notice")
+    means = table.groupby("group")["dice"].mean()
+    assert f"lowest mean is {means.idxmin()} ({means.min():.3f})" in alt
+    [axes] = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(means.sort_values().index)
+    with pytest.raises(LabError, match="nothing to draw"):
+        scores.spread_figure(table.assign(dice=math.nan), summary)
+
+
+def test_provenance_is_enough_to_repeat(looked_at):
+    run = looked_at[0]
+    rows = dict(scores.provenance_table(run).rows)
+    assert rows["weights sha256"] == "0" * 64
+    assert rows["data manifest sha256"] == run.meta["dataset"]["manifest_sha256"]
+    assert {"python", "torch", "numpy", "code"} <= set(rows)
+
+
+@pytest.mark.parametrize(
+    ("train", "stamp", "seen"),
+    [([], None, "unknown"), (["S0009"], None, "no"), (["S0002", "S0009"], None, "yes"), (["S0002"], "demo", "foreign")],
+)
+def test_whether_images_were_in_training(looked_at, train, stamp, seen):
+    from dataclasses import replace
+
+    run, dataset, _, summary = looked_at
+    run = replace(run, meta=run.meta | {"stamp": stamp})
+    dataset = replace(dataset, splits={"train": train} if train else {})
+    assert scores.was_seen(run, dataset)[0] == seen
+    assert scores.answer_run(run, dataset, summary).metrics["seen"] == seen
+
+
+def test_tables_of_failures():
+    row = {"id": "S0001", "group": "G001", "error": "it broke", "n_seg": math.nan, "seconds": math.nan}
+    row |= dict.fromkeys(("dice", "iou", "precision", "recall", "truth_area", "mask_area"), math.nan)
+    [only] = scores.image_table(pd.DataFrame([row])).rows
+    assert only == ["S0001", "G001", *"–" * 7, "it broke"]

@@ -1,0 +1,28 @@
+import pytest
+
+from sa2va_lab.views.tables import Table
+
+TABLE = Table(["Image", "Dice", "Note"], [["S0001", "0.500", "a < b"], ["S0002", "–", ""]])
+
+
+def test_headers_have_their_scope_and_numbers_go_right():
+    html = TABLE._repr_html_()
+    assert html.count('scope="col"') == 3
+    assert html.count('scope="row"') == 2
+    assert '<td class="number" style="text-align:right">0.500</td>' in html
+    assert '<td style="text-align:left">a &lt; b</td>' in html
+
+
+def test_text_form_is_aligned():
+    assert repr(TABLE).splitlines() == ["Image  Dice   Note", "S0001  0.500  a < b", "S0002  –"]
+
+
+def test_nothing_is_cut_short():
+    text = "word " * 100
+    assert text in Table(["a", "b"], [["x", text]])._repr_html_()
+    assert Table(["a"], [[str(n)] for n in range(2000)])._repr_html_().count("<tr>") == 2001
+
+
+def test_ragged_rows_are_refused():
+    with pytest.raises(ValueError, match="2 cells, expected 3"):
+        Table(["a", "b", "c"], [["x", "y"]])
