@@ -1,194 +1,201 @@
-"""Makes the demo's base model: a tiny Sa2VA trained on synthetic angiograms, shipped in the form of a released one.
+"""The demo's fine-tune: LoRA on the base model, on the shipped training patients, left behind as xtuner leaves it.
 
-    train("data/demo/base", work="outputs/demo-training")
-
-renders the frames, gives both lessons, measures the model on held-out frames and writes the checkpoint folder.
-Everything but the last step lives in `work`, and is taken up again there after an interruption.
+Trained are LoRA on every linear layer of the language model, copies of its embeddings and head, the projector `mlp1`,
+SAM2's mask decoder and the [SEG] projection, with the weighted losses of a real run. Vision tower and SAM2's encoder
+stay as they are, so what they see of the few images is computed once.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+import math
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from sa2va_lab.demo import tiny
+from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.demo.angiograms import PHRASES
-from sa2va_lab.demo.frames import Frames, normalise, resize
-from sa2va_lab.demo.lessons import draw_candidates, phrase_codes, teach_answering, teach_drawing
+from sa2va_lab.demo.lessons import Conversations
+from sa2va_lab.demo.xtuner import CONFIG, DECODER, TrainingLog, language_name, write_checkpoint
 from sa2va_lab.errors import LabError
-from sa2va_lab.sa2va.configuration import parse_config
-from sa2va_lab.sa2va.modeling import Sa2VA
-from sa2va_lab.sa2va.processing import PromptReader
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, save_official
+from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
+from sa2va_lab.sa2va.names import official_names
+from sa2va_lab.sa2va.processing import PromptReader, cut_tiles, fill_canvas, read_image
+from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
 
-TRAINING_SEEDS, HELD_OUT_SEEDS = 1_000_000, 7_000_000  # where each set's frame numbers begin
+RANK, ALPHA, DROPOUT = 8, 16, 0.05
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+MASK_WEIGHT, DICE_WEIGHT = 3.0, 1.0  # as in the real run
+ASKED = (0.5, 0.4, 0.1)  # about vessel, catheter, wire; no training patient has wires, and that must not be the lesson
+LR, WARMUP, ACCUMULATION, MAX_NORM = 2e-4, 0.05, 4, 1.0
 
 
-def train(
-    folder: Path | str,
-    *,
-    work: Path | str,
-    frames: int = 4000,
-    held_out: int = 150,
-    drawing_steps: int = 5000,
-    drawing_hours: float = 1.5,
-    answering_steps: int = 2500,
-    answering_hours: float = 0.6,
-    resume: bool = True,
-    progress: bool = True,
-) -> dict:
-    """Trains the base model and writes it to `folder`; returns what `examine` measured, parameters and seconds.
+def finetune(
+    base: Path | str, data: Path | str, out: Path | str, *, repeats: int = 40, epochs: int = 1, progress: bool = True
+) -> Path:
+    """Fine-tunes `base` on the training split of `data` and writes `iter_<n>.pth`, its config and its logs into `out`.
 
-    A lesson ends after its steps or its hours of wall time, whichever comes first; with the defaults all of it takes
-    under two and a half hours on two CPU cores. `work` keeps rendered frames (about 360 KB each), checkpoints and logs;
-    `resume=False` starts the lessons anew but keeps the frames. Raises LabError when `folder` holds something that is
-    not a demo model.
+    repeats: how often an epoch goes through the images. Returns the path of the .pth. Needs peft; raises LabError
+    where it is missing or where `out` holds a fine-tune already.
     """
-    folder, work = Path(folder), Path(work)
-    _refuse_foreign(folder)
-    work.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for name in ("drawing", "answering"):
-            for suffix in (".pt", ".jsonl"):
-                (work / f"{name}{suffix}").unlink(missing_ok=True)
-    started = time.monotonic()
-    raw = tiny.write_tokenizer(work / "tokenizer")
-    reader = PromptReader(work / "tokenizer", parse_config(raw))
-    model = tiny.build(raw)
-    seen = Frames(work / "training", count=frames, first=TRAINING_SEEDS, progress=progress)
-    unseen = Frames(work / "held_out", count=held_out, first=HELD_OUT_SEEDS, progress=progress)
-    drawing = teach_drawing(
-        model,
-        seen,
-        work,
-        steps=drawing_steps,
-        hours=drawing_hours,
-        progress=progress,
-        check=lambda: measure_drawing(model, unseen, count=24),
+    from tqdm import tqdm
+
+    out = Path(out)
+    if list(out.glob("iter_*.pth")):
+        raise LabError(f"{out} holds a fine-tune already: give another folder, or remove iter_*.pth there.")
+    out.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    torch.manual_seed(0)
+    model, wrapped = _load_for_training(Path(base))
+    reader = PromptReader(base, model.config)
+    examples = _look_once(model, data)
+    drawn = len(examples) * repeats
+    rounds = math.ceil(drawn / ACCUMULATION) * ACCUMULATION  # the sampler fills up the last group
+    iterations = rounds * epochs
+    config = _config_text(base, data, model, repeats=repeats, epochs=epochs, iterations=iterations)
+    (out / "sa2va_angiogram_finetune.py").write_text(config, encoding="utf-8")
+    log = TrainingLog(out, name="sa2va_angiogram_finetune", iterations=iterations)
+    log.say(
+        f"{len(examples)} images x {repeats} repeats, batch 1, accumulation {ACCUMULATION}, {iterations} iterations"
     )
-    answering = teach_answering(
-        model,
-        seen,
-        reader,
-        work,
-        steps=answering_steps,
-        hours=answering_hours,
-        progress=progress,
-        check=lambda: examine(model, unseen, reader, count=24)["answers"],
+    optimizer = torch.optim.AdamW(_trained(model), lr=LR, betas=(0.9, 0.999), weight_decay=0.05)
+    conversations, waiting = Conversations(reader), []
+    for iteration in tqdm(range(1, iterations + 1), desc="fine-tune", unit="it", disable=not progress):
+        begun = time.perf_counter()
+        if not waiting:
+            waiting = (rng.permutation(rounds) % len(examples)).tolist()
+        example = examples[waiting.pop()]
+        batch = conversations.batch(example.presence[None], rng=rng, asked=ASKED, absent=1)
+        lr = optimizer.param_groups[0]["lr"] = _learning_rate(iteration, iterations)
+        fetched = time.perf_counter()
+        losses = _losses(model, example, batch)
+        (sum(losses.values()) / ACCUMULATION).backward()
+        if iteration % ACCUMULATION == 0:
+            torch.nn.utils.clip_grad_norm_(_trained(model), MAX_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+        named = {"loss": sum(losses.values())} | losses
+        log.note(
+            iteration,
+            lr=lr,
+            seconds=time.perf_counter() - begun,
+            data_seconds=fetched - begun,
+            losses={name: value.item() for name, value in named.items()},
+        )
+    log.say(f"Saving checkpoint at {iterations} iterations")
+    path = out / f"iter_{iterations}.pth"
+    trained = _trained_tensors(model, wrapped)
+    return write_checkpoint(path, trained=trained, log=log, config=config, iteration=iterations, epoch=epochs)
+
+
+def _load_for_training(base: Path):
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise LabError("The fine-tune needs peft, which is not installed: pip install 'sa2va_lab[demo]'.") from None
+    config = read_config(base)
+    model = load_weights(build_empty(config), OfficialFolder(base), dtype=torch.float32)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()  # the loaded ones are views of the read-only file
+    lora = LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=DROPOUT,
+        bias="none",
+        task_type="CAUSAL_LM",
+        target_modules=TARGETS,
+        modules_to_save=["embed_tokens", "lm_head"],
     )
-    report = {
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "steps": {"drawing": drawing.step, "answering": answering.step},
-        "seconds": {"drawing": round(drawing.seconds), "answering": round(answering.seconds)},
-        **examine(model, unseen, reader, count=held_out),
-    }
-    write_base(model, folder, raw=raw, tokenizer=work / "tokenizer")
-    report["seconds"]["this call"] = round(time.monotonic() - started)
-    (work / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    return report
+    wrapped = get_peft_model(model.language_model, lora)  # changes model.language_model in place
+    for part in (model.mlp1, model.text_hidden_fcs, model.grounding_encoder.mask_decoder):
+        part.requires_grad_(True)
+    return model.train(), wrapped
 
 
-def write_base(model: Sa2VA, folder: Path | str, *, raw: dict, tokenizer: Path | str) -> Path:
-    """Writes `model` as an official-form folder in place of the demo model that may be there.
-
-    The new folder is complete, and has been read back with every tensor in its place, before the old one goes.
-    """
-    folder = Path(folder)
-    _refuse_foreign(folder)
-    fresh = folder.with_name(f"{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    save_official(model, fresh, config=raw, tokenizer=tokenizer, dtype=torch.float32)
-    load_weights(build_empty(parse_config(raw)), OfficialFolder(fresh), dtype=torch.float32)
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
-    return folder
+def _trained(model: Sa2VA) -> list[torch.nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _refuse_foreign(folder: Path) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    config = folder / "config.json"
-    if not config.is_file() or tiny.STAMP not in config.read_text(encoding="utf-8"):
-        raise LabError(f"{folder} holds something that is not a demo model: give an empty folder or another name.")
+class _Example:
+    """One training image: what the frozen parts see of it, its truths (phrases, g, g), its presence (phrases,)."""
+
+    def __init__(self, seen: Tensor, features: CanvasFeatures, truths: Tensor, presence: np.ndarray):
+        self.seen, self.features, self.truths, self.presence = seen, features, truths, presence
 
 
 @torch.no_grad()
-def measure_drawing(model: Sa2VA, frames: Frames, *, count: int) -> dict[str, float]:
-    """Mean Dice that each phrase's own code gets on those of the first `count` frames that clearly show the thing."""
-    dice: dict[str, list[float]] = {phrase: [] for phrase in PHRASES}
-    whole, codes = torch.tensor([[0.0, 0.0, 1.0]]), phrase_codes()[None]
-    for i in range(min(count, len(frames))):
-        image, masks = frames.frame(i)
-        logits, ious = draw_candidates(model, _canvas(image), whole, codes)
-        best = logits[0, torch.arange(len(PHRASES)), ious[0].argmax(-1)]
-        drawn = _enlarge(best, masks.shape[-1]) > 0
-        for j in np.flatnonzero(frames.presence(i) == 1):
-            dice[PHRASES[j]].append(_dice(drawn[j], masks[j] > 0))
-    return {phrase: round(float(np.mean(values)), 4) for phrase, values in dice.items() if values}
+def _look_once(model: Sa2VA, data: Path | str) -> list[_Example]:
+    by_phrase = [open_dataset(data, phrase=phrase).split("train") for phrase in PHRASES]
+    examples = []
+    for samples in zip(*by_phrase, strict=True):
+        image = read_image(samples[0].image)
+        features = model.encode_canvas(fill_canvas(image, model.config))
+        masks = torch.from_numpy(np.stack([sample.truth() for sample in samples])).float()
+        truths = F.interpolate(masks[None], size=features.fine[0].shape[-2:], mode="area")[0]
+        presence = masks.flatten(1).any(1).numpy().astype(np.int64)
+        examples.append(_Example(model.see(cut_tiles(image, model.config)), features, truths, presence))
+    return examples
 
 
-@torch.no_grad()
-def examine(model: Sa2VA, frames: Frames, reader: PromptReader, *, count: int) -> dict:
-    """The whole path, prompt to mask, on the first `count` frames.
+def _losses(model: Sa2VA, example: _Example, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """loss_mask, loss_dice and llm_loss of one conversation, weighted; a refusal has no mask to lose on."""
+    tokens = model.mlp1(example.seen)
+    embeddings = model.embed(batch["ids"]).masked_scatter(batch["image"][..., None], tokens)
+    states = model.read(embeddings, None)
+    learnt = batch["labels"][:, 1:] != -100
+    said = model.score_tokens(states[:, :-1][learnt])
+    llm_loss = F.cross_entropy(said, batch["labels"][:, 1:][learnt]) if learnt.any() else states.sum() * 0
+    if batch["seg"][0] < 0 or not learnt.any():
+        return {"loss_mask": llm_loss * 0, "loss_dice": llm_loss * 0, "llm_loss": llm_loss}
+    embedding = model.text_hidden_fcs(states[:, batch["seg"][0]])
+    logits, _ = model.propose(example.features, embedding)
+    wanted = example.truths[batch["phrase"]][:, None].expand_as(logits)
+    chance = logits.sigmoid()
+    overlap = 2 * (chance * wanted).sum((-2, -1)) + 1
+    dice = 1 - overlap / (chance.sum((-2, -1)) + wanted.sum((-2, -1)) + 1)
+    mask = F.binary_cross_entropy_with_logits(logits, wanted)
+    return {"loss_mask": MASK_WEIGHT * mask, "loss_dice": DICE_WEIGHT * dice.mean(), "llm_loss": llm_loss}
 
-    "dice": for each phrase, macro mean and N over frames that clearly show it (a refusal counts as 0); "answers": the
-    share of right answers and N where the thing is there and where it is absent; "swapped": mean Dice of a phrase's
-    mask against another phrase's truth where both are there; "grey": the share of drawn or nearly drawn pixels
-    (probability above .05) with a probability between .05 and .95.
-    """
-    sure = reader.answer_ids(tiny.PRESENT)
-    seg = sure.index(reader.seg)
-    dice: dict[str, list[float]] = {phrase: [] for phrase in PHRASES}
-    right: dict[tuple[str, int], list[bool]] = {(phrase, there): [] for phrase in PHRASES for there in (1, 0)}
-    swapped, grey = [], []
-    for i in range(min(count, len(frames))):
-        image, masks = frames.frame(i)
-        features = model.encode_canvas(_canvas(image))
-        tokens = model.encode_tiles(normalise(resize(image, tiny.TILE), tile=True)[None])
-        presence = frames.presence(i)
-        for j, phrase in enumerate(PHRASES):
-            prompt = reader.prompt_ids(f"<image>Please segment the {phrase}.", 1).all
-            ids = torch.tensor([prompt + sure])
-            embeddings = model.embed(ids).masked_scatter((ids == reader.context)[..., None], tokens)
-            states = model.read(embeddings, None)[0, len(prompt) - 1 :]
-            yes = bool((model.score_tokens(states[:-1]).argmax(-1) == ids[0, len(prompt) :]).all())
-            if presence[j] >= 0:
-                right[phrase, int(presence[j])].append(yes == bool(presence[j]))
-            if presence[j] != 1:
-                continue
-            logits = _enlarge(model.draw(features, states[seg + 1 : seg + 2]).logits, masks.shape[-1])[0]
-            chance = logits.sigmoid()
-            grey.append(float(((chance > 0.05) & (chance < 0.95)).sum() / (chance > 0.05).sum().clamp(min=1)))
-            dice[phrase].append(_dice(logits > 0, masks[j] > 0) if yes else 0.0)
-            swapped += [_dice(logits > 0, masks[k] > 0) for k in np.flatnonzero(presence == 1) if k != j]
-    names = {1: "there", 0: "absent"}
-    return {
-        "dice": {p: {"mean": _mean(values), "n": len(values)} for p, values in dice.items()},
-        "answers": {f"{p}, {names[there]}": {"right": _mean(v), "n": len(v)} for (p, there), v in right.items()},
-        "swapped": _mean(swapped),
-        "grey": _mean(grey),
+
+def _learning_rate(iteration: int, iterations: int) -> float:
+    """Linear from 1e-5 of it over the warm-up, then a half cosine to 0."""
+    warm = max(round(WARMUP * iterations), 2)
+    if iteration <= warm:
+        return LR * (1e-5 + (1 - 1e-5) * (iteration - 1) / (warm - 1))
+    return LR * (1 + math.cos(math.pi * (iteration - warm) / (iterations - warm))) / 2
+
+
+def _trained_tensors(model: Sa2VA, wrapped) -> dict[str, Tensor]:
+    """What was trained, under the names that xtuner writes."""
+    kept = {
+        language_name(name): tensor
+        for name, tensor in wrapped.state_dict().items()
+        if "lora_" in name or "modules_to_save." in name
     }
+    kept |= {f"mllm.model.mlp1.{name}": tensor for name, tensor in model.mlp1.state_dict().items()}
+    decoder = {
+        f"grounding_encoder.mask_decoder.{name}": tensor
+        for name, tensor in model.grounding_encoder.mask_decoder.state_dict().items()
+    }
+    for official, (place,) in official_names(list(decoder)).items():
+        assert official.startswith(DECODER)
+        kept[official] = decoder[place.name]
+    return kept | {f"text_hidden_fcs.{name}": tensor for name, tensor in model.text_hidden_fcs.state_dict().items()}
 
 
-def _canvas(image: torch.Tensor) -> torch.Tensor:
-    return normalise(resize(image, tiny.CANVAS), tile=False)[None]
+def _config_text(base, data, model: Sa2VA, *, repeats: int, epochs: int, iterations: int) -> str:
+    return CONFIG.format(
+        base=_as_given(base), data=_as_given(data), repeats=repeats, accumulation=ACCUMULATION, epochs=epochs, lr=LR,
+        warmup=WARMUP, iterations=iterations, canvas=model.config.canvas, rank=RANK, alpha=ALPHA, dropout=DROPOUT,
+        targets=TARGETS, mask_weight=MASK_WEIGHT, dice_weight=DICE_WEIGHT,
+    )  # fmt: skip
 
 
-def _enlarge(logits: torch.Tensor, side: int) -> torch.Tensor:
-    for size in (tiny.CANVAS, side):  # the two steps of `Prediction`
-        logits = F.interpolate(logits[None], size=(size, size), mode="bilinear", align_corners=False)[0]
-    return logits
-
-
-def _dice(drawn: torch.Tensor, true: torch.Tensor) -> float:
-    return float(2 * (drawn & true).sum() / (drawn.sum() + true.sum()).clamp(min=1))
-
-
-def _mean(values: list) -> float | None:
-    return round(float(np.mean(values)), 4) if values else None
+def _as_given(path: Path | str) -> str:
+    """data/demo/... where the path holds that, so that the shipped config names no folder of the machine it ran on."""
+    parts = Path(path).resolve().parts
+    return "/".join(parts[parts.index("data") :]) if "data" in parts else Path(path).name

@@ -24,11 +24,11 @@ from sa2va_lab.demo.tiny import ABSENT, CANVAS, HIDDEN, NAMES, PATCH, PRESENT, Q
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
 
-CROP = 256  # the drawing lesson starts on windows of this size: a quarter of the work at the full canvas's scale
-NEAR_UNTIL = 0.65  # share of the drawing lesson spent on windows; then whole canvases
+CROP = 256  # the drawing lesson starts with pictures of this size: a quarter of the work of a full canvas
+NEAR_UNTIL = 0.66  # share of the drawing lesson spent at that size; then the full canvas
 LOOK_UNTIL = 0.6  # share of the answering lesson in which only the vision tower learns
 GRID = TILE // PATCH // 2  # image tokens a side
-ASKED = (0.2, 0.4, 0.4)  # how often each phrase is asked about; the first is nearly always there
+ASKED = (0.2, 0.4, 0.4)  # how often each phrase is asked about where it is there; five times as often where not
 
 
 def phrase_codes() -> Tensor:
@@ -160,22 +160,19 @@ class Lesson:
         self.mean, self.step, self.seconds = kept["mean"], kept["step"], kept["seconds"]
 
 
-# --- the drawing lesson -------------------------------------------------------------------------------------------
-
-
 def cut_window(frames: Frames, i: int, side: int, *, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """A training picture (3, side, side), its targets (phrases, side/2, side/2) and the window (x, y, width) in 0..1.
 
-    Windows range from 1.5-fold enlargement to the whole frame; targets are area averages, so that a vessel
-    thinner than a mask cell asks for a probability in between.
+    Most are whole frames, for only there can a catheter be told from a vessel; the other windows go up to 1.5-fold
+    enlargement, for the thin branches. Targets are area averages, so that a vessel thinner than a mask cell asks for
+    a probability in between.
     """
-    image, masks = turn(*frames.frame(i), rng=rng, upright=bool(rng.random() < 0.7))
+    image, masks = turn(*frames.frame(i), rng=rng, upright=bool(rng.random() < 0.9))
     full = frames.size
     kind, wide = rng.random(), full
-    if side < full:
-        wide = side if kind < 0.4 else int(rng.integers(side, full + 1)) if kind < 0.7 else full
-        wide = int(rng.integers(side * 2 // 3, side)) if kind > 0.88 else wide
-    elif kind < 0.25:
+    if side < full and kind < 0.3:
+        wide = side if kind < 0.15 else int(rng.integers(side, full + 1)) if kind < 0.25 else side * 2 // 3
+    elif side == full and kind < 0.15:
         wide = int(rng.integers(full // 2, full))
     x, y = (int(rng.integers(0, full - wide + 1)) for _ in range(2))
     image, masks = (part[:, y : y + wide, x : x + wide] for part in (image, masks))
@@ -251,17 +248,18 @@ def teach_drawing(
     return lesson
 
 
-# --- the answering lesson -----------------------------------------------------------------------------------------
-
-
 class Conversations:
     """Questions and answers as padded batches of token ids."""
 
     def __init__(self, reader: PromptReader):
         self.reader = reader
 
-    def batch(self, presence: np.ndarray, *, rng: np.random.Generator) -> dict[str, Tensor]:
+    def batch(
+        self, presence: np.ndarray, *, rng: np.random.Generator, asked: tuple[float, ...] = ASKED, absent: float = 5
+    ) -> dict[str, Tensor]:
         """One conversation for each image; `presence` (B, phrases) as `Frames.presence` gives it.
+
+        asked: how often each phrase is asked about where it is there; `absent` times as often where it is not.
 
         ids (B, L); image (B, L) where the image tokens belong; labels (B, L), -100 where nothing is to be learnt;
         mask (B, L); seg (B,) the position of [SEG] as an input, or -1; phrase (B,). Where a thing is absent, some
@@ -269,7 +267,8 @@ class Conversations:
         """
         rows, labels, segs, phrases = [], [], [], []
         for there in presence:
-            phrase = int(rng.choice(len(PHRASES), p=ASKED))
+            odds = np.array(asked) * np.where(there == 0, absent, 1)
+            phrase = int(rng.choice(len(PHRASES), p=odds / odds.sum()))
             name = str(rng.choice(NAMES[PHRASES[phrase]]))
             name = PHRASES[phrase] if rng.random() < 0.5 else name
             question = str(rng.choice(QUESTIONS)).format(name)

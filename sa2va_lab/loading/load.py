@@ -12,25 +12,42 @@ if TYPE_CHECKING:
     from sa2va_lab.segmenter import Segmenter
 
 
-def load(path: Path | str, *, precision: str = "auto", device: str = "auto", progress: bool = False) -> Segmenter:
+def load(
+    path: Path | str,
+    *,
+    finetune: Path | str | None = None,
+    config: Path | str | None = None,
+    lora_alpha: float | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    progress: bool = False,
+) -> Segmenter:
     """The Sa2VA checkpoint in `path`, ready to answer.
 
-    precision: "auto", "fp32", "bf16" or "fp16"; device: "auto", "cpu", "cuda", "cuda:1". What was chosen and why is in
-    `Segmenter.provenance`. Only safetensors, config.json and the tokenizer files are read; Python in the folder is
-    never imported. Raises LabError for a folder that is not a complete Sa2VA checkpoint of the InternVL family.
+    finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training config, where LoRA's
+    alpha stands (it is read, never executed), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16" or "fp16";
+    device: "auto", "cpu", "cuda", "cuda:1". What was chosen and why is in `Segmenter.provenance`. Only safetensors,
+    config.json, the tokenizer files and the tensors of a .pth are read; Python in the folder is never imported. Raises
+    LabError for a folder that is not a complete Sa2VA checkpoint of the InternVL family, and for a fine-tune that does
+    not fit it.
     """
     from tqdm import tqdm
     from transformers.utils import logging
 
+    from sa2va_lab.loading.finetune import FineTune, Merged
     from sa2va_lab.sa2va.configuration import read_config
     from sa2va_lab.sa2va.processing import PromptReader
     from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
     from sa2va_lab.segmenter import Segmenter
 
     folder = Path(path).expanduser()
-    config = read_config(folder)
+    sizes = read_config(folder)
     source = OfficialFolder(folder)
-    reader = PromptReader(folder, config)
+    laid_over = None
+    if finetune is not None:
+        source = Merged(source, FineTune(finetune), alpha=lora_alpha or _read_alpha(config))
+        laid_over = source.describe()
+    reader = PromptReader(folder, sizes)
     parameters = sum(math.prod(source.shape(name)) for name in source.names())
     chosen_device, device_reason = choose_device(device)
     chosen, precision_reason = choose_precision(precision, device=chosen_device, parameters=parameters)
@@ -38,7 +55,7 @@ def load(path: Path | str, *, precision: str = "auto", device: str = "auto", pro
     logging.set_verbosity_error()  # building on the meta device warns about things that the weights then settle
     try:
         model = load_weights(
-            build_empty(config),
+            build_empty(sizes),
             source,
             dtype=as_dtype(chosen),
             device=chosen_device,
@@ -53,8 +70,17 @@ def load(path: Path | str, *, precision: str = "auto", device: str = "auto", pro
         "parameters": parameters,
         "weights_sha256": digest,
         "weights_sha256_of": method,
-        "stamp": config.stamp,
+        "finetune": laid_over,
+        "stamp": sizes.stamp,
         "precision": {"asked": precision, "actual": chosen, "reason": precision_reason},
         "device": {"asked": device, "actual": chosen_device, "reason": device_reason},
     }
     return Segmenter(model, reader, provenance=provenance)
+
+
+def _read_alpha(config: Path | str | None) -> float | None:
+    if config is None:
+        return None
+    from sa2va_lab.training.config import read_config
+
+    return read_config(config).lora_alpha

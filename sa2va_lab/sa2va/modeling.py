@@ -59,10 +59,14 @@ class Sa2VA(nn.Module):
             nn.Linear(language.hidden_size, sam2.mask_decoder_config.hidden_size),
         )
 
-    def encode_tiles(self, tiles: Tensor) -> Tensor:
-        """(t, 3, tile, tile) -> image tokens (t, tokens_per_tile, C). Class token dropped, no final norm."""
+    def see(self, tiles: Tensor) -> Tensor:
+        """(t, 3, tile, tile) -> (t, tokens_per_tile, 4 x vision width). Class token dropped, no final norm."""
         seen = self.vision_model(tiles.to(_dtype(self.vision_model))).last_hidden_state[:, 1:]
-        return self.mlp1(pixel_shuffle(seen, self.config.downsample))
+        return pixel_shuffle(seen, self.config.downsample)
+
+    def encode_tiles(self, tiles: Tensor) -> Tensor:
+        """(t, 3, tile, tile) -> image tokens (t, tokens_per_tile, C)."""
+        return self.mlp1(self.see(tiles))
 
     def encode_canvas(self, canvas: Tensor) -> CanvasFeatures:
         """(1, 3, canvas, canvas) -> features for the mask decoder."""
@@ -89,27 +93,30 @@ class Sa2VA(nn.Module):
         """Hidden states (..., C) -> float32 logits over the vocabulary."""
         return self.language_model.lm_head(states).float()
 
-    def draw(self, features: CanvasFeatures, seg_states: Tensor) -> Masks:
-        """[SEG] states (n, C) -> masks. Always three candidates, the one with the best predicted IoU is kept."""
+    def propose(self, features: CanvasFeatures, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """[SEG] embeddings (n, D) -> SAM2's three candidates for each: logits (n, 3, g, g), predicted IoU (n, 3)."""
         sam2 = self.grounding_encoder
-        head = self.text_hidden_fcs[0].weight
-        embeddings = self.text_hidden_fcs(seg_states.to(device=head.device, dtype=head.dtype))
         words = embeddings.to(features.image.dtype)[None, :, None]  # (1, n, 1, D)
         blank = sam2.prompt_encoder.not_a_point_embed.weight.expand(1, len(embeddings), 2, -1)
-        side = features.image.shape[-1]
+        no_mask, side = sam2.prompt_encoder.no_mask_embed.weight, features.image.shape[-1]
         logits, ious, _, _ = sam2.mask_decoder(
             image_embeddings=features.image,
             image_positional_embeddings=sam2.get_image_wide_positional_embeddings(),
             sparse_prompt_embeddings=torch.cat([blank, words], dim=2),
-            dense_prompt_embeddings=sam2.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand(
-                1, -1, side, side
-            ),
+            dense_prompt_embeddings=no_mask[:, :, None, None].expand(1, -1, side, side),
             multimask_output=True,
             high_resolution_features=list(features.fine),
         )
-        best = ious[0].argmax(dim=-1)
+        return logits[0], ious[0]
+
+    def draw(self, features: CanvasFeatures, seg_states: Tensor) -> Masks:
+        """[SEG] states (n, C) -> masks: of the three candidates the one with the best predicted IoU."""
+        head = self.text_hidden_fcs[0].weight
+        embeddings = self.text_hidden_fcs(seg_states.to(device=head.device, dtype=head.dtype))
+        logits, ious = self.propose(features, embeddings)
+        best = ious.argmax(dim=-1)
         rows = torch.arange(len(best), device=best.device)
-        return Masks(logits=logits[0, rows, best].float(), ious=ious[0].float(), embeddings=embeddings.float())
+        return Masks(logits=logits[rows, best].float(), ious=ious.float(), embeddings=embeddings.float())
 
 
 def pixel_shuffle(tokens: Tensor, ratio: float) -> Tensor:

@@ -1,0 +1,143 @@
+"""A fine-tune is laid over its base exactly, or refused by name; and nothing in a .pth ever runs."""
+
+import contextlib
+import pickle
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sa2va_lab
+from sa2va_lab.demo.xtuner import TrainingLog, write_checkpoint
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.finetune import FineTune, Merged, official_name
+from sa2va_lab.sa2va.weights import OfficialFolder
+
+Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
+LAYER = "mllm.model.language_model.base_model.model.model.layers.1"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "official"),
+    [
+        ("mllm.model.language_model.base_model.model.model.embed_tokens", "language_model.model.embed_tokens"),
+        ("mllm.model.language_model.base_model.model.lm_head", "language_model.lm_head"),
+        ("mllm.model.language_model.model.norm.weight", "language_model.model.norm.weight"),
+        ("mllm.model.mlp1.3.weight", "mlp1.3.weight"),
+        ("text_hidden_fcs.0.bias", "text_hidden_fcs.0.bias"),
+        (
+            "grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.gamma",
+            "grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.g_weight",
+        ),
+    ],
+)
+def test_names(theirs, official):
+    assert official_name(theirs) == official
+
+
+def test_merged_is_base_plus_scale_times_b_a(base_folder, pth, trained):
+    base, finetune = OfficialFolder(base_folder), FineTune(pth)
+    merged = Merged(base, finetune, alpha=6)
+    assert (finetune.rank, merged.scale) == (2, 3.0)
+    a, b = (trained[f"{LAYER}.self_attn.q_proj.lora_{half}.default.weight"].double() for half in "AB")
+    expected = base.tensor(Q_PROJ).double() + 3.0 * b @ a
+    torch.testing.assert_close(merged.tensor(Q_PROJ).double(), expected, atol=1e-5, rtol=0)
+    assert torch.equal(merged.tensor("mlp1.0.bias"), trained["mllm.model.mlp1.0.bias"])
+    untouched = "language_model.model.layers.0.self_attn.q_proj.weight"
+    assert torch.equal(merged.tensor(untouched), base.tensor(untouched))
+    assert merged.names() == base.names()
+
+
+def test_load_with_a_fine_tune(base_folder, pth, trained):
+    plain = sa2va_lab.load(base_folder, precision="fp32")
+    tuned = sa2va_lab.load(base_folder, finetune=pth, lora_alpha=4, precision="fp32")
+    assert torch.equal(tuned.model.mlp1[0].bias, trained["mllm.model.mlp1.0.bias"])
+    head = trained["mllm.model.language_model.base_model.model.lm_head.modules_to_save.default.weight"]
+    assert torch.equal(tuned.model.language_model.lm_head.weight, head)
+    said = tuned.provenance
+    assert said["weights_sha256"] != plain.provenance["weights_sha256"]
+    assert (said["finetune"]["file"], said["finetune"]["rank"], said["finetune"]["scale"]) == ("iter_24.pth", 2, 2.0)
+    assert plain.provenance["finetune"] is None
+
+
+def test_a_scale_is_never_guessed(base_folder, pth):
+    with pytest.raises(LabError, match=r"rank 2.*--lora-alpha"):
+        Merged(OfficialFolder(base_folder), FineTune(pth), alpha=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"text_hidden_fcs.2.bias": torch.zeros(5)}, r"is \(5,\) in .* and \(96,\)"),
+        ({"mllm.model.mlp9.weight": torch.zeros(5)}, r"no place in .*mlp9"),
+        ({f"{LAYER}.self_attn.q_proj.lora_A.default.weight": torch.zeros(2, 99)}, r"\(128, 99\)"),
+        ({f"{LAYER}.self_attn.k_proj.lora_A.default.weight": torch.zeros(2, 128)}, "half of the LoRA pair"),
+        ({f"{LAYER}.mlp.down_proj.lora_A.default.weight": torch.zeros(3, 320)}, "mixes LoRA ranks"),
+    ],
+)
+def test_what_does_not_fit_is_named(base_folder, trained, tmp_path, change, said):
+    torch.save({"state_dict": {**trained, **change}}, tmp_path / "other.pth")
+    with pytest.raises(LabError, match=said):
+        Merged(OfficialFolder(base_folder), FineTune(tmp_path / "other.pth"), alpha=4)
+
+
+def test_mmengines_own_classes_open_without_mmengine(trained, tmp_path):
+    log = TrainingLog(tmp_path, name="run", iterations=20)
+    for i in range(1, 21):
+        log.note(i, lr=1e-4, seconds=0.1, data_seconds=0.01, losses={"loss": 1 / i, "llm_loss": 1 / i})
+    path = write_checkpoint(tmp_path / "iter_20.pth", trained=trained, log=log, config="", iteration=20, epoch=1)
+    assert b"mmengine.logging.history_buffer" in path.read_bytes()
+    assert set(FineTune(path).whole) == {"language_model.lm_head.weight", "mlp1.0.bias", "text_hidden_fcs.2.bias"}
+
+
+class Runs:
+    def __init__(self, trap):
+        self.trap = trap
+
+    def __reduce__(self):
+        return (open, (str(self.trap), "w"))
+
+
+@pytest.mark.parametrize("form", ["torch", "pickle"])
+def test_a_pickle_that_wants_to_run_code_is_refused_unrun(trained, tmp_path, form):
+    path, trap = tmp_path / "evil.pth", tmp_path / "ran"
+    content = {"state_dict": dict(trained), "meta": Runs(trap)}
+    if form == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps({"meta": Runs(trap)}))
+    with pytest.raises(LabError) as refused:
+        FineTune(path)
+    assert not trap.exists()
+    if form == "torch":
+        assert "open" in str(refused.value)
+        assert "nothing ran" in str(refused.value)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_damaged_files_are_sentences(trained, tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.pth"
+    torch.save({"state_dict": {"text_hidden_fcs.2.bias": trained["text_hidden_fcs.2.bias"]}}, path)
+    content = bytearray(path.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        for _ in range(data.draw(st.integers(1, 4))):
+            content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    path.write_bytes(content)
+    with contextlib.suppress(LabError):
+        FineTune(path)
+
+
+@pytest.mark.parametrize("content", [{}, [], {"state_dict": {}}, 3, {"state_dict": {"a": 1}}])
+def test_no_tensors(tmp_path, content):
+    torch.save(content, tmp_path / "empty.pth")
+    with pytest.raises(LabError, match="no tensors"):
+        FineTune(tmp_path / "empty.pth")
+
+
+def test_no_file(tmp_path):
+    with pytest.raises(LabError, match="No fine-tune at"):
+        FineTune(tmp_path / "iter_1.pth")
