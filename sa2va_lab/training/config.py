@@ -1,0 +1,231 @@
+"""An xtuner/mmengine config as data: base model, LoRA, loss weights, data sets, schedule. Nothing in it is executed.
+
+The syntax tree is read (`syntax`); what cannot be known that way is listed in `TrainingConfig.unread`, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.training.syntax import Symbol, Unread, read_assignments
+
+LARGEST = 4 << 20  # bytes of a config
+LARGEST_ANNOTATIONS = 1 << 30  # bytes
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One data set of the training: samples are counted from its annotations, None where they are not at hand."""
+
+    name: str
+    root: str | None
+    annotations: str | None
+    repeats: float | None
+    samples: int | None
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What a config says; None wherever it does not say, or cannot be read (then `unread` tells why).
+
+    values: every top-level name as plain values, with Symbol and Unread where they occur. loss_weights: {loss name:
+    weight}. sampler_group: samples that xtuner's LengthGroupedSampler keeps together on a process (batch size x
+    accumulation), None for a plain sampler. warmup: {"begin", "end", "start_factor", "by_epoch"} as written.
+    """
+
+    path: Path | None
+    values: dict
+    unread: tuple[str, ...]
+    base: str | None = None
+    pretrained: str | None = None
+    template: str | None = None
+    special_tokens: tuple[str, ...] = ()
+    lora: dict = field(default_factory=dict)
+    loss_weights: dict[str, float] = field(default_factory=dict)
+    data: tuple[TrainingData, ...] = ()
+    epochs: float | None = None
+    max_iterations: int | None = None
+    batch: int | None = None
+    accumulation: int | None = None
+    sampler: str | None = None
+    sampler_group: int | None = None
+    optimiser: str | None = None
+    lr: float | None = None
+    warmup: dict = field(default_factory=dict)
+    strategy: str | None = None
+    zero: dict = field(default_factory=dict)
+    launcher: str | None = None
+    log_interval: int | None = None
+    save_interval: int | None = None
+    save_by_epoch: bool = False
+    keep: int | None = None
+
+    @property
+    def lora_alpha(self) -> float | None:
+        return self.lora.get("lora_alpha")
+
+    @property
+    def data_root(self) -> str | None:
+        """The root of the first data set."""
+        return self.data[0].root if self.data else None
+
+    @property
+    def repeats(self) -> float | None:
+        """How often an epoch goes through each image; None where data sets differ."""
+        found = {part.repeats for part in self.data}
+        return found.pop() if len(found) == 1 else None
+
+    def epoch_samples(self, samples: int | None = None) -> int | None:
+        """Samples of one epoch, repeats included. samples: images, for a config with one value of repeats."""
+        if samples is not None:
+            return None if self.repeats is None else int(samples * self.repeats)
+        known = [part.samples is not None and part.repeats is not None for part in self.data]
+        return sum(int(part.samples * part.repeats) for part in self.data) if known and all(known) else None
+
+    @property
+    def samples(self) -> int | None:
+        """Images of all data sets together, None where one of them could not be counted."""
+        counts = [part.samples for part in self.data]
+        return sum(counts) if counts and None not in counts else None
+
+
+def read_config(path: Path | str) -> TrainingConfig:
+    """Reads a config file without executing it; LabError for a file that is none."""
+    path = Path(path)
+    if path.is_dir():
+        raise LabError(f"{path} is a folder: give the config itself, a .py file.")
+    try:
+        with open(path, "rb") as file:
+            source = file.read(LARGEST + 1)
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror or error}): give an xtuner config.") from None
+    if len(source) > LARGEST:
+        raise LabError(f"{path} has more than {LARGEST >> 20} MB: that is no xtuner config.")
+    return parse_config(source.decode("utf-8", "replace"), path=path)
+
+
+def parse_config(source: str, *, path: Path | None = None) -> TrainingConfig:
+    """The same from text, such as the config that mmengine writes into its log.
+
+    Raises LabError for text that is not Python, or that sets none of model, train_dataloader and optim_wrapper.
+    """
+    name = path or "the config in the log"
+    try:
+        values, unread = read_assignments(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        where = f" (line {error.lineno})" if getattr(error, "lineno", None) else ""
+        raise LabError(f"{name} is not Python{where}: give the config that the training was started with.") from None
+    if not {"model", "train_dataloader", "optim_wrapper"} & set(values):
+        raise LabError(
+            f"{name} sets none of model, train_dataloader and optim_wrapper, so it is not an xtuner config: "
+            "give the one that the training was started with."
+        )
+    return _interpret(path, values, tuple(unread))
+
+
+def _interpret(path: Path | None, values: dict, unread: tuple[str, ...]) -> TrainingConfig:
+    """Looks up what the workbench needs to know; anything of the wrong type counts as not said."""
+    model, optim = _at(values, "model", dict) or {}, _at(values, "optim_wrapper", dict) or {}
+    loader, sampler = _at(values, "train_dataloader", dict) or {}, _at(values, "train_dataloader.sampler", dict) or {}
+    saving, strategy = _at(values, "default_hooks.checkpoint", dict) or {}, _at(values, "strategy", dict) or {}
+    lora = _at(model, "mllm.llm_lora", dict) or _at(model, "llm_lora", dict) or {}
+    losses = {name: part.get("loss_weight") for name, part in model.items() if isinstance(part, dict)}
+    grouped = (_kind(sampler) or "").endswith("LengthGroupedSampler")
+    return TrainingConfig(
+        path=path,
+        values=values,
+        unread=unread,
+        base=_at(model, "mllm.model_path", str) or _at(model, "llm.pretrained_model_name_or_path", str),
+        pretrained=_at(model, "pretrained_pth", str),
+        template=_template(values),
+        special_tokens=tuple(token for token in _at(model, "special_tokens", list) or () if isinstance(token, str)),
+        lora={key: value for key, value in lora.items() if not isinstance(value, Symbol | Unread)},
+        loss_weights={name: float(weight) for name, weight in losses.items() if _is_weight(weight)},
+        data=tuple(_find_data(_at(loader, "dataset", dict), path)),
+        epochs=_at(values, "train_cfg.max_epochs", float),
+        max_iterations=_at(values, "train_cfg.max_iters", int),
+        batch=_at(loader, "batch_size", int),
+        accumulation=_at(optim, "accumulative_counts", int) or _at(strategy, "gradient_accumulation_steps", int),
+        sampler=_kind(sampler),
+        sampler_group=_at(sampler, "per_device_batch_size", int) if grouped else None,
+        optimiser=_kind(_at(optim, "optimizer", dict) or {}),
+        lr=_at(optim, "optimizer.lr", float),
+        warmup=_find_warmup(_at(values, "param_scheduler", list) or _at(values, "param_scheduler", dict)),
+        strategy=_kind(strategy),
+        zero=_at(strategy, "zero_optimization", dict) or _at(strategy, "config.zero_optimization", dict) or {},
+        launcher=_at(values, "launcher", str),
+        log_interval=_at(values, "default_hooks.logger.interval", int),
+        save_interval=_at(saving, "interval", int),
+        save_by_epoch=_at(saving, "by_epoch", bool) is not False,
+        keep=_at(saving, "max_keep_ckpts", int),
+    )
+
+
+def _at(values, path: str, kind: type):
+    """The value at a dotted path, None unless it is there and of the kind; an int is a float too, a bool neither."""
+    for key in path.split("."):
+        values = values.get(key) if isinstance(values, dict) else None
+    if kind is float and isinstance(values, int) and not isinstance(values, bool):
+        return float(values)
+    return values if isinstance(values, kind) and (kind is bool or not isinstance(values, bool)) else None
+
+
+def _kind(part: dict) -> str | None:
+    """The `type` of a part, without its modules."""
+    kind = part.get("type")
+    return kind.short if isinstance(kind, Symbol) else kind.rsplit(".", 1)[-1] if isinstance(kind, str) else None
+
+
+def _template(values: dict) -> str | None:
+    """`template`, or the last word of `prompt_template = PROMPT_TEMPLATE.<name>`, which is what training used."""
+    used = values.get("prompt_template")
+    return used.short if isinstance(used, Symbol) else _at(values, "template", str)
+
+
+def _is_weight(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _find_data(dataset: dict | None, config: Path | None) -> list[TrainingData]:
+    """The data sets inside a dataset, however many concatenations are around them."""
+    if dataset is None:
+        return []
+    inner = _at(dataset, "datasets", list)
+    if inner is None and _at(dataset, "dataset", dict):
+        inner = [dataset["dataset"]]
+    if inner is not None:
+        return [found for part in inner if isinstance(part, dict) for found in _find_data(part, config)]
+    root, file = _at(dataset, "data_root", str), _at(dataset, "ann_file", str) or _at(dataset, "data_path", str)
+    repeats = _at(dataset, "repeats", float) if "repeats" in dataset else 1.0
+    name = _at(dataset, "name", str) or _kind(dataset) or "data"
+    return [TrainingData(name, root, file, repeats, _count_samples(root, file, config))]
+
+
+def _count_samples(root: str | None, file: str | None, config: Path | None) -> int | None:
+    """Entries of an annotation file: as the path stands, or seen from the config's folder; None if it is not there."""
+    if not file:
+        return None
+    named = Path(root or "", file)
+    for path in (named, *([config.parent / named] if config else [])):
+        try:
+            if not path.is_file() or path.stat().st_size > LARGEST_ANNOTATIONS:
+                continue
+            content = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            continue
+        content = content.get("images") if isinstance(content, dict) else content
+        if isinstance(content, list):
+            return len(content)
+    return None
+
+
+def _find_warmup(schedulers: list | dict | None) -> dict:
+    """The linear warm-up among the schedulers, as written."""
+    for part in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if isinstance(part, dict) and (_kind(part) or "").startswith("Linear"):
+            wanted = {"begin": float, "end": float, "start_factor": float, "by_epoch": bool}
+            return {key: _at(part, key, kind) for key, kind in wanted.items() if _at(part, key, kind) is not None}
+    return {}
