@@ -4,6 +4,7 @@ And a little world of its own: images drawn here, a classical segmenter with the
 makes of them, and a reader for HTML pages.
 """
 
+import json
 import os
 import re
 from html.parser import HTMLParser
@@ -101,6 +102,8 @@ def drawn_data(tmp_path_factory):
             truth[:] = False
         Image.fromarray(image).save(folder / "images" / f"{name}.png")
         Image.fromarray(truth.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
+    key = {"key": f"{1:064x}", "numbers": {}}  # a key that numbers the patients 01, 02, 03 in this order
+    (folder / ".sa2va-lab-key.json").write_text(json.dumps(key))
     return folder
 
 
@@ -110,6 +113,12 @@ def drawn_run(drawn_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "darkness"
     dataset = open_dataset(drawn_data, groups=GROUPS)
     return predict_dataset(DarknessSegmenter(), dataset, folder=folder, progress=False)
+
+
+@pytest.fixture(scope="session")
+def darkness():
+    """The segmenter that the drawn run was made with."""
+    return DarknessSegmenter()
 
 
 class Page(HTMLParser):

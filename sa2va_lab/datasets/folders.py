@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sa2va_lab.errors import LabError
 
+TABLES = frozenset(f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes"))
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
 
 
@@ -20,14 +21,18 @@ class Folder:
         self.images = root / "images" if (root / "images").is_dir() else root
         self.listed = self.files(self.images, nested=self.images != root)
 
-    def inside(self, path: str | Path) -> str:
-        """`path` without `..`, or LabError when it leads elsewhere, by its name or by a symbolic link."""
+    def inside(self, path: str | Path, what: str = "") -> str:
+        """`path` without `..`, or LabError when it leads elsewhere, by its name or by a symbolic link.
+
+        what: how to speak of it where its name may be a patient's.
+        """
+        shown = what or f"{str(path)!r}"
         try:
             real = os.path.realpath(path)
-        except (OSError, ValueError) as error:
-            raise LabError(f"{str(path)!r} is not a possible file name ({error}); correct it") from error
+        except (OSError, ValueError):
+            raise LabError(f"{shown} is not a possible file name; correct it") from None
         if os.path.commonpath([self.real, real]) != self.real:
-            raise LabError(f"{str(path)!r} leads out of the data folder {self.root}; copy the file into that folder")
+            raise LabError(f"{shown} leads out of the data folder {self.root}; copy the file into that folder")
         return os.path.normpath(path)
 
     def files(self, folder: Path, *, nested: bool = True) -> dict[str, str]:
@@ -44,23 +49,25 @@ class Folder:
                 if entry.is_dir(follow_symlinks=False):
                     waiting += [entry.path] if nested else []
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                    path = self.inside(entry.path) if entry.is_symlink() else entry.path
+                    link = f"a symbolic link in {folder} (image file {len(found) + 1} of those read)"
+                    path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
                     found[_below(path, waiting[0])] = path
         return found
 
     def image(self, name: object, where: str) -> str:
         """The name, as `listed` has it, of what an annotation or a table calls `name`; the file need not exist."""
         if not isinstance(name, str) or not name.strip():
-            raise LabError(f"{where} names the image {name!r}; expected a file name")
+            raise LabError(f"{where} names {kind_of(name)} as its image; expected a file name")
         if name in self.listed:
             return name
+        what = f"the image that {where} names"
         try:
-            candidates = [self.inside(os.path.join(base, name)) for base in (self.images, self.root)]
+            candidates = [self.inside(os.path.join(base, name), what) for base in (self.images, self.root)]
             path = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])
         except OSError as error:
-            raise LabError(f"{where} names the image {name!r} ({error.strerror}); expected a file name") from error
+            raise LabError(f"{what} cannot be looked up ({error.strerror}); expected a file name") from None
         if os.path.isdir(path):
-            raise LabError(f"{where} names the image {name!r}, which is a folder; expected a file name")
+            raise LabError(f"{what} is a folder; expected a file name")
         return _below(path, str(self.images))
 
     def path(self, name: str) -> Path:
@@ -75,12 +82,24 @@ class Folder:
 
 def read_json(path: Path) -> object:
     """What a JSON file holds; LabError when it cannot be read or is not JSON."""
+    from pydantic_core import from_json  # several times as fast as json, which counts for 25 MB of outlines
+
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        try:
+            return from_json(content)
+        except ValueError:  # broken, or one of the oddities that only json reads, or says better what is wrong with
+            return json.loads(content.decode("utf-8"))
     except OSError as error:
         raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from error
     except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
         raise LabError(f"{path} is not JSON ({error}); export it again") from error
+
+
+def kind_of(value: object) -> str:
+    """What JSON calls a value, for a sentence."""
+    names = {dict: "a table", list: "a list", str: "text", type(None): "null", bool: "true or false"}
+    return names.get(type(value), "a number")
 
 
 def _below(path: str, base: str) -> str:

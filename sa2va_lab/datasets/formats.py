@@ -1,30 +1,50 @@
-"""Data folders on disk to a Dataset.
+"""Data folders on disk to a Dataset: what is there is recognised and said, whatever its format.
 
-Two formats: Sa2VA's own `annotations.json` (a list of {"image", "mask": objects > polygons > x0, y0, x1, ..., "text":
-a phrase per object}) and a folder with `images/` and `masks/` of the same stems. A second annotator's view lies beside
-the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is
-recorded on its sample; what makes the folder as a whole unreadable raises LabError.
+Sa2VA's own annotations.json, LabelMe's files, COCO's, and masks as image files. A second annotator's view lies beside
+the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is recorded on its sample; what
+makes the folder as a whole unreadable raises LabError.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
-from sa2va_lab.datasets.folders import Folder, read_json
-from sa2va_lab.datasets.polygons import rasteriser, read_polygon
-from sa2va_lab.datasets.samples import Dataset, MaskTruth, PolygonTruth, Sample
+from sa2va_lab.datasets.annotations import read_annotations
+from sa2va_lab.datasets.coco import is_coco, read_coco
+from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.drawings import Drawing
+from sa2va_lab.datasets.folders import Folder, kind_of, read_json
+from sa2va_lab.datasets.groups import find_groups
+from sa2va_lab.datasets.labelme import find_labelme, read_labelme
+from sa2va_lab.datasets.polygons import rasteriser
+from sa2va_lab.datasets.pseudonyms import name_images
+from sa2va_lab.datasets.samples import CHECK, Dataset, MaskTruth, Sample
+from sa2va_lab.datasets.splits import read_splits
 from sa2va_lab.errors import LabError
 
 MASK_FOLDERS = {1: "masks", 2: "masks_obs2"}
 MASK_FOLDER_PHRASE = "blood vessel"
+COCO_FILES = ("annotations.json", "_annotations.coco.json", "coco.json", "annotations/*.json", "*.coco.json")
+EXPECTED = (
+    "annotations.json (Sa2VA's or COCO's), LabelMe's JSON files beside the images, or the folders images/ and masks/"
+)
+
+
+@dataclass
+class _Found:
+    """What a format's reader hands over. drawings: by annotator and image name. masks: likewise, paths of files."""
+
+    format: str
+    words: str
+    drawings: dict[int, dict[str, Drawing]] = field(default_factory=dict)
+    masks: dict[int, dict[str, str]] = field(default_factory=dict)
+    labels: dict[str, int] = field(default_factory=dict)
+    defects: list[Defect] = field(default_factory=list)
 
 
 def open_dataset(path: str | Path, *, phrase: str | None = None, groups: str | None = None) -> Dataset:
@@ -33,8 +53,9 @@ def open_dataset(path: str | Path, *, phrase: str | None = None, groups: str | N
     path: a data folder, or its annotations file.
     phrase: what to find. None takes the most frequent phrase of the annotations ("blood vessel" for mask folders).
     groups: a regular expression with one capture group that finds the patient in an image's name, such as
-        r"Image_(\\d+)"; it overrides groups.json. With neither, every image is a group of its own.
-    Raises LabError for a folder that is neither format, annotations that are not what they should be, and any name
+        r"Image_(\\d+)"; it overrides groups.json, which overrides what the file names show (`groups.find_groups`).
+    Ids are pseudonyms; the first opening writes their key file into the folder (`pseudonyms.name_images`).
+    Raises LabError for a folder that is of no known format, annotations that are not what they should be, and any name
     that leads out of the data folder.
     """
     path = Path(path)
@@ -42,185 +63,113 @@ def open_dataset(path: str | Path, *, phrase: str | None = None, groups: str | N
         raise LabError(f"{path} does not exist; expected a data folder or its annotations.json")
     if phrase is not None and not phrase.strip():
         raise LabError("the phrase is empty; expected what to find, such as 'blood vessel', or no phrase at all")
-    phrase = phrase and phrase.strip()
+    folder, found = _recognise(path)
+    if found.format != "mask folder":
+        phrase, reason = _choose_phrase(found.drawings[1].values(), phrase and phrase.strip(), path)
+        found.words += reason
+    elif found.labels:
+        phrase = _choose_label(found.labels, phrase and phrase.strip())
+        found.words += f'label images, phrase "{phrase}" (value {found.labels[phrase]})'
+    else:
+        phrase = (phrase or MASK_FOLDER_PHRASE).strip()
+        found.words += f'phrase "{phrase}"'
+    return _assemble(folder, found, phrase, groups)
+
+
+def _recognise(path: Path) -> tuple[Folder, _Found]:
+    """The data folder of a path, and what its format's reader found in it."""
     if path.is_file():
-        return _open_annotations(Folder(path.parent), path, phrase, groups)
+        content = read_json(path)
+        if is_coco(content):
+            root = path.parent.parent if path.parent.name == "annotations" else path.parent
+            return _with_checks(Folder(root), _coco(Folder(root), path, content))
+        folder = Folder(path.parent)
+        return _with_checks(folder, _sa2va(folder, path, content))
     folder = Folder(path)
-    if (path / "annotations.json").is_file():
-        return _open_annotations(folder, path / "annotations.json", phrase, groups)
+    for pattern in COCO_FILES:
+        for file in sorted(path.glob(pattern)):
+            content = read_json(Path(folder.inside(file)))
+            if is_coco(content):
+                return _with_checks(folder, _coco(folder, file, content))
+            if file == path / "annotations.json":
+                return _with_checks(folder, _sa2va(folder, file, content))
+    files = find_labelme(folder)
+    if files:
+        drawings, defects = read_labelme(folder, files)
+        words = f"LabelMe, {len(files)} files: "
+        return _with_checks(folder, _Found("labelme", words, {1: drawings}, defects=defects))
     if (path / "images").is_dir() and (path / "masks").is_dir():
-        return _open_mask_folder(folder, phrase or MASK_FOLDER_PHRASE, groups)
-    raise LabError(f"{path} holds neither annotations.json nor the folders images/ and masks/; expected one of the two")
+        return folder, _mask_folder(folder)
+    raise LabError(f"{path} is of no format that is read; expected {EXPECTED}")
 
 
-@dataclass
-class _Annotated:
-    """All that the annotations say about one image: (phrase or None, its usable polygons) by object."""
-
-    objects: list[tuple[str | None, list[np.ndarray]]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    entries: int = 0
-    flat: bool = False
-
-    def add(self, entry: dict) -> None:
-        """Takes one entry in, noting every defect."""
-        self.entries += 1
-        if self.entries == 2:
-            self.problems.append("annotated more than once: the objects are joined")
-        masks = entry.get("mask")
-        if not isinstance(masks, list):
-            self.problems.append("its mask is not a list of objects")
-            self.objects.append((None, []))
-            return
-        phrases = self._phrases(entry.get("text"), len(masks))
-        for number, (drawn, phrase) in enumerate(zip(masks, phrases, strict=True), 1):
-            self.objects.append((phrase, self._polygons(drawn, f"object {number}")))
-
-    def _phrases(self, text: object, count: int) -> list[str | None]:
-        if isinstance(text, str):
-            self.problems.append("its text is one string instead of a list: taken as the phrase of every object")
-            text = [text] * count
-        elif not isinstance(text, list):
-            self.problems.append("it has no list of phrases: its objects belong to no phrase")
-            text = [None] * count
-        elif len(text) != count:
-            rest = "objects without a phrase are left out" if len(text) < count else "the phrases left over are ignored"
-            self.problems.append(f"{len(text)} phrases for {count} objects: {rest}")
-        phrases = [word.strip() if isinstance(word, str) and word.strip() else None for word in text[:count]]
-        if None in phrases and text.count(None) < count:
-            self.problems.append("a phrase is empty or not text: its object is left out")
-        return phrases + [None] * (count - len(phrases))
-
-    def _polygons(self, drawn: object, label: str) -> list[np.ndarray]:
-        if not isinstance(drawn, list):
-            self.problems.append(f"{label} is not a list of polygons")
-            return []
-        if drawn and not isinstance(drawn[0], list):
-            self.flat = True
-            drawn = [drawn]
-        if not drawn:
-            self.problems.append(f"{label} has no polygon")
-        kept = []
-        for number, values in enumerate(drawn, 1):
-            polygon, problem = read_polygon(values)
-            if problem:
-                self.problems.append(f"{label}, polygon {number} {problem}: skipped")
-            else:
-                kept.append(polygon)
-        return kept
-
-    def truth(self, phrase: str) -> PolygonTruth | None:
-        """What there is to find; None when something was drawn of which nothing is usable, which is not "nothing"."""
-        polygons = [polygon for said, kept in self.objects if said == phrase for polygon in kept]
-        if not polygons and any(said in (phrase, None) for said, _ in self.objects):
-            self.problems.append("nothing usable was drawn: the truth is unknown")
-            return None
-        return PolygonTruth(tuple(polygons))
-
-
-def _open_annotations(folder: Folder, path: Path, phrase: str | None, groups: str | None) -> Dataset:
-    annotated = _read_annotations(folder, path)
+def _sa2va(folder: Folder, path: Path, content: object) -> _Found:
+    drawings = {1: read_annotations(folder, path, content)}
     other = path.with_name(f"{path.stem}_obs2{path.suffix}")
-    second = _read_annotations(folder, other) if other.is_file() else {}
-    phrase, phrase_reason = _choose_phrase(annotated.values(), phrase, path)
-    flat = sum(found.flat for found in annotated.values())
-    nesting = f"flat polygons (object > coordinates) in {flat} of {len(annotated)} images, " if flat else ""
-
-    def describe(image: str) -> tuple[dict, list[str]]:
-        truths, noted = {}, [] if image in annotated else ["nobody annotated it"]
-        for annotator, found, by in ((1, annotated.get(image), ""), (2, second.get(image), "second annotator: ")):
-            if found is not None:
-                truth = found.truth(phrase)
-                truths |= {} if truth is None else {annotator: truth}
-                noted += [by + problem for problem in found.problems]
-        missing = [] if image in folder.listed or folder.path(image).exists() else ["its image file is missing"]
-        return truths, noted + missing
-
-    reason = f"Sa2VA annotations.json: {nesting}{phrase_reason}"
-    if second:
-        reason += f", a second annotator for {len(annotated.keys() & second.keys())} images"
-    return _assemble(
-        folder, "sa2va", reason, phrase, {*annotated, *folder.listed}, describe, groups=groups, rasteriser=rasteriser()
-    )
+    if other.is_file():
+        drawings[2] = read_annotations(folder, other)
+    flat = sum(any(d.kind == "flat_nesting" for d in drawing.defects) for drawing in drawings[1].values())
+    nesting = f"flat polygons (object > coordinates) in {flat} of {len(drawings[1])} images, " if flat else ""
+    return _Found("sa2va", f"Sa2VA annotations.json: {nesting}", drawings)
 
 
-def _read_annotations(folder: Folder, path: Path) -> dict[str, _Annotated]:
-    entries = read_json(Path(folder.inside(path)))
-    if not isinstance(entries, list):
-        raise LabError(f"{path} holds {_kind(entries)}; expected a list of entries with image, mask and text")
-    annotated: dict[str, _Annotated] = {}
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict):
-            raise LabError(f"entry {number} of {path} is {_kind(entry)}; expected image, mask and text in braces")
-        image = folder.image(entry.get("image"), f"entry {number} of {path.name}")
-        annotated.setdefault(image, _Annotated()).add(entry)
-    return annotated
+def _coco(folder: Folder, path: Path, content: dict) -> _Found:
+    drawings, defects = read_coco(folder, path, content)
+    return _Found("coco", f"COCO ({path.name}): ", {1: drawings}, defects=defects)
 
 
-def _open_mask_folder(folder: Folder, phrase: str, groups: str | None) -> Dataset:
-    stems = _by_stem(folder.listed, folder.images)
-    masks: dict[int, dict[str, str]] = {}
+def _mask_folder(folder: Folder) -> _Found:
+    found = _Found("mask folder", "images/ and masks/ of the same stems: ")
     for annotator, name in MASK_FOLDERS.items():
-        where = folder.root / name
-        masks[annotator] = _by_stem(folder.files(where), where) if where.is_dir() else {}
-    orphans = sum(stem not in stems for found in masks.values() for stem in found)
-
-    def describe(image: str) -> tuple[dict, list[str]]:
-        stem = os.path.splitext(image)[0]
-        truths = {annotator: MaskTruth(Path(found[stem])) for annotator, found in masks.items() if stem in found}
-        return truths, [] if 1 in truths else ["nobody annotated it"]
-
-    reason = f'images/ and masks/ of the same stems: phrase "{phrase}"'
-    if masks[2]:
-        reason += f", a second annotator for {sum(stem in stems for stem in masks[2])} images"
-    problems = (f"{orphans} masks belong to no image",) if orphans else ()
-    made_by = "none: the truths are mask files"
-    return _assemble(
-        folder,
-        "mask folder",
-        reason,
-        phrase,
-        folder.listed,
-        describe,
-        groups=groups,
-        rasteriser=made_by,
-        problems=problems,
-    )
+        _add_masks(found, folder, name, annotator)
+    table = folder.table("labels.json")
+    if table is not None:
+        found.labels = _read_labels(folder, table)
+    return found
 
 
-def _assemble(
-    folder: Folder,
-    format: str,
-    reason: str,
-    phrase: str,
-    images: Iterable[str],
-    describe: Callable[[str], tuple[dict, list[str]]],
-    *,
-    groups: str | None,
-    rasteriser: str,
-    problems: tuple[str, ...] = (),
-) -> Dataset:
-    """Pseudonyms, groups and splits: what all formats share."""
-    images = sorted(images)
-    if not images:
-        raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
-    group_of, group_reason = _find_groups(folder, images, groups)
-    numbers = {group: number for number, group in enumerate(sorted(set(group_of.values())), 1)}
-    samples = []
-    for number, image in enumerate(images, 1):
-        truths, noted = describe(image)
-        group = f"G{numbers[group_of[image]]:03d}"
-        samples.append(
-            Sample(f"S{number:04d}", folder.path(image), phrase, group, tuple(noted), MappingProxyType(truths))
+def _with_checks(folder: Folder, found: _Found) -> tuple[Folder, _Found]:
+    """Adds mask files that lie beside outlines: the same truth again, to be compared."""
+    if (folder.root / "masks").is_dir() and folder.images != folder.root:
+        _add_masks(found, folder, "masks", CHECK)
+    return folder, found
+
+
+def _add_masks(found: _Found, folder: Folder, name: str, annotator: int) -> None:
+    where = folder.root / name
+    masks = _by_stem(folder.files(where), where) if where.is_dir() else {}
+    names = {stem: image for image, stem in zip(folder.listed, _by_stem(folder.listed, folder.images), strict=True)}
+    found.masks[annotator] = {names[stem]: path for stem, path in masks.items() if stem in names}
+    orphans = len(masks) - len(found.masks[annotator])
+    if orphans:
+        found.defects.append(Defect("orphan_file", f"{orphans} masks belong to no image"))
+
+
+def _read_labels(folder: Folder, table: object) -> dict[str, int]:
+    """{phrase: value}, from that or from {value: phrase}."""
+    labels = {}
+    for key, value in table.items() if isinstance(table, dict) else ():
+        phrase, number = (key, value) if isinstance(value, int) else (value, key)
+        if isinstance(phrase, str) and phrase.strip() and str(number).isdecimal() and 0 < int(number) < 65536:
+            labels[phrase.strip()] = int(number)
+    if not labels or len(labels) != len(table) or len(set(labels.values())) != len(labels):
+        raise LabError(
+            f"{folder.root / 'labels.json'} is {kind_of(table)} of something else; expected a value from 1 for each "
+            'phrase, such as {"blood vessel": 1, "catheter": 2}'
         )
-    splits = _read_splits(folder, dict(zip(images, samples, strict=True)))
-    odd = sum(bool(sample.problems) for sample in samples)
-    reason = f"{reason}, {len(samples)} images, {group_reason}" + (f", {odd} images with problems" if odd else "")
-    return Dataset(folder.root, format, reason, phrase, samples, splits, problems=problems, rasteriser=rasteriser)
+    return labels
 
 
-def _choose_phrase(annotated: Iterable[_Annotated], phrase: str | None, path: Path) -> tuple[str, str]:
-    said = Counter(word for found in annotated for word, _ in found.objects if word is not None)
+def _choose_label(labels: dict[str, int], phrase: str | None) -> str:
+    if phrase is not None and phrase not in labels:
+        known = ", ".join(f'"{word}"' for word in labels)
+        raise LabError(f'labels.json has no phrase "{phrase}"; the phrases there are {known}; choose one of them')
+    return phrase or min(labels, key=labels.get)
+
+
+def _choose_phrase(drawings: Iterable[Drawing], phrase: str | None, path: Path) -> tuple[str, str]:
+    """The phrase asked for or the most frequent one, with the reason."""
+    said = Counter(thing.phrase for drawing in drawings for thing in drawing.things if thing.phrase)
     if phrase is None:
         if not said:
             raise LabError(f"{path} names no phrase, so what to find is unknown; give a phrase such as 'blood vessel'")
@@ -232,70 +181,73 @@ def _choose_phrase(annotated: Iterable[_Annotated], phrase: str | None, path: Pa
     return phrase, f'phrase "{phrase}" (as asked: {said[phrase]} of {said.total()} objects)'
 
 
-def _find_groups(folder: Folder, images: list[str], pattern: str | None) -> tuple[dict[str, str], str]:
-    if pattern is not None:
-        try:
-            compiled = re.compile(pattern)
-        except re.error as error:
-            raise LabError(f"groups is {pattern!r}, not a regular expression ({error}); correct it") from error
-        if compiled.groups != 1:
-            raise LabError(f"groups is {pattern!r} with {compiled.groups} capture groups; expected exactly one")
-        found = {}
-        for image in images:
-            match = compiled.search(image)
-            if match is None or match[1] is None:
-                raise LabError(f"groups is {pattern!r}, which finds nothing in {image!r}; widen it")
-            found[image] = match[1]
-        return found, f"{len(set(found.values()))} groups by the pattern given"
-    table = folder.table("groups.json")
-    alone = {image: f"alone: {image}" for image in images}
-    if table is None:
-        return alone, "each image a group of its own (no groups.json)"
-    if not isinstance(table, dict) or not all(isinstance(group, (str, int)) for group in table.values()):
-        raise LabError(f"{folder.root / 'groups.json'} is not a table; expected image names with one group each")
-    stated = {folder.image(name, "groups.json"): f"named: {group}" for name, group in table.items()}
-    missing = sum(image not in stated for image in images)
-    reason = f"{len(set(stated.values()))} groups by groups.json"
-    return alone | {image: stated[image] for image in images if image in stated}, reason + (
-        f" ({missing} images that it leaves out are groups of their own)" if missing else ""
+def _assemble(folder: Folder, found: _Found, phrase: str, groups: str | None) -> Dataset:
+    """Pseudonyms, groups and splits: what all formats share."""
+    images = sorted({*folder.listed, *found.drawings.get(1, ())})
+    if not images:
+        raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
+    places, group_reason, stated = find_groups(folder, images, groups)
+    names, pseudonym_reason = name_images(folder.root, places, stated=stated)
+    known = len({name.group for name in names.values()})
+    if known != len({patient for patient, _ in places.values()}):
+        group_reason = f"{known} groups as they were given when this folder was opened before"
+    samples = {}
+    for image in sorted(images, key=lambda image: names[image].order):
+        truths, defects = _describe(folder, found, image, phrase)
+        name = names[image]
+        samples[image] = Sample(
+            name.id, folder.path(image), phrase, name.group, tuple(defects), MappingProxyType(truths), name.sequence
+        )
+    reason = found.words
+    second = {*found.drawings.get(2, ()), *found.masks.get(2, ())} & {*found.drawings.get(1, ()), *folder.listed}
+    if second:
+        reason += f", a second annotator for {len(second)} images"
+    if found.masks.get(CHECK):
+        reason += f", mask files beside {len(found.masks[CHECK])} outlines"
+    odd = sum(bool(sample.defects) for sample in samples.values())
+    reason += f", {len(samples)} images, {group_reason}" + (f", {odd} images with problems" if odd else "")
+    return Dataset(
+        folder.root,
+        found.format,
+        reason,
+        phrase,
+        list(samples.values()),
+        read_splits(folder, samples),
+        defects=tuple(found.defects),
+        rasteriser="none: the truths are mask files" if found.format == "mask folder" else rasteriser(),
+        drawings={
+            annotator: {samples[image].id: drawing for image, drawing in drawn.items() if image in samples}
+            for annotator, drawn in found.drawings.items()
+        },
+        labels=found.labels,
+        pseudonyms=pseudonym_reason,
     )
 
 
-def _read_splits(folder: Folder, samples: dict[str, Sample]) -> dict[str, list[str]]:
-    table = folder.table("splits.json")
-    if table is None:
-        return {}
-    if not isinstance(table, dict) or not all(isinstance(names, list) for names in table.values()) or "all" in table:
-        raise LabError(
-            f"{folder.root / 'splits.json'} is not a table of splits; expected lists of image names such as "
-            '{"train": [...], "test": [...]} (the name "all" is taken)'
-        )
-    splits, split_of_group = {}, {}
-    for split, names in table.items():
-        chosen = {}
-        for name in names:
-            sample = samples.get(folder.image(name, f'split "{split}"'))
-            if sample is None:
-                raise LabError(f'split "{split}" names {name}, which is not in the data folder; correct splits.json')
-            chosen[sample.id] = None
-            other = split_of_group.setdefault(sample.group, split)
-            if other != split:
-                raise LabError(
-                    f'group {sample.group} ({name}) is in the splits "{other}" and "{split}"; expected each group '
-                    "(and each image) in one split only, or a test would be on what was trained; correct splits.json"
-                )
-        splits[split] = sorted(chosen)
-    return splits
+def _describe(folder: Folder, found: _Found, image: str, phrase: str) -> tuple[dict, list[Defect]]:
+    """The truths of one image by annotator, and what is wrong with it."""
+    truths: dict = {}
+    defects: list[Defect] = []
+    for annotator, masks in found.masks.items():
+        if image in masks:
+            truths[annotator] = MaskTruth(Path(masks[image]), found.labels.get(phrase))
+    for annotator, drawings in found.drawings.items():
+        if image not in drawings:
+            continue
+        truth, noted = drawings[image].truth(phrase)
+        truths |= {} if truth is None else {annotator: truth}
+        by = "" if annotator == 1 else "second annotator: "
+        defects += [Defect(d.kind, by + d.text) for d in (*drawings[image].defects, *noted)]
+    if 1 not in truths and image not in found.drawings.get(1, ()):
+        defects.insert(0, Defect("unannotated", "nobody annotated it"))
+    if image not in folder.listed and not folder.path(image).exists():
+        defects.append(Defect("missing_image", "its image file is missing"))
+    return truths, defects
 
 
 def _by_stem(files: dict[str, str], where: Path) -> dict[str, str]:
     stems = {os.path.splitext(name)[0]: path for name, path in files.items()}
     if len(stems) < len(files):
-        twice = next(stem for stem, count in Counter(os.path.splitext(name)[0] for name in files).items() if count > 1)
-        raise LabError(f"{where} holds several files with the stem {twice!r}; expected one, move the others away")
+        count = len(files) - len(stems)
+        raise LabError(f"{where} holds {count} files whose stem another one has; expected one each, move them away")
     return stems
-
-
-def _kind(value: object) -> str:
-    names = {dict: "a table", list: "a list", str: "text", type(None): "null", bool: "true or false"}
-    return names.get(type(value), "a number")

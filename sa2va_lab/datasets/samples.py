@@ -15,86 +15,108 @@ from types import MappingProxyType
 
 import numpy as np
 
-from sa2va_lab.datasets.polygons import fill_polygons
+from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.drawings import Drawing, DrawnTruth
 from sa2va_lab.errors import LabError
 
 EXIF_ORIENTATION = 0x0112
-
-
-@dataclass(frozen=True)
-class PolygonTruth:
-    """A truth drawn as polygons, float64 (2n,) each; without polygons it says that there is nothing to find."""
-
-    polygons: tuple[np.ndarray, ...]
-
-    def rasterise(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (H, W), the union of the polygons."""
-        return fill_polygons(self.polygons, size)
-
-    def sha256(self) -> str:
-        """Hash of the coordinates."""
-        digest = hashlib.sha256()
-        for polygon in self.polygons:
-            digest.update(len(polygon).to_bytes(8, "little") + polygon.astype("<f8").tobytes())
-        return digest.hexdigest()
+CHECK = 0  # the annotator's number of mask files that lie beside the outlines of the same truth
 
 
 @dataclass(frozen=True)
 class MaskTruth:
-    """A truth drawn as an image file: 0 is background, its one other value is the thing."""
+    """A truth drawn as an image file: 0 is background, its one other value is the thing.
+
+    value: in a label image, the value of the thing that is meant; None for a mask of two values.
+    """
 
     path: Path
+    value: int | None = None
 
     def rasterise(self, size: tuple[int, int]) -> np.ndarray:
         """bool (H, W); LabError when the file has another size, cannot be read, or is not a mask."""
+        mask, defect = self.read(size)
+        if defect:
+            raise LabError(defect.text)
+        return mask
+
+    def read(self, size: tuple[int, int]) -> tuple[np.ndarray | None, Defect | None]:
+        """The mask, or what is wrong with it."""
         from PIL import Image, ImageOps
 
         try:
             with Image.open(self.path) as opened:
                 image = ImageOps.exif_transpose(opened)
                 alpha = image.getextrema()[-1] if image.mode in ("LA", "PA", "RGBA") else (255, 255)
-                if image.mode not in ("1", "L", "I", "I;16", "F"):
+                keep = ("1", "L", "I", "I;16", "F", "P") if self.value is not None else ("1", "L", "I", "I;16", "F")
+                if image.mode not in keep:
                     image = image.convert("L")  # a palette by its colours: its index 0 need not be the background
                 pixels = np.asarray(image)
         except Exception as error:  # Pillow raises many kinds for a damaged file
-            raise LabError(f"mask {self.path} cannot be read ({error}); replace the file") from error
+            said = str(error).replace(str(self.path), "the file")
+            return None, Defect("mask_unreadable", f"its mask cannot be read ({said}); replace the file")
         if alpha[0] != alpha[1]:
-            raise LabError(f"mask {self.path} is drawn in its transparency; expected a grey image, save it as one")
+            text = "its mask is drawn in its transparency; expected a grey image, save it as one"
+            return None, Defect("mask_unreadable", text)
         if pixels.shape != tuple(size):
-            raise LabError(
-                f"mask {self.path} is {pixels.shape[1]}x{pixels.shape[0]} but its image is {size[1]}x{size[0]}; "
+            text = (
+                f"its mask is {pixels.shape[1]}x{pixels.shape[0]} but its image is {size[1]}x{size[0]}; "
                 "expected equal sizes, export one of them again"
             )
+            return None, Defect("mask_size", text)
+        if self.value is not None:
+            return pixels == self.value, None
         truth = pixels != 0
         values = np.unique(pixels[truth])
         if len(values) > 1:
-            raise LabError(
-                f"mask {self.path} holds {len(values)} values besides 0; expected one (0/255 or 0/1), "
-                "save it as a two-valued mask"
+            text = (
+                f"its mask holds {len(values)} values besides 0; expected one (0/255 or 0/1): save it as a two-valued "
+                'mask, or say what the values are in labels.json, such as {"blood vessel": 1, "catheter": 2}'
             )
-        return truth
+            return None, Defect("mask_unreadable", text)
+        return truth, None
 
     def sha256(self) -> str:
-        """Hash of the file's bytes."""
-        return file_sha256(self.path)
+        """Hash of the file's bytes, and of the value that is meant."""
+        if self.value is None:
+            return file_sha256(self.path)
+        return hashlib.sha256(f"{file_sha256(self.path)} {self.value}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Sample:
     """One image and one thing to find in it.
 
-    id: a pseudonym, stable for one content of the folder; never the file name, which may name a patient.
+    id: a pseudonym such as P07-V2-F011, stable as long as the key beside the data is; never the file name, which may
+        name a patient.
     phrase: what to find. group: pseudonym of what must not be cut apart (a patient), shared by its images.
-    problems: what is wrong with its annotation, in words, without file names.
-    truths: by annotator, 1 the first; empty where nobody annotated the image.
+    video: pseudonym of the sequence that the image is a frame of. defects: what is wrong, without file names.
+    truths: by annotator, 1 the first; empty where nobody annotated the image. CHECK is a mask file beside outlines.
     """
 
     id: str
-    image: Path
+    image: Path = field(repr=False)  # its name may be a person's
     phrase: str
     group: str
-    problems: tuple[str, ...] = ()
-    truths: Mapping[int, PolygonTruth | MaskTruth] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    defects: tuple[Defect, ...] = ()
+    truths: Mapping[int, DrawnTruth | MaskTruth] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    video: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong with it, in words."""
+        return tuple(defect.text for defect in self.defects)
+
+    @property
+    def annotated_size(self) -> tuple[int, int] | None:
+        """(height, width) of the picture that the first annotator drew on; None where the annotation does not say."""
+        return getattr(self.truths.get(1), "size", None)
+
+    def scale(self) -> tuple[float, float]:
+        """By what the annotation's (y, x) are multiplied to fit the image; (1, 1) where it says no other size."""
+        height, width = self.image_size()
+        drawn = self.annotated_size or (height, width)
+        return height / drawn[0], width / drawn[1]
 
     def truth(self, annotator: int = 1) -> np.ndarray | None:
         """bool (H, W) as that annotator drew it, rasterised now; None where that annotator drew nothing.
@@ -103,7 +125,13 @@ class Sample:
         Raises LabError when the image or the truth cannot be read.
         """
         source = self.truths.get(annotator)
-        return None if source is None else source.rasterise(self.image_size())
+        if source is None:
+            return None
+        size = self.image_size()
+        try:
+            return source.rasterise(size)
+        except LabError as error:
+            raise LabError(f"{self.id}: {error}")
 
     def image_size(self) -> tuple[int, int]:
         """(height, width) as a person sees it, EXIF orientation applied; reads the file's header only."""
@@ -115,7 +143,8 @@ class Sample:
                 # Pillow swaps the sides of a TIFF itself. PngImageFile.getexif would decode the whole picture.
                 turned = opened.format != "TIFF" and Image.Image.getexif(opened).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
         except Exception as error:  # Pillow raises many kinds for a damaged file
-            raise LabError(f"image {self.image} cannot be read ({error}); replace the file") from error
+            said = f"{type(error).__name__}: {error}".replace(str(self.image), "the file")
+            raise LabError(f"the image of {self.id} cannot be read ({said}); replace the file") from None
         return (width, height) if turned else (height, width)
 
     def image_sha256(self) -> str | None:
@@ -130,9 +159,11 @@ class Sample:
 class Dataset:
     """Samples in a fixed order, and what was recognised on the way.
 
-    format: "sa2va" or "mask folder". reason: what was recognised and chosen, in words, without file names.
+    format: "sa2va", "labelme", "coco" or "mask folder". reason: what was recognised and chosen, without file names.
     splits: ids by split name, as the data folder states them; often empty. split_name: the part that this is.
-    problems: what belongs to no single sample. rasteriser: what makes the masks, with its version.
+    defects: what belongs to no single sample. rasteriser: what makes the masks, with its version.
+    drawings: by annotator and id, everything that was drawn, whatever its phrase; empty for mask folders.
+    labels: in a folder of label images, the value of each phrase. pseudonyms: what the ids stand on, in words.
     """
 
     root: Path
@@ -142,8 +173,16 @@ class Dataset:
     samples: list[Sample]
     splits: dict[str, list[str]] = field(default_factory=dict)
     split_name: str = "all"
-    problems: tuple[str, ...] = ()
+    defects: tuple[Defect, ...] = ()
     rasteriser: str = ""
+    drawings: Mapping[int, Mapping[str, Drawing]] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    pseudonyms: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong and belongs to no single sample, in words."""
+        return tuple(defect.text for defect in self.defects)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -182,6 +221,11 @@ class Dataset:
         wanted = set(ids)
         return replace(self, samples=[sample for sample in self.samples if sample.id in wanted])
 
+    def spread(self, count: int) -> Dataset:
+        """So many samples at most, evenly spread over the ids, so that they are not all of one patient."""
+        count = min(count, len(self))
+        return self.select([self.samples[place * len(self) // count].id for place in range(count)])
+
     @property
     def manifest_sha256(self) -> str:
         """Hash of what a model is given: ids, phrases, and the bytes of the images, read now.
@@ -202,7 +246,8 @@ def file_sha256(path: Path) -> str:
         with open(path, "rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
     except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from error
+        # without its name, which may be a patient's
+        raise LabError(f"a file of the data cannot be read ({error.strerror}); restore it or its permissions") from None
 
 
 def _hash(rows: list) -> str:

@@ -17,7 +17,14 @@ from sa2va_lab.reports.answers import FILE, find_answer, plain, write_json
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
 from sa2va_lab.reports.texts import check_language
 
-PATHS = ("model", "data", "run", "outputs")  # parameters that name a file or folder, relative to the caller
+PATHS = (
+    "model",
+    "finetune",
+    "config",
+    "data",
+    "run",
+    "outputs",
+)  # parameters that name a file or folder, relative to the caller
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
@@ -58,6 +65,14 @@ def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name:
         told = "; ".join(f"{stem}: {error}" for stem, error in failed.items())
         raise LabError(f"{len(failed)} of {len(notebooks)} notebooks failed ({told}); what there is stands in {index}")
     return index
+
+
+def choose_notebooks(given: dict) -> list[str]:
+    """All notebooks, but for the ones that would show the demo's things beside a user's own: a report on somebody's
+    model or data has no chapter on the demo's training log."""
+    stems = [path.stem for path in sorted((find_root() / "notebooks").glob("[0-9]*.ipynb"))]
+    own = {"model", "finetune", "data", "run"} & set(given)
+    return [stem for stem in stems if not (own and stem == "02_loss_curves" and "log" not in given)]
 
 
 def check_parameters(notebooks: dict[str, Path], parameters: dict) -> dict[str, dict]:

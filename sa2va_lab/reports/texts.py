@@ -9,6 +9,7 @@ import difflib
 import math
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.reports import dataset_texts
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 
@@ -149,7 +150,64 @@ TEXTS: dict[str, dict[str, str]] = {
     "traceback": {"en": "where it happened", "zh": "出错位置"},
     "parameters": {"en": "Parameters given", "zh": "所给参数"},
     "none_given": {"en": "none: the demo", "zh": "无：演示"},
+    # training logs
+    "training_answer": {
+        "en": "{name}: the loss fell from {first:.4f} to {last:.4f} ({change:+.2f} %) in {iterations:,} iterations; {processes}; {alarms} findings need a look.",
+        "zh": "{name}：损失在 {iterations:,} 次迭代中由 {first:.4f} 变为 {last:.4f}（{change:+.2f} %）；{processes}；有 {alarms} 项发现需要查看。",
+    },
+    "training_as_meant": {"en": "they fit {ranks} processes, as meant", "zh": "与预期的 {ranks} 个进程相符"},
+    "training_as_meant_one": {"en": "they fit one process, as meant", "zh": "与预期的一个进程相符"},
+    "training_one": {
+        "en": "they fit ONE process, not the {meant} that were meant",
+        "zh": "只与一个进程相符，而非预期的 {meant} 个",
+    },
+    "training_other": {"en": "they fit {ranks} processes, not {meant}", "zh": "与 {ranks} 个进程相符，而非 {meant} 个"},
+    "training_unknown": {"en": "how many processes took part is not known", "zh": "无法得知有多少个进程参与"},
+    "training_no_metric": {"en": "No metric follows from a training loss.", "zh": "由训练损失不能推出任何指标。"},
+    "curve_loss": {"en": "Loss", "zh": "损失"},
+    "curve_log": {"en": "Log", "zh": "日志"},
+    "curve_first": {"en": "First", "zh": "起始"},
+    "curve_last": {"en": "Last", "zh": "结束"},
+    "curve_change": {"en": "Change, %", "zh": "变化（%）"},
+    "curve_lowest": {"en": "Lowest, smoothed", "zh": "最低（平滑后）"},
+    "curve_at_iteration": {"en": "at iteration", "zh": "所在迭代"},
+    "curve_bare_first": {"en": "First ÷ weight", "zh": "起始 ÷ 权重"},
+    "curve_bare_last": {"en": "Last ÷ weight", "zh": "结束 ÷ 权重"},
+    "curve_about": {"en": "About", "zh": "关于"},
+    "curve_finding": {"en": "What the log says", "zh": "日志说明"},
+    "curve_needs_look": {"en": "Look at it", "zh": "需查看"},
+    "curve_yes": {"en": "yes", "zh": "是"},
+    "curve_iteration": {"en": "Iteration", "zh": "迭代"},
+    "curve_bare_losses": {"en": "Parts ÷ their weights", "zh": "各项 ÷ 其权重"},
+    "curve_loss_shares": {"en": "Share of the total", "zh": "占总损失的比例"},
+    "curve_learning_rate": {"en": "Learning rate", "zh": "学习率"},
+    "curve_seconds_iteration": {"en": "Seconds an iteration", "zh": "每次迭代秒数"},
+    "curve_gpu_memory": {"en": "GPU memory, GiB", "zh": "GPU 显存（GiB）"},
+    "curve_fast_fall": {"en": "90 % of the fall", "zh": "降幅 90 %"},
+    "curve_plateau": {"en": "nothing new after", "zh": "此后无改善"},
+    "curve_restart": {"en": "taken up again", "zh": "重新启动"},
+    "curve_total_losses": {"en": "Total loss, smoothed", "zh": "总损失（平滑后）"},
+    "curve_measured_dice": {"en": "Dice, measured by a Run", "zh": "Dice（由运行测得）"},
+    "curve_dice_loss": {"en": "Training loss of the Dice part ÷ weight", "zh": "训练中 Dice 项损失 ÷ 权重"},
+    "curve_alt_curves": {
+        "en": "Losses of {name}: the total goes from {first:.4g} to {last:.4g} over {iterations:,} iterations; {course}",
+        "zh": "{name} 的损失：总损失在 {iterations:,} 次迭代中由 {first:.4g} 变为 {last:.4g}；{course}",
+    },
+    "curve_alt_runs": {
+        "en": "Smoothed total losses of {count} runs: {ends}.",
+        "zh": "{count} 次训练的总损失（平滑后）：{ends}。",
+    },
+    "curve_alt_dice": {
+        "en": "Left, the Dice part of the training loss ends at {loss:.3f}; right, Dice as measured on split “{split}”: {dice:.3f}, N = {n}. Neither follows from the other.",
+        "zh": "左：训练损失的 Dice 项结束于 {loss:.3f}；右：在数据划分“{split}”上测得的 Dice：{dice:.3f}，N = {n}。二者不能互相推出。",
+    },
+    "training_demo": {
+        "en": "demo: a tiny model, trained on synthetic images",
+        "zh": "演示：在合成图像上训练的微型模型",
+    },
 }
+
+TEXTS |= dataset_texts.TEXTS
 
 
 def check_language(lang: str) -> str:

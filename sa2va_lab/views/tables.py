@@ -30,7 +30,8 @@ class Table:
         lines = []
         for name, *cells in self.rows:
             rest = [f"<td{side}>{escape(text)}</td>" for text, side in zip(cells, sides[1:], strict=True)]
-            lines.append(f'<tr><th scope="row">{escape(name)}</th>{"".join(rest)}</tr>')
+            whole = ' style="white-space:nowrap"' if " " not in name else ""  # an id is not broken at its dashes
+            lines.append(f'<tr><th scope="row"{whole}>{escape(name)}</th>{"".join(rest)}</tr>')
         head, body = "".join(heads), "\n".join(lines)
         return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 SQUARE = [1, 1, 4, 1, 4, 4, 1, 4]
+KEY = {"key": f"{12:064x}", "numbers": {}}  # a key that numbers a.png, b.png, c.png and d.png in this order
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def make_folder(tmp_path):
     def make(images=("a.png", "b.png", "c.png"), annotations=None, *, size=(8, 6), below="images", **tables):
         root = tmp_path / "data"
         (root / below).mkdir(parents=True, exist_ok=True)
+        (root / ".sa2va-lab-key.json").write_text(json.dumps(KEY))
         for number, name in enumerate(images):
             path = root / below / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def test_an_unusable_polygon_is_named(values, said):
 
     polygon, problem = read_polygon(values)
     assert polygon is None
-    assert re.search(said, problem), problem
+    assert re.search(said, problem.text), problem
 
 
 def test_a_long_but_possible_outline_is_kept():

@@ -20,20 +20,20 @@ def test_the_size_is_what_a_person_sees(tmp_path, suffix, orientation):
     Image.new("RGB", (30, 20)).save(path, exif=exif)
     with Image.open(path) as opened:
         width, height = ImageOps.exif_transpose(opened).size
-    assert Sample("S0001", path, "x", "G001").image_size() == (height, width)
+    assert Sample("P01-V1-F001", path, "x", "P01").image_size() == (height, width)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "I;16", "CMYK"])
 def test_every_kind_of_image_has_its_size(tmp_path, mode):
     path = tmp_path / ("image.tif" if mode in ("CMYK", "I;16") else "image.png")
     Image.new(mode, (7, 5)).save(path)
-    assert Sample("S0001", path, "x", "G001").image_size() == (5, 7)
+    assert Sample("P01-V1-F001", path, "x", "P01").image_size() == (5, 7)
 
 
 def test_an_unreadable_image_is_one_sentence(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     with pytest.raises(LabError, match="cannot be read"):
-        Sample("S0001", tmp_path / "broken.png", "x", "G001").image_size()
+        Sample("P01-V1-F001", tmp_path / "broken.png", "x", "P01").image_size()
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(make_folder, square):
@@ -43,14 +43,14 @@ def test_nothing_is_decoded_before_it_is_asked_for(make_folder, square):
     dataset = open_dataset(root)
     assert len(dataset) == 3
     with pytest.raises(LabError, match="cannot be read"):
-        dataset["S0001"].truth()
+        dataset["P01-V1-F001"].truth()
 
 
 def test_a_sample_cannot_be_changed(make_folder, square):
     root = make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}])
-    sample = open_dataset(root)["S0001"]
+    sample = open_dataset(root)["P01-V1-F001"]
     with pytest.raises(dataclasses.FrozenInstanceError):
-        sample.id = "S0009"
+        sample.id = "P09-V1-F001"
     with pytest.raises(TypeError):
         sample.truths[2] = None
 

@@ -74,6 +74,8 @@ def write_dataset(root, *, count=6, side=32):
         groups[name] = f"INVENTED-P{number // 2:02d}"
     (root / "annotations.json").write_text(json.dumps(annotations))
     (root / "groups.json").write_text(json.dumps(groups))
+    key = {"key": f"{5:064x}", "numbers": {}}  # a key that numbers INVENTED-P00, P01, P02 in this order
+    (root / ".sa2va-lab-key.json").write_text(json.dumps(key))
     names = list(groups)
     (root / "splits.json").write_text(json.dumps({"train": names[:-2], "test": names[-2:]}))
     return root

@@ -125,7 +125,7 @@ def test_a_run_has_a_row_a_sample(made):
         ).split()
     )
     assert list(table["id"]) == [sample.id for sample in dataset]
-    assert list(table["group"]) == ["G001", "G001", "G002", "G002", "G003", "G003"]
+    assert list(table["group"]) == ["P01", "P01", "P02", "P02", "P03", "P03"]
     assert table["error"].isna().all()
     for row, sample in zip(table.itertuples(), dataset, strict=True):
         mask, truth = run.prediction(sample.id).mask(), sample.truth()
@@ -172,7 +172,7 @@ def test_the_summary_is_of_the_rows(made):
 
 def test_macro_and_pooled_differ_where_areas_do():
     table = pd.DataFrame(
-        {"id": ["S0001", "S0002"], "group": ["G001", "G002"], "error": [None, None], "n_seg": [1.0, 1.0]}
+        {"id": ["P01-V1-F001", "P01-V1-F002"], "group": ["P01", "P02"], "error": [None, None], "n_seg": [1.0, 1.0]}
         | {"tp": [10.0, 300.0], "fp": [0.0, 100.0], "fn": [0.0, 100.0], "tn": [90.0, 500.0]}
         | {"truth_area": [10.0, 400.0]}
     )
@@ -192,13 +192,13 @@ def test_failures_missing_truths_and_silence_are_counted_and_not_dropped(make_da
     dataset = open_dataset(root)
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
     table = evaluate_run(run, dataset).set_index("id")
-    assert table.loc["S0001", "error"].startswith("UnidentifiedImageError")
-    assert table.loc["S0001", ["tp", "dice", "mask_area", "n_seg"]].isna().all()
-    assert table.loc["S0002", ["tp", "dice", "truth_area"]].isna().all()
-    assert table.loc["S0002", "mask_area"] > 0
-    assert table.loc["S0003", "answer"] == "Nothing here."
-    assert table.loc["S0003", "dice"] == 0.0
-    assert math.isnan(table.loc["S0003", "precision"])
+    assert table.loc["P01-V1-F001", "error"].startswith("UnidentifiedImageError")
+    assert table.loc["P01-V1-F001", ["tp", "dice", "mask_area", "n_seg"]].isna().all()
+    assert table.loc["P01-V1-F002", ["tp", "dice", "truth_area"]].isna().all()
+    assert table.loc["P01-V1-F002", "mask_area"] > 0
+    assert table.loc["P02-V1-F001", "answer"] == "Nothing here."
+    assert table.loc["P02-V1-F001", "dice"] == 0.0
+    assert math.isnan(table.loc["P02-V1-F001", "precision"])
     summary = summarise(table.reset_index())
     assert summary["n_images"] == 6
     assert (summary["n_failed"], summary["n_without_truth"], summary["n_without_seg"]) == (1, 1, 1)
@@ -238,11 +238,11 @@ def test_only_the_data_that_was_predicted_is_evaluated(made):
     (root / "annotations.json").write_text(json.dumps(annotations))
     with pytest.raises(LabError, match='looked for "blood vessel" but the data set was opened for "catheter"'):
         evaluate_run(run, open_dataset(root, phrase="catheter"))
-    with pytest.raises(LabError, match="4 samples that the data set lacks .*S0001"):
+    with pytest.raises(LabError, match="4 samples that the data set lacks .*P01-V1-F001"):
         evaluate_run(run, dataset.split("test"))
-    image = dataset["S0003"].image
+    image = dataset["P02-V1-F001"].image
     Image.open(image).rotate(180).save(image)
-    with pytest.raises(LabError, match="image of S0003 is not the one that was predicted"):
+    with pytest.raises(LabError, match="image of P02-V1-F001 is not the one that was predicted"):
         evaluate_run(run, dataset)
 
 
@@ -250,7 +250,7 @@ def test_a_run_over_a_split_is_evaluated_against_the_whole_or_the_part(made, mak
     _, _, dataset = made
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "part", split="test", progress=False)
     whole, part = evaluate_run(run, dataset), evaluate_run(run, dataset.split("test"))
-    assert list(whole["id"]) == ["S0005", "S0006"]
+    assert list(whole["id"]) == ["P03-V1-F001", "P03-V1-F002"]
     pd.testing.assert_frame_equal(whole[list(METRICS)], part[list(METRICS)])
 
 
@@ -262,7 +262,7 @@ def test_a_prediction_of_another_size_is_refused(make_dataset, make_segmenter, t
 
     dataset = open_dataset(make_dataset())
     run = predict_dataset(Careless(), dataset, folder=tmp_path / "run", progress=False)
-    with pytest.raises(LabError, match="prediction of S0001 is 16x16 but its truth is 32x32"):
+    with pytest.raises(LabError, match="prediction of P01-V1-F001 is 16x16 but its truth is 32x32"):
         evaluate_run(run, dataset)
 
 

@@ -42,20 +42,20 @@ def test_a_run_says_what_was_run(dataset, make_segmenter, tmp_path):
     assert run.meta["dataset"]["manifest_sha256"] == dataset.split("test").manifest_sha256
     assert run.meta["dataset"]["split"] == "test"
     assert run.meta["dataset"]["chosen"] == "all 2 images"
-    assert run.sample_ids == ["S0005", "S0006"]
+    assert run.sample_ids == ["P03-V1-F001", "P03-V1-F002"]
     assert run.meta["packages"]["numpy"] == np.__version__
     assert set(run.meta["git"]) == {"commit", "dirty", "reason"}
     assert run.meta["started"] <= run.meta["finished"]
     assert run.meta["resumed"] == []
     assert run.finished
     record = run.records[0]
-    assert record["id"] == "S0005"
+    assert record["id"] == "P03-V1-F001"
     assert record["error"] is None
     assert record["answer"] == "Sure, [SEG]."
     assert (record["n_seg"], record["size"], record["canvas"], record["peak_bytes"]) == (1, [32, 32], 64, None)
-    assert record["image_sha256"] == hashlib.sha256(dataset["S0005"].image.read_bytes()).hexdigest()
+    assert record["image_sha256"] == hashlib.sha256(dataset["P03-V1-F001"].image.read_bytes()).hexdigest()
     assert set(record["seconds"]) == {"look", "wall"}
-    logits = (tmp_path / "run" / "logits" / "S0005.npz").read_bytes()
+    logits = (tmp_path / "run" / "logits" / "P03-V1-F001.npz").read_bytes()
     assert record["logits_sha256"] == hashlib.sha256(logits).hexdigest()
 
 
@@ -91,13 +91,13 @@ def test_an_answer_that_names_nothing_is_a_result(dataset, make_segmenter, tmp_p
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", prompt="dark 0", progress=False)
     assert [record["n_seg"] for record in run.records] == [0] * 6
     assert run.records[0]["error"] is None
-    assert run.prediction("S0001").answer == "Nothing here."
-    assert not run.prediction("S0001").mask().any()
+    assert run.prediction("P01-V1-F001").answer == "Nothing here."
+    assert not run.prediction("P01-V1-F001").mask().any()
 
 
 def test_a_limit_is_spread_over_the_data(dataset, make_segmenter, tmp_path):
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", limit=3, progress=False)
-    assert run.sample_ids == ["S0001", "S0003", "S0005"]
+    assert run.sample_ids == ["P01-V1-F001", "P02-V1-F001", "P03-V1-F001"]
     assert run.meta["dataset"]["chosen"] == "3 of 6 images, evenly spread over the ids"
     with pytest.raises(LabError, match="other images"):
         predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
@@ -115,9 +115,9 @@ def test_failures_are_records_without_names_and_the_others_go_on(make_dataset, m
     assert run.records[1]["logits_sha256"] is None
     assert run.records[2]["error"].startswith("FileNotFoundError: ")
     assert run.records[2]["image_sha256"] is None
-    assert not (tmp_path / "run" / "logits" / "S0002.npz").exists()
-    with pytest.raises(LabError, match="no prediction of S0002: UnidentifiedImageError"):
-        run.prediction("S0002")
+    assert not (tmp_path / "run" / "logits" / "P01-V1-F002.npz").exists()
+    with pytest.raises(LabError, match="no prediction of P01-V1-F002: UnidentifiedImageError"):
+        run.prediction("P01-V1-F002")
     for path in (tmp_path / "run").rglob("*"):
         assert path.is_dir() or b"INVENTED" not in path.read_bytes()
 
@@ -187,21 +187,23 @@ def test_folders_that_are_no_run(tmp_path, dataset, make_segmenter):
         with pytest.raises(LabError, match=r"run.json cannot be read"):
             open_run(tmp_path)
     predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
-    with pytest.raises(LabError, match="no sample S0099"):
-        open_run(tmp_path / "run").prediction("S0099")
+    with pytest.raises(LabError, match="no sample P99-V1-F001"):
+        open_run(tmp_path / "run").prediction("P99-V1-F001")
 
 
 def test_damaged_logits_are_noticed(dataset, make_segmenter, tmp_path):
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
-    (tmp_path / "run" / "logits" / "S0001.npz").write_bytes((tmp_path / "run" / "logits" / "S0002.npz").read_bytes())
-    (tmp_path / "run" / "logits" / "S0003.npz").unlink()
+    (tmp_path / "run" / "logits" / "P01-V1-F001.npz").write_bytes(
+        (tmp_path / "run" / "logits" / "P01-V1-F002.npz").read_bytes()
+    )
+    (tmp_path / "run" / "logits" / "P02-V1-F001.npz").unlink()
     with pytest.raises(LabError, match="hash differs"):
-        run.prediction("S0001")
+        run.prediction("P01-V1-F001")
     with pytest.raises(LabError, match="cannot be read"):
-        run.prediction("S0003")
+        run.prediction("P02-V1-F001")
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"id": "S00', b'{"id": "S0004"}\n', b"\0" * 40, b"\0" * 40 + b"\n"])
+@pytest.mark.parametrize("torn", [b"", b'{"id": "P0', b'{"id": "P02-V1-F002"}\n', b"\0" * 40, b"\0" * 40 + b"\n"])
 @pytest.mark.parametrize("whole", [0, 1, 3])
 def test_what_a_kill_leaves_behind_is_taken_up_again(dataset, make_segmenter, tmp_path, torn, whole):
     """Every state between two steps of writing: a logits file without its line, half a file, half a line."""
@@ -214,7 +216,7 @@ def test_what_a_kill_leaves_behind_is_taken_up_again(dataset, make_segmenter, tm
     for place, path in enumerate(sorted((killed / "logits").iterdir())):
         if place > whole:  # the logits of the sample in flight may be there already
             path.unlink()
-    (killed / "logits" / "S0005.npz.part").write_bytes(b"half")
+    (killed / "logits" / "P03-V1-F001.npz.part").write_bytes(b"half")
     (killed / "run.json.part").write_bytes(b"half")
     assert len(open_run(killed).records) == whole  # readable as it is
     segmenter = make_segmenter()
@@ -229,14 +231,14 @@ def test_a_line_is_written_after_its_logits_and_not_before(dataset, make_segment
     replace = os.replace
 
     def fail_at_third(source, target):
-        if Path(target).name == "S0003.npz":
+        if Path(target).name == "P02-V1-F001.npz":
             raise OSError(28, "No space left on device")
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fail_at_third)
     with pytest.raises(LabError, match="No space left on device"):
         predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
-    assert [record["id"] for record in open_run(tmp_path / "run").records] == ["S0001", "S0002"]
+    assert [record["id"] for record in open_run(tmp_path / "run").records] == ["P01-V1-F001", "P01-V1-F002"]
 
 
 def test_a_start_that_was_killed_before_its_first_file_is_no_obstacle(dataset, make_segmenter, tmp_path):
@@ -311,6 +313,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(
     make_dataset, make_segmenter, start_process, tmp_path, largest
 ):
     root = make_dataset(count=30, side=16)
+    open_dataset(root)  # writes the key file, so that the run is what meets the full disk
     process = start_process(root, tmp_path / "run", largest_file=largest)
     said = process.communicate()[1]
     assert process.returncode == 1

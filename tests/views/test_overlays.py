@@ -16,8 +16,8 @@ TRUTH = np.array([[c == "x" for c in row] for row in ("......", "..xxx.", "..xxx
 
 def _case(**changes):
     values = dict(
-        id="S0001", group="G001", image=np.full((4, 6), 90, np.uint8), probability=MASK * np.float32(0.9), mask=MASK,
-        truth=TRUTH, rank="worst", dice=2 / 3,
+        id="P01-V1-F001", group="P01", image=np.full((4, 6), 90, np.uint8), probability=MASK * np.float32(0.9),
+        mask=MASK, truth=TRUTH, rank="worst", dice=2 / 3,
     )  # fmt: skip
     return overlays.Case(**values | changes)
 
@@ -67,20 +67,20 @@ def test_without_truth_only_the_prediction_is_drawn():
     [
         (
             {},
-            "Worst: S0001, patient G001, Dice 0.667: 67% of the annotated pixels are found, "
+            "Worst: P01-V1-F001, patient P01, Dice 0.667: 67% of the annotated pixels are found, "
             "and 33% of the predicted pixels are not in the annotation.",
         ),
         (
             {"truth": np.zeros_like(MASK), "dice": 0.0},
-            "Worst: S0001, patient G001, Dice 0.000: the annotation is empty and 6 pixels are predicted.",
+            "Worst: P01-V1-F001, patient P01, Dice 0.000: the annotation is empty and 6 pixels are predicted.",
         ),
         (
             {"mask": np.zeros_like(MASK), "rank": None, "dice": math.nan},
-            "S0001, patient G001: nothing is predicted, and all 6 annotated pixels are missed.",
+            "P01-V1-F001, patient P01: nothing is predicted, and all 6 annotated pixels are missed.",
         ),
         (
             {"truth": None, "rank": None, "dice": math.nan},
-            "S0001, patient G001: the mask covers 25.0% of the image; there is no annotation to compare it with.",
+            "P01-V1-F001, patient P01: the mask covers 25.0% of the image; there is no annotation to compare it with.",
         ),
     ],
 )
@@ -97,7 +97,7 @@ def test_figure_of_any_case(empty):
     figure, alt = overlays.comparison_figure([case, _case(truth=None)], threshold=0.5, stamp="a notice")
     assert len(figure.subfigs) == 2
     assert len(figure.legends) == 1
-    assert alt.count("S0001") == 2
+    assert alt.count("P01-V1-F001") == 2
     assert style.to_png(figure).startswith(b"\x89PNG")
 
 
@@ -108,7 +108,7 @@ def test_no_boxes_in_place_of_chinese_characters():
         warnings.filterwarnings("ignore", message="no Chinese font")
         figure, alt = overlays.comparison_figure([_case()], threshold=0.5, lang="zh")
         style.to_png(figure)
-    assert alt.startswith("最差：S0001")
+    assert alt.startswith("最差：P01-V1-F001")
 
 
 def test_no_case_is_refused():

@@ -41,9 +41,9 @@ def test_image_table_is_worst_first_and_says_why_numbers_are_missing(looked_at):
     numbers = [row[2] for row in rows]
     assert numbers == sorted(numbers)
     notes = {row[0]: row[-1] for row in rows}
-    assert notes["S0006"] == "truth is empty"
-    assert notes["S0005"] == "answer names no mask"
-    assert notes["S0001"] == ""
+    assert notes["P03-V1-F002"] == "truth is empty"
+    assert notes["P03-V1-F001"] == "answer names no mask"
+    assert notes["P01-V1-F001"] == ""
 
 
 def test_cases_are_worst_median_and_best(looked_at):
@@ -60,7 +60,7 @@ def test_cases_are_worst_median_and_best(looked_at):
 def test_cases_of_few_and_of_none_with_a_dice(looked_at):
     run, dataset, table, _ = looked_at
     attrs = table.attrs
-    one = table[table["id"] == "S0001"].copy()
+    one = table[table["id"] == "P01-V1-F001"].copy()
     one.attrs = attrs
     assert len(scores.choose_cases(one, run, dataset)) == 1
     bare = table.assign(dice=math.nan)
@@ -89,7 +89,12 @@ def test_provenance_is_enough_to_repeat(looked_at):
 
 @pytest.mark.parametrize(
     ("train", "stamp", "seen"),
-    [([], None, "unknown"), (["S0009"], None, "no"), (["S0002", "S0009"], None, "yes"), (["S0002"], "demo", "foreign")],
+    [
+        ([], None, "unknown"),
+        (["P09-V1-F001"], None, "no"),
+        (["P01-V1-F002", "P09-V1-F001"], None, "yes"),
+        (["P01-V1-F002"], "demo", "foreign"),
+    ],
 )
 def test_whether_images_were_in_training(looked_at, train, stamp, seen):
     from dataclasses import replace
@@ -102,7 +107,7 @@ def test_whether_images_were_in_training(looked_at, train, stamp, seen):
 
 
 def test_tables_of_failures():
-    row = {"id": "S0001", "group": "G001", "error": "it broke", "n_seg": math.nan, "seconds": math.nan}
+    row = {"id": "P01-V1-F001", "group": "P01", "error": "it broke", "n_seg": math.nan, "seconds": math.nan}
     row |= dict.fromkeys(("dice", "iou", "precision", "recall", "truth_area", "mask_area"), math.nan)
     [only] = scores.image_table(pd.DataFrame([row])).rows
-    assert only == ["S0001", "G001", *"–" * 7, "it broke"]
+    assert only == ["P01-V1-F001", "P01", *"–" * 7, "it broke"]

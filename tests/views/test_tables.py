@@ -2,7 +2,7 @@ import pytest
 
 from sa2va_lab.views.tables import Table
 
-TABLE = Table(["Image", "Dice", "Note"], [["S0001", "0.500", "a < b"], ["S0002", "–", ""]])
+TABLE = Table(["Image", "Dice", "Note"], [["P01-V1-F001", "0.500", "a < b"], ["P01-V1-F002", "–", ""]])
 
 
 def test_headers_have_their_scope_and_numbers_go_right():
@@ -14,7 +14,7 @@ def test_headers_have_their_scope_and_numbers_go_right():
 
 
 def test_text_form_is_aligned():
-    assert repr(TABLE).splitlines() == ["Image  Dice   Note", "S0001  0.500  a < b", "S0002  –"]
+    assert repr(TABLE).splitlines() == ["Image        Dice   Note", "P01-V1-F001  0.500  a < b", "P01-V1-F002  –"]
 
 
 def test_nothing_is_cut_short():

@@ -1,0 +1,88 @@
+"""Sa2VA's own annotations.json: a list of {"image", "mask": objects > polygons > x0, y0, x1, ..., "text": phrases}.
+
+Two nestings are met: the official one, and one flat polygon per object.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sa2va_lab.datasets.drawings import Drawing, Thing
+from sa2va_lab.datasets.folders import Folder, kind_of, read_json
+from sa2va_lab.errors import LabError
+
+
+def read_annotations(folder: Folder, path: Path, content: object = None) -> dict[str, Drawing]:
+    """What the file says by image name; a defect in one entry is noted there, LabError where the file as a whole fails.
+
+    content: what the file holds, where it was read already.
+    """
+    entries = read_json(Path(folder.inside(path))) if content is None else content
+    if not isinstance(entries, list):
+        raise LabError(f"{path} holds {kind_of(entries)}; expected a list of entries with image, mask and text")
+    sizes = _read_sizes(folder)
+    drawings: dict[str, Drawing] = {}
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise LabError(f"entry {number} of {path} is {kind_of(entry)}; expected image, mask and text in braces")
+        image = folder.image(entry.get("image"), f"entry {number} of {path.name}")
+        known = image in drawings
+        drawing = drawings.setdefault(image, Drawing(entries=0, size=sizes.get(image)))
+        drawing.entries += 1
+        if known and drawing.entries == 2:
+            drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
+        _add(drawing, entry)
+    return drawings
+
+
+def _add(drawing: Drawing, entry: dict) -> None:
+    masks = entry.get("mask")
+    if not isinstance(masks, list):
+        drawing.note("wrong_type", "its mask is not a list of objects")
+        drawing.things.append(Thing(None))
+        return
+    phrases = _phrases(drawing, entry.get("text"), len(masks))
+    flat = 0
+    for number, (drawn, phrase) in enumerate(zip(masks, phrases, strict=True), 1):
+        if isinstance(drawn, list) and drawn and not isinstance(drawn[0], list):
+            drawn, flat = [drawn], flat + 1
+        drawing.things.append(Thing(phrase, drawing.keep_polygons(drawn, f"object {number}")))
+    if flat:
+        drawing.note("flat_nesting", f"{flat} of {len(masks)} objects are flat polygons (object > coordinates)")
+
+
+def _phrases(drawing: Drawing, text: object, count: int) -> list[str | None]:
+    if isinstance(text, str):
+        drawing.note("text_type", "its text is one string instead of a list: taken as the phrase of every object")
+        text = [text] * count
+    elif not isinstance(text, list):
+        drawing.note("text_type", "it has no list of phrases: its objects belong to no phrase")
+        text = [None] * count
+    elif len(text) != count:
+        rest = "objects without a phrase are left out" if len(text) < count else "the phrases left over are ignored"
+        drawing.note("text_length", f"{len(text)} phrases for {count} objects: {rest}")
+    phrases = [word.strip() if isinstance(word, str) and word.strip() else None for word in text[:count]]
+    if None in phrases and text.count(None) < count:
+        drawing.note("text_type", "a phrase is empty or not text: its object is left out")
+    return phrases + [None] * (count - len(phrases))
+
+
+def _read_sizes(folder: Folder) -> dict[str, tuple[int, int]]:
+    """(height, width) that images were annotated at, by the optional sizes.json ({image: [width, height]})."""
+    table = folder.table("sizes.json")
+    if table is None:
+        return {}
+    if not isinstance(table, dict) or not all(is_size(size) for size in table.values()):
+        raise LabError(
+            f"{folder.root / 'sizes.json'} is not a table of sizes; expected image names with [width, height], "
+            "the size in pixels that the image was annotated at"
+        )
+    found = {}
+    for number, (name, size) in enumerate(table.items(), 1):
+        found[folder.image(name, f"entry {number} of sizes.json")] = (size[1], size[0])
+    return found
+
+
+def is_size(value: object) -> bool:
+    """Whether something is [width, height] in pixels of an image that can be."""
+    return isinstance(value, list) and len(value) == 2 and all(type(side) is int and 0 < side < 2**15 for side in value)

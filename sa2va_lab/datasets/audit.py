@@ -1,0 +1,284 @@
+"""The examination of a data set: every defect by kind and sample, what training makes of it, and what is in the data.
+
+Every image is decoded and every truth rasterised once; nothing is changed and nothing is named but by pseudonyms.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from sa2va_lab.datasets.defects import KINDS, Defect
+from sa2va_lab.datasets.drawings import Drawing, DrawnTruth
+from sa2va_lab.datasets.geometry import OUTSIDE, count_twice, covers_nothing, crosses_itself, reach_outside
+from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
+from sa2va_lab.datasets.outlines import count_holes
+from sa2va_lab.datasets.pictures import look
+from sa2va_lab.datasets.samples import CHECK, Dataset, MaskTruth, Sample
+from sa2va_lab.datasets.splits import image_name
+from sa2va_lab.datasets.widths import measure_widths
+from sa2va_lab.errors import LabError
+
+SHOWN = 8  # ids a line on a terminal; the JSON has all
+AGREEMENT = 0.95  # Dice below which a mask file and the outlines of one truth disagree
+USUAL_SIZES = (512, 800, 1024)  # of angiograms, square
+
+
+@dataclass
+class Audit:
+    """What was found. defects: by sample id, "" for what belongs to no sample. pairs: near duplicates across groups.
+
+    rows: per sample {"id", "group", "video", "size", "share" (of vessel pixels), "objects", "polygons", "holes",
+    "width" (median, pixels)}, None where there is nothing to measure. widths: of all centre-line pixels, at most 1,000
+    an image. suspected: id -> (height, width) that the outlines would fit.
+    """
+
+    dataset: Dataset
+    defects: dict[str, list[Defect]] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+    rows: list[dict] = field(default_factory=list)
+    widths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    suspected: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def by_kind(self) -> dict[str, list[str]]:
+        """Ids by kind of defect, in the order of KINDS; a defect of the folder has the id ""."""
+        found: dict[str, list[str]] = {kind: [] for kind in KINDS}
+        for sample_id, defects in self.defects.items():
+            for kind in dict.fromkeys(defect.kind for defect in defects):
+                found[kind].append(sample_id)
+        return {kind: ids for kind, ids in found.items() if ids}
+
+    def to_lines(self, *, names: bool = False) -> list[str]:
+        """The same for a terminal. names: with the file of each image, which may say who the patient is."""
+        stats = self.to_dict()["stats"]
+        groups = len({row["group"] for row in self.rows})
+        sizes = ", ".join(f"{size} ({count})" for size, count in stats["sizes"].items())
+        lines = [f"{len(self.rows)} images of {groups} groups, {stats['annotated']} annotated; sizes {sizes}"]
+        share, width = stats["vessel_share"], stats["vessel_width"]
+        if share and width:
+            lines.append(
+                f"vessel share {share['mean']:.2%} ({share['lowest']:.2%} to {share['highest']:.2%}), "
+                f"width {width['median']:.1f} px (5 to 95 %: {width['low_5']:.1f} to {width['high_95']:.1f})"
+            )
+        found = self.by_kind()
+        lines += [] if found else ["no defect found"]
+        for kind, ids in found.items():
+            shown = ", ".join(name or "the folder" for name in ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
+            lines += [f"{kind}: {len(ids)} ({KINDS[kind].title})", f"    in training: {KINDS[kind].training}"]
+            lines += [f"    repaired copy: {KINDS[kind].repair}"] if KINDS[kind].repair else []
+            lines += [f"    {shown}"]
+        if names:
+            wrong = [sample for sample in self.dataset if sample.id in self.defects]
+            lines += [f"{sample.id} is {sample.image.name}" for sample in wrong]
+        return lines
+
+    def to_dict(self) -> dict:
+        """{samples, images, groups, problems: {kind: [ids]}, stats, ...} as plain JSON values."""
+        problems = self.by_kind()
+        shares = [row["share"] for row in self.rows if row["share"] is not None]
+        return {
+            "samples": len(self.rows),
+            "images": sum(row["size"] is not None for row in self.rows),
+            "groups": len({row["group"] for row in self.rows}),
+            "problems": problems,
+            "training": {kind: KINDS[kind].training for kind in problems},
+            "details": {name: [defect.text for defect in defects] for name, defects in self.defects.items()},
+            "near_duplicates": [[pair.first, pair.second, round(pair.likeness, 4)] for pair in self.pairs],
+            "stats": {
+                "format": self.dataset.format,
+                "phrase": self.dataset.phrase,
+                "annotated": len(shares),
+                "sizes": _count(f"{row['size'][1]}x{row['size'][0]}" for row in self.rows if row["size"]),
+                "images_per_group": _count(Counter(row["group"] for row in self.rows).values()),
+                "objects_per_image": _count(row["objects"] for row in self.rows if row["objects"] is not None),
+                "polygons_per_image": _count(row["polygons"] for row in self.rows if row["polygons"] is not None),
+                "images_with_holes": sum(bool(row["holes"]) for row in self.rows),
+                "vessel_share": _quantiles(shares),
+                "vessel_width": _quantiles(self.widths),
+                "splits": {name: len(ids) for name, ids in self.dataset.splits.items()},
+                "suspected_sizes": {name: [size[1], size[0]] for name, size in self.suspected.items()},
+            },
+        }
+
+
+def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
+    """Looks at everything once. progress: a bar on stderr."""
+    from tqdm import tqdm
+
+    audit = Audit(dataset)
+    if dataset.defects:
+        audit.defects[""] = list(dataset.defects)
+    prints: list[Fingerprint] = []
+    widths, outlines = [], {}
+    for sample in tqdm(dataset, unit="image", disable=not progress, dynamic_ncols=True):
+        noted = list(sample.defects)
+        pixels, seen = look(sample.image) if sample.image.exists() else (None, [])
+        noted += seen
+        row = dict.fromkeys(("size", "share", "objects", "polygons", "holes", "width"))
+        row |= {"id": sample.id, "group": sample.group, "video": sample.video}
+        if pixels is not None:
+            row["size"] = pixels.shape
+            prints.append(fingerprint(pixels, id=sample.id, group=sample.group))
+            noted += _check_truth(sample, pixels.shape, row, widths)
+        drawing = dataset.drawings.get(1, {}).get(sample.id)
+        if drawing is not None:
+            noted += _check_drawing(drawing, pixels.shape if pixels is not None else drawing.size)
+            row["objects"] = sum(thing.phrase == sample.phrase for thing in drawing.things)
+            row["polygons"] = sum(len(t.polygons) + len(t.runs) for t in drawing.things if t.phrase == sample.phrase)
+            if any(not thing.empty for thing in drawing.things):
+                outlines.setdefault(_hash(drawing), []).append(sample.id)
+        audit.rows.append(row)
+        if noted:
+            audit.defects[sample.id] = noted
+    audit.widths = np.concatenate(widths) if widths else audit.widths
+    _check_across(audit, outlines, find_near_duplicates(prints))
+    _suspect_sizes(audit)
+    return audit
+
+
+def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[np.ndarray]) -> list[Defect]:
+    """Rasterises the truth, measures it into `row` and `widths`, and compares it with a mask file beside it."""
+    found, truth = [], None
+    for annotator, source in sorted(sample.truths.items()):
+        if isinstance(source, MaskTruth):
+            mask, defect = source.read(size)
+            by = "" if annotator == 1 else "mask file: " if annotator == CHECK else "second annotator: "
+            found += [Defect(defect.kind, by + defect.text)] if defect else []
+        else:
+            mask = source.rasterise(size)
+        truth = mask if annotator == 1 else truth
+        if annotator == CHECK:
+            beside = mask
+    if truth is None:
+        return found
+    row["share"] = float(truth.mean())
+    row["holes"] = count_holes(truth)
+    across = measure_widths(truth)
+    row["width"] = float(np.median(across)) if len(across) else None
+    widths.append(across[:: -(-len(across) // 1000) or 1])
+    if CHECK in sample.truths and beside is not None and (truth | beside).any():
+        dice = 2 * np.count_nonzero(truth & beside) / (np.count_nonzero(truth) + np.count_nonzero(beside))
+        if dice < AGREEMENT:
+            found.append(Defect("truth_disagrees", f"its mask file and its outlines have a Dice of {dice:.3f}"))
+    return found
+
+
+def _check_drawing(drawing: Drawing, size: tuple[int, int] | None) -> Iterator[Defect]:
+    """What is wrong with usable outlines. size: (height, width) of the image, None where nobody knows."""
+    if drawing.size and size and tuple(drawing.size) != tuple(size):
+        text = f"annotated at {drawing.size[1]}x{drawing.size[0]}, its image is {size[1]}x{size[0]}: scaled"
+        yield Defect("size_mismatch", text)
+    seen: set[bytes] = set()
+    for number, thing in enumerate(drawing.things, 1):
+        polygons = thing.polygons
+        if size:
+            polygons = DrawnTruth(tuple(polygons), (), drawing.size).scaled(size)
+        for place, polygon in enumerate(polygons, 1):
+            label = f"object {number}, polygon {place}"
+            if polygon.tobytes() in seen:
+                yield Defect("duplicate_annotation", f"{label} is there already")
+            seen.add(polygon.tobytes())
+            if crosses_itself(polygon):
+                yield Defect("self_intersection", f"{label} crosses itself")
+            if size and reach_outside(polygon, size) > OUTSIDE:
+                yield Defect("out_of_bounds", f"{label} leaves the image by {reach_outside(polygon, size):.0f} pixels")
+            if covers_nothing(polygon):
+                yield Defect("zero_area", f"{label} covers no pixel")
+        twice = count_twice(polygons, size or drawing.size) if size or drawing.size else 0
+        if twice:
+            text = f"object {number}: {twice} pixels are covered by more than one of its {len(polygons)} polygons"
+            yield Defect("overlap", text)
+
+
+def _check_across(audit: Audit, outlines: dict[bytes, list[str]], pairs: list[Pair]) -> None:
+    """What only shows between samples: outlines copied, pictures seen twice."""
+    for ids in outlines.values():
+        for name in ids if len(ids) > 1 else ():
+            others = ", ".join(other for other in ids if other != name)
+            audit.defects.setdefault(name, []).append(Defect("copied_annotation", f"the same outlines as {others}"))
+    audit.pairs = pairs
+    for pair in pairs:
+        for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
+            text = f"nearly the same picture as {other} of another group (likeness {pair.likeness:.3f})"
+            audit.defects.setdefault(one, []).append(Defect("near_duplicate", text))
+    try:
+        across = pairs_across(pairs, audit.dataset.splits)
+    except LabError as error:
+        audit.defects.setdefault("", []).append(Defect("split_near_duplicate", str(error)))
+        return
+    for pair, first, second in across:
+        for one, other, here, there in (
+            (pair.first, pair.second, first, second),
+            (pair.second, pair.first, second, first),
+        ):
+            text = f'in "{here}", and nearly the same picture as {other} in "{there}"'
+            audit.defects.setdefault(one, []).append(Defect("split_near_duplicate", text))
+
+
+def _suspect_sizes(audit: Audit) -> None:
+    """Images whose outlines leave them as if drawn at another size: one that the data set has, or a usual one.
+
+    A whole video is annotated at one size, so its other frames of the same size are suspected as well: an outline that
+    happens to stay inside is in the wrong place all the same.
+    """
+    drawings = audit.dataset.drawings.get(1, {})
+    sizes = {row["size"] for row in audit.rows if row["size"]} | {(side, side) for side in USUAL_SIZES}
+    found: dict[tuple[str, tuple], tuple[int, int]] = {}
+    unsized = [row for row in audit.rows if row["size"] and row["id"] in drawings and not drawings[row["id"]].size]
+    for row in unsized:
+        polygons = [polygon for thing in drawings[row["id"]].things for polygon in thing.polygons]
+        if not any(defect.kind == "out_of_bounds" for defect in audit.defects.get(row["id"], ())):
+            continue
+        alike = [size for size in sizes if abs(size[0] / size[1] - row["size"][0] / row["size"][1]) < 0.02]
+        fitting = [size for size in alike if max(reach_outside(polygon, size) for polygon in polygons) <= OUTSIDE]
+        if fitting:
+            film = row["video"], row["size"]
+            found[film] = max(found.get(film, (0, 0)), min(fitting))
+    for row in unsized:
+        size = found.get((row["video"], row["size"]))
+        if size is None:
+            continue
+        audit.suspected[row["id"]] = size
+        own = any(defect.kind == "out_of_bounds" for defect in audit.defects.get(row["id"], ()))
+        whose = "its outlines leave" if own else "the outlines of another frame of its video leave"
+        text = f"{whose} the image and would fit {size[1]}x{size[0]}: say so in sizes.json if it is so"
+        audit.defects.setdefault(row["id"], []).append(Defect("size_suspected", text))
+
+
+def write_sizes(audit: Audit) -> Path:
+    """Writes sizes.json beside the data: what is suspected, to be looked at and believed from the next opening on.
+
+    Raises LabError where there is one already, or nothing is suspected, or the format states sizes itself.
+    """
+    path = audit.dataset.root / "sizes.json"
+    if not audit.suspected or audit.dataset.format != "sa2va":
+        raise LabError("no image is suspected to be annotated at another size, so there is no sizes.json to write")
+    if path.exists():
+        raise LabError(f"{path} exists already; move it away first, or add to it by hand")
+    sizes = {image_name(audit.dataset, name): [size[1], size[0]] for name, size in audit.suspected.items()}
+    path.write_text(json.dumps(sizes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _hash(drawing: Drawing) -> bytes:
+    polygons = tuple(polygon for thing in drawing.things for polygon in thing.polygons)
+    runs = tuple(runs for thing in drawing.things for runs in thing.runs)
+    return DrawnTruth(polygons, runs).sha256().encode()
+
+
+def _count(values) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(values).items())}
+
+
+def _quantiles(values) -> dict[str, float] | None:
+    values = np.asarray(values, float)
+    if not len(values):
+        return None
+    names = ("lowest", "low_5", "median", "high_95", "highest")
+    quantiles = np.quantile(values, [0, 0.05, 0.5, 0.95, 1])
+    return {"mean": float(values.mean())} | {n: float(v) for n, v in zip(names, quantiles, strict=True)}

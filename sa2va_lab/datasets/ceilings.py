@@ -1,0 +1,135 @@
+"""What no model can beat on these images: the Dice that is lost to rasterisers and to the model's own grid.
+
+Rasteriser ceiling: a perfect model, scored against the same outlines drawn by another rasteriser. Resolution ceiling:
+Sa2VA decides on a small grid (256 x 256 for the released models); the truth is brought down to it and up again as the
+model does it, and what Dice is left is what the grid allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sa2va_lab.datasets.drawings import DrawnTruth
+from sa2va_lab.datasets.polygons import RASTERISERS, fill_otherwise
+from sa2va_lab.datasets.samples import Dataset, Sample
+from sa2va_lab.datasets.widths import CLASSES, classify_pixels
+from sa2va_lab.errors import LabError
+from sa2va_lab.prediction import Prediction
+
+GRID, CANVAS = 256, 1024
+STEPS = 6
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """name: what made the second mask. dice: mean over `n` images. lowest: the worst image.
+
+    by_width: {width class: (Dice of its pixels over all images, pixels of truth)}, classes without a pixel left out.
+    """
+
+    name: str
+    n: int
+    dice: float
+    lowest: float
+    by_width: dict[str, tuple[float, int]]
+
+
+def rasteriser_ceilings(dataset: Dataset) -> list[Ceiling]:
+    """A ceiling for each other rasteriser; none for truths that are mask files, which nobody rasterises."""
+    others = [name for name in RASTERISERS if name != "pycocotools"]
+
+    def draw(name: str) -> Callable[[Sample, np.ndarray], np.ndarray | None]:
+        def again(sample: Sample, truth: np.ndarray) -> np.ndarray | None:
+            drawn = sample.truths[1]
+            if not isinstance(drawn, DrawnTruth) or drawn.runs:
+                return None
+            return fill_otherwise(drawn.scaled(truth.shape), truth.shape, by=name)
+
+        return again
+
+    return _compare(dataset, {name: draw(name) for name in others})
+
+
+def resolution_ceilings(dataset: Dataset, *, grid: int = GRID, canvas: int = CANVAS) -> list[Ceiling]:
+    """Two ceilings of a model that decides on grid x grid: "averaged" and "searched".
+
+    "averaged" is what logits would give that state how much of each grid cell is vessel. "searched" improves those
+    logits in a few steps towards the truth: a model would have to know what the truth is below its own resolution, so
+    no honest one is expected above it; it is a lower bound of the best that any logits could give.
+    """
+    return _compare(
+        dataset,
+        {
+            "averaged": lambda sample, truth: go_through_grid(truth, grid=grid, canvas=canvas),
+            "searched": lambda sample, truth: go_through_grid(truth, grid=grid, canvas=canvas, steps=STEPS),
+        },
+    )
+
+
+def go_through_grid(truth: np.ndarray, *, grid: int = GRID, canvas: int = CANVAS, steps: int = 0) -> np.ndarray:
+    """The mask bool (H, W) that is left of a truth after the model's grid; `steps` improve the logits, see above."""
+    wanted = _bring_down(truth, grid)
+    logits = wanted - np.float32(0.5)
+    mask = Prediction(logits[None], truth.shape, "", canvas=canvas).mask()
+    best, found = _dice(mask, truth), mask
+    for _ in range(steps):
+        logits = logits + np.float32(0.7) * (wanted - _bring_down(mask, grid))
+        mask = Prediction(logits[None], truth.shape, "", canvas=canvas).mask()
+        if _dice(mask, truth) > best:
+            best, found = _dice(mask, truth), mask
+    return found
+
+
+def _bring_down(mask: np.ndarray, grid: int) -> np.ndarray:
+    """The share of each cell of a grid x grid that is mask, float32: the picture becomes a square, as Sa2VA has it."""
+    from PIL import Image
+
+    picture = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(picture.resize((grid, grid), Image.Resampling.BOX), np.float32)
+
+
+def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
+    """Each way of drawing every truth again, against that truth; images without anything to find say nothing."""
+    scores: dict[str, list[float]] = {name: [] for name in others}
+    counts = {name: np.zeros((len(CLASSES), 3), np.int64) for name in others}  # in both, drawn again, in the truth
+    for sample, truth in _truths(dataset):
+        classes = classify_pixels(truth)
+        for name, again in others.items():
+            mask = again(sample, truth)
+            if mask is None:
+                continue
+            scores[name].append(_dice(mask, truth))
+            for place, area in enumerate((mask & truth, mask, truth)):
+                counts[name][:, place] += np.bincount(classes[area], minlength=len(CLASSES))
+    return [
+        Ceiling(
+            name,
+            len(found),
+            float(np.mean(found)),
+            float(min(found)),
+            {
+                label: (float(2 * both / (drawn + there)), int(there))
+                for label, (both, drawn, there) in zip(CLASSES, counts[name], strict=True)
+                if there
+            },
+        )
+        for name, found in scores.items()
+        if found
+    ]
+
+
+def _truths(dataset: Dataset) -> Iterable[tuple[Sample, np.ndarray]]:
+    for sample in dataset:
+        try:
+            truth = sample.truth()
+        except LabError:  # a damaged file is the audit's to report
+            continue
+        if truth is not None and truth.any():
+            yield sample, truth
+
+
+def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))

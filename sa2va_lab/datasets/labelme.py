@@ -1,0 +1,190 @@
+"""LabelMe: beside each image a JSON file of the same stem with its shapes, each of which has a label.
+
+Of a file only the shapes and the stated size are kept: a copy of the image (`imageData`) and the path on the
+annotator's machine (`imagePath`) are read past and dropped.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+
+from sa2va_lab.datasets.annotations import is_size
+from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.drawings import Drawing, Thing
+from sa2va_lab.datasets.folders import TABLES, Folder, read_json
+from sa2va_lab.datasets.polygons import read_polygon
+from sa2va_lab.errors import LabError
+
+CIRCLE_POINTS = 64
+
+
+def find_labelme(folder: Folder) -> list[Path]:
+    """The folder's LabelMe files; none where it is no LabelMe folder."""
+    places = dict.fromkeys((folder.root, folder.images, folder.root / "json", folder.root / "labels"))
+    paths = [path for place in places if place.is_dir() for path in sorted(place.glob("*.json"))]
+    paths = [path for path in paths if path.name not in TABLES and not path.name.startswith(".")]
+    return paths if any(_is_labelme(folder, path) for path in paths) else []
+
+
+def read_labelme(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[Defect]]:
+    """What the files say by image name, and what belongs to no image."""
+    stems: dict[str, list[str]] = {}
+    for name in folder.listed:
+        stems.setdefault(os.path.splitext(name)[0], []).append(name)
+    drawings: dict[str, Drawing] = {}
+    strangers = 0
+    for path in paths:
+        image = (stems.get(path.stem) or [None])[0]
+        try:
+            content = read_json(Path(folder.inside(path)))
+        except LabError:
+            if image is None:
+                strangers += 1
+            else:
+                drawing = drawings.setdefault(image, Drawing([Thing(None)], entries=0))
+                drawing.note("unreadable_annotation", "its annotation file is damaged: not JSON, or not to be read")
+            continue
+        if not isinstance(content, dict) or "shapes" not in content:
+            strangers += image is None
+            if image is not None:
+                drawing = drawings.setdefault(image, Drawing([Thing(None)], entries=0))
+                drawing.note("unreadable_annotation", "its annotation file is JSON, but not LabelMe's")
+            continue
+        image = image or _named(folder, content.get("imagePath")) or f"{path.stem}.png"
+        known = image in drawings
+        drawing = drawings.setdefault(image, Drawing(entries=0))
+        drawing.entries += 1
+        if known:
+            drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
+        _add(drawing, content)
+    text = f"{strangers} JSON files are no annotation of an image"
+    return drawings, [Defect("orphan_file", text)] if strangers else []
+
+
+def _is_labelme(folder: Folder, path: Path) -> bool:
+    """By its first bytes where that is enough: a copy of the image inside makes these files long."""
+    try:
+        with open(folder.inside(path), encoding="utf-8", errors="replace") as file:
+            start = file.read(4096)
+    except OSError:
+        return False
+    if not re.match(r"\s*{", start):
+        return False
+    if '"shapes"' in start:
+        return True
+    try:
+        content = read_json(path)
+    except LabError:
+        return False
+    return isinstance(content, dict) and "shapes" in content
+
+
+def _named(folder: Folder, stated: object) -> str | None:
+    """The image of the folder that a path from another machine ends in; the path itself is never opened."""
+    if not isinstance(stated, str):
+        return None
+    name = re.split(r"[\\/]", stated)[-1]
+    return name if name in folder.listed else None
+
+
+def _add(drawing: Drawing, content: dict) -> None:
+    size = [content.get("imageWidth"), content.get("imageHeight")]
+    if is_size(size):
+        if drawing.size not in (None, (size[1], size[0])):
+            drawing.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
+        drawing.size = (size[1], size[0])
+    elif size != [None, None]:
+        drawing.note("wrong_type", "its imageWidth and imageHeight are no size: taken as the image's own")
+    if content.get("imageData") or re.search(r"[\\/]", str(content.get("imagePath") or "")):
+        drawing.note("private_metadata", "its annotation file holds a copy of the image or a path: dropped")
+    shapes = content["shapes"]
+    if not isinstance(shapes, list):
+        drawing.note("wrong_type", "its shapes are not a list")
+        drawing.things.append(Thing(None))
+        return
+    together: dict[tuple, Thing] = {}
+    for number, shape in enumerate(shapes, 1):
+        label = f"shape {number}"
+        if not isinstance(shape, dict):
+            drawing.note("wrong_type", f"{label} is not a shape: skipped")
+            drawing.things.append(Thing(None))
+            continue
+        said = shape.get("label")
+        phrase = said.strip() if isinstance(said, str) and said.strip() else None
+        if phrase is None:
+            drawing.note("text_type", f"{label} has no label: left out")
+        part_of = (phrase, shape.get("group_id")) if isinstance(shape.get("group_id"), int) else None
+        thing = together.get(part_of)
+        if thing is None:
+            thing = Thing(phrase)
+            drawing.things.append(thing)
+            if part_of:  # one object in several parts
+                together[part_of] = thing
+        _add_shape(drawing, thing, shape, label)
+
+
+def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
+    kind = shape.get("shape_type") or "polygon"
+    points = shape.get("points")
+    flat = _flatten(points)
+    if flat is None:
+        drawing.note("wrong_type", f"{label}: its points are not a list of x and y: skipped")
+        return
+    if kind == "mask":
+        _add_mask(drawing, thing, shape.get("mask"), flat, label)
+        return
+    if kind == "rectangle" and len(flat) == 4 and _finite(flat):
+        (left, top), (right, bottom) = flat[:2], flat[2:]
+        flat = [left, top, right, top, right, bottom, left, bottom]
+    elif kind == "circle" and len(flat) == 4 and _finite(flat):
+        turns = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
+        radius = float(np.hypot(flat[2] - flat[0], flat[3] - flat[1]))
+        flat = np.stack([flat[0] + radius * np.cos(turns), flat[1] + radius * np.sin(turns)], 1).ravel()
+    elif kind != "polygon":
+        drawing.note("not_an_area", f"{label} is a {str(kind)[:20]}, which encloses nothing: left out")
+        return
+    polygon, defect = read_polygon(flat)
+    if defect:
+        drawing.note(defect.kind, f"{label} {defect.text}: skipped")
+    else:
+        thing.polygons.append(polygon)
+
+
+def _add_mask(drawing: Drawing, thing: Thing, encoded: object, box: list, label: str) -> None:
+    """A shape of LabelMe's kind "mask": a PNG in base64 that lies with its first pixel on the first point."""
+    from PIL import Image
+    from pycocotools import mask as coco
+
+    try:
+        if drawing.size is None or not isinstance(encoded, str) or len(box) < 2 or not _finite(box):
+            raise ValueError
+        with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as opened:
+            piece = np.asarray(opened.convert("L")) > 0
+        left, top = int(box[0]), int(box[1])
+        whole = np.zeros(drawing.size, np.uint8, order="F")
+        if left < 0 or top < 0:
+            raise ValueError
+        part = whole[top : top + piece.shape[0], left : left + piece.shape[1]]
+        part[:] = piece[: part.shape[0], : part.shape[1]]
+    except (ValueError, OSError, binascii.Error, SyntaxError, Image.DecompressionBombError):
+        drawing.note("wrong_type", f"{label} is a mask that cannot be read: skipped")
+        return
+    thing.runs.append(coco.encode(whole))
+
+
+def _flatten(points: object) -> list | None:
+    """[[x, y], ...] as [x, y, ...]; what is no pair of coordinates makes it None."""
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        return None
+    return [value for point in points for value in point]
+
+
+def _finite(values: list) -> bool:
+    return all(type(value) in (int, float) and abs(value) < 1e6 for value in values)

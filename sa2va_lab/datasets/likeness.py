@@ -1,0 +1,105 @@
+"""Images that are nearly the same: found by a perceptual hash, confirmed by their thumbnails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sa2va_lab.datasets.samples import Dataset
+from sa2va_lab.errors import LabError
+
+SIDE = 48  # of the thumbnail
+FINE, COARSE = 0.8, 3.0  # pixels of the thumbnail: noise finer and shading coarser than this say nothing
+RIM = 2
+BITS = 8  # a side of the hash: the lowest frequencies, without the mean
+MOST_BITS = 14  # of 63: as far as two hashes may differ to be looked at more closely
+# Correlation of the thumbnails. Copies that were resized, recompressed or shifted by 3 pixels have 0.98 and more;
+# different retinas, which resemble each other far more than angiograms, 0.85 at most.
+LEAST_LIKENESS = 0.93
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """id and group of a sample; code: its perceptual hash, 63 bits; thumbnail: details, float32 (n,), unit length."""
+
+    id: str
+    group: str
+    code: int
+    thumbnail: np.ndarray
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two samples that look alike; likeness: correlation of their thumbnails, at most 1."""
+
+    first: str
+    second: str
+    likeness: float
+
+
+def fingerprint(grey: np.ndarray, *, id: str, group: str) -> Fingerprint:
+    """The fingerprint of a picture, (H, W) of any number type."""
+    from PIL import Image
+    from scipy.fft import dctn
+    from scipy.ndimage import gaussian_filter
+
+    picture = Image.fromarray(np.asarray(grey, np.float32))
+    small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
+    low = dctn(small, norm="ortho")[:BITS, :BITS].ravel()[1:]
+    code = sum(1 << place for place, above in enumerate(low > np.median(low)) if above)
+    details = gaussian_filter(small, FINE) - gaussian_filter(small, COARSE)
+    details = details[RIM:-RIM, RIM:-RIM]
+    details = (details - details.mean()).ravel()
+    length = np.linalg.norm(details)
+    return Fingerprint(id, group, code, (details / length if length > 1e-6 else 0 * details).astype(np.float32))
+
+
+def fingerprint_dataset(dataset: Dataset) -> list[Fingerprint]:
+    """Fingerprints of all images that can be read."""
+    from PIL import Image, ImageOps
+
+    found = []
+    for sample in dataset:
+        try:
+            with Image.open(sample.image) as opened:
+                grey = np.asarray(ImageOps.exif_transpose(opened).convert("L"))
+        except Exception:  # Pillow raises many kinds for a damaged file, which the audit reports
+            continue
+        found.append(fingerprint(grey, id=sample.id, group=sample.group))
+    return found
+
+
+def find_near_duplicates(first: list[Fingerprint], second: list[Fingerprint] | None = None) -> list[Pair]:
+    """Pairs that look alike, the most alike first: between two lists, or between the groups of one."""
+    own = second is None
+    second = first if own else second
+    if not first or not second:
+        return []
+    codes = np.array([found.code for found in second], np.uint64)
+    thumbnails = np.stack([found.thumbnail for found in second])
+    groups = np.array([found.group for found in second])
+    pairs = []
+    for start in range(0, len(first), CHUNK):
+        part = first[start : start + CHUNK]
+        apart = np.bitwise_count(np.array([found.code for found in part], np.uint64)[:, None] ^ codes)
+        for row, column in zip(*np.nonzero(apart <= MOST_BITS), strict=True):
+            if own and (start + row >= column or part[row].group == groups[column]):
+                continue
+            likeness = float(part[row].thumbnail @ thumbnails[column])
+            if likeness >= LEAST_LIKENESS:
+                pairs.append(Pair(part[row].id, second[column].id, likeness))
+    return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
+
+
+def pairs_across(pairs: Iterable[Pair], splits: dict[str, list[str]]) -> list[tuple[Pair, str, str]]:
+    """Those pairs whose two images are in different splits, with the names of the splits."""
+    place: dict[str, str] = {}
+    for name, ids in splits.items():
+        for sample_id in ids:
+            if place.setdefault(sample_id, name) != name:
+                raise LabError(f'{sample_id} is in the splits "{place[sample_id]}" and "{name}"; correct splits.json')
+    found = [(pair, place.get(pair.first, ""), place.get(pair.second, "")) for pair in pairs]
+    return [(pair, one, other) for pair, one, other in found if one and other and one != other]

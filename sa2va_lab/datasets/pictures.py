@@ -1,0 +1,113 @@
+"""One image file, looked at closely: is it whole, is it what a model expects, does it say more than it should."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from sa2va_lab.datasets.defects import Defect
+
+EXIF_ORIENTATION = 0x0112
+# what cameras and programs write about themselves; any other text may be about a person
+HARMLESS = frozenset(
+    "dpi gamma srgb chromaticity transparency background interlace icc_profile jfif jfif_version jfif_unit "
+    "jfif_density adobe adobe_transform progressive progression compression loop duration version extension "
+    "timestamp quantization resolution aspect bit_depth lossless".split()
+)
+BRIGHT = 245  # burnt-in text is drawn in the brightest value there is
+MARKS = 5  # so many bright marks in one row look like writing
+
+
+def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
+    """The upright picture in grey, uint8 (H, W), and what is wrong with the file; None where it cannot be read."""
+    from PIL import Image, ImageOps
+
+    defects = []
+    try:
+        with warnings.catch_warnings(), Image.open(path) as opened:
+            warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
+            opened.load()
+            mode, told = opened.mode, _private_texts(opened)
+            turned = Image.Image.getexif(opened).get(EXIF_ORIENTATION, 1) not in (0, 1)
+            frames = getattr(opened, "n_frames", 1)
+            upright = ImageOps.exif_transpose(opened)
+            grey = to_eight_bits(upright).convert("L")
+    except Exception as error:  # Pillow raises many kinds for a damaged file
+        said = str(error).replace(str(path), "the file").replace(path.name, "the file")
+        return None, [Defect("unreadable_image", f"its image cannot be read ({type(error).__name__}: {said})")]
+    if mode.startswith(("I", "F")):
+        defects.append(Defect("image_16bit", f"its image has more than 8 bits a pixel (mode {mode})"))
+    if mode == "CMYK":
+        defects.append(Defect("image_cmyk", "its image is in CMYK colours"))
+    if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
+        defects.append(Defect("image_transparent", f"its image has transparency (mode {mode})"))
+    if turned:
+        defects.append(Defect("image_rotated", "its EXIF says that it is to be turned or mirrored"))
+    if frames > 1:
+        defects.append(Defect("image_animated", f"its file holds {frames} pictures: the first is taken"))
+    if told:
+        defects.append(Defect("private_metadata", f"its file holds {told} texts beside the pixels"))
+    pixels = np.asarray(grey)
+    if pixels.min() == pixels.max():
+        defects.append(Defect("image_blank", "its image has one grey value everywhere"))
+    rows = find_writing(pixels)
+    if rows:
+        defects.append(Defect("burnt_in_text", f"{rows} rows of bright marks that may be writing: look at it"))
+    return pixels, defects
+
+
+def to_eight_bits(image):
+    """A PIL image with 8 bits a channel: deeper ones are scaled by their own darkest and brightest value."""
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    deep = np.asarray(image, np.float64)
+    low, high = float(np.nanmin(deep)), float(np.nanmax(deep))
+    scaled = (deep - low) * (255 / (high - low)) if high > low else np.zeros_like(deep)
+    return Image.fromarray(np.nan_to_num(scaled).round().astype(np.uint8))
+
+
+def find_writing(pixels: np.ndarray) -> int:
+    """How many rows of small bright marks, all about as high as each other, stand in uint8 (H, W)."""
+    from scipy import ndimage
+
+    bright = pixels >= BRIGHT
+    if not bright.any() or bright.mean() > 0.2:  # text covers little; a bright picture is no text
+        return 0
+    labels, count = ndimage.label(bright, structure=np.ones((3, 3)))
+    if not MARKS <= count <= 5000:
+        return 0
+    boxes = np.array([[b[0].start, b[0].stop, b[1].start, b[1].stop] for b in ndimage.find_objects(labels)])
+    area = np.bincount(labels.ravel())[1:]
+    high, wide = boxes[:, 1] - boxes[:, 0], boxes[:, 3] - boxes[:, 2]
+    most = max(pixels.shape[0] // 12, 12)
+    marks = (high >= 5) & (high <= most) & (wide <= 2 * most) & (area <= 0.9 * high * wide) | (
+        (high >= 5) & (high <= most) & (wide <= high // 2)  # letters such as I, digits such as 1
+    )
+    boxes, high = boxes[marks], high[marks]
+    rows = 0
+    while len(boxes) >= MARKS:
+        middle, size = boxes[0, :2].mean(), high[0]
+        same = (np.abs(boxes[:, :2].mean(1) - middle) <= 0.4 * size) & (np.abs(high - size) <= 0.35 * size)
+        left = np.sort(boxes[same, 2])
+        close = np.diff(left) <= 3 * size
+        longest = max((len(run) for run in "".join("1" if near else "0" for near in close).split("0")), default=0)
+        rows += longest + 1 >= MARKS
+        boxes, high = boxes[~same], high[~same]
+    return rows
+
+
+def _private_texts(opened) -> int:
+    """How many texts a file holds that may be about a person: EXIF, PNG and GIF text, XMP."""
+    from PIL import Image
+
+    texts = [key for key in opened.info if str(key).lower() not in HARMLESS and str(key).lower() not in ("exif", "xmp")]
+    texts += [key for key, value in getattr(opened, "text", {}).items() if key not in texts and value]
+    exif = Image.Image.getexif(opened)
+    told = [tag for tag, value in exif.items() if isinstance(value, (str, bytes)) and str(value).strip("\0 b'")]
+    baseline = opened.format == "TIFF"  # its own structure is kept in tags; only descriptions and names are texts
+    told = [tag for tag in told if not baseline or tag in (270, 305, 306, 315, 316, 33432, 700)]
+    return len(texts) + len(told) + ("xmp" in opened.info and not baseline)

@@ -1,0 +1,202 @@
+"""Parts of a data set for training, choosing and testing, which never cut a patient in two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.samples import Dataset, Sample
+from sa2va_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.likeness import Pair
+
+ABOUT = "about"  # the key of splits.json that says how the splits were made
+SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
+DRAWS = 2000
+SHOWN_PAIRS = 5
+
+
+def read_splits(folder: Folder, samples: Mapping[str, Sample]) -> dict[str, list[str]]:
+    """Ids by split name from the folder's splits.json, {} where there is none; `samples` by image name.
+
+    Raises LabError for a table that is none, a name that is not in the folder, and a group that is in two splits.
+    """
+    table = folder.table("splits.json")
+    if table is None:
+        return {}
+    stated = {name: images for name, images in table.items() if name != ABOUT} if isinstance(table, dict) else {}
+    if not stated or not all(isinstance(images, list) for images in stated.values()) or "all" in stated:
+        raise LabError(
+            f"{folder.root / 'splits.json'} is not a table of splits; expected lists of image names such as "
+            '{"train": [...], "test": [...]} (the name "all" is taken)'
+        )
+    splits = {}
+    for split, images in stated.items():
+        chosen = []
+        for number, name in enumerate(images, 1):
+            sample = samples.get(folder.image(name, f'entry {number} of split "{split}"'))
+            if sample is None:
+                raise LabError(
+                    f'entry {number} of split "{split}" names an image that is not in the data folder; '
+                    "correct splits.json"
+                )
+            chosen.append(sample)
+        order = {sample.id: place for place, sample in enumerate(samples.values())}
+        splits[split] = sorted({sample.id for sample in chosen}, key=order.get)
+    refuse_cuts(splits, {sample.id: sample.group for sample in samples.values()})
+    return splits
+
+
+def refuse_cuts(splits: Mapping[str, Iterable[str]], group_of: Mapping[str, str]) -> None:
+    """LabError, with the pairs, where a group (or an image) is in more than one split."""
+    seen: dict[str, dict[str, str]] = {}
+    for split, ids in splits.items():
+        for sample_id in ids:
+            seen.setdefault(group_of[sample_id], {}).setdefault(split, sample_id)
+    cut = {group: parts for group, parts in seen.items() if len(parts) > 1}
+    if cut:
+        told = "; ".join(
+            f"group {group}: " + " and ".join(f'{sample_id} in "{split}"' for split, sample_id in parts.items())
+            for group, parts in list(cut.items())[:SHOWN_PAIRS]
+        )
+        raise LabError(
+            f"{len(cut)} groups are in the splits of others ({told}); expected each group (and each image) in one "
+            "split only, or a test would be on what was trained; correct splits.json"
+        )
+
+
+def refuse_near_duplicates(first: Dataset, second: Dataset) -> None:
+    """LabError, with the pairs, where two data sets (or two parts of one) share nearly identical frames.
+
+    Decodes every image of both.
+    """
+    from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
+
+    here, there = fingerprint_dataset(first), fingerprint_dataset(second)
+    _refuse_pairs(find_near_duplicates(here, there))
+
+
+def draw_splits(
+    dataset: Dataset, *, shares: Mapping[str, float] | None = None, seed: int = 0
+) -> tuple[dict[str, list[str]], str]:
+    """Splits of whole groups, stratified by vessel share, with the reason: ({name: ids}, in words).
+
+    shares: of the images, by split name; they add up to 1. Of many draws the one is taken whose splits come nearest to
+    the shares and whose mean share of vessel pixels differ least. Rasterises every truth. The same seed gives the same.
+    """
+    shares = dict(shares or SHARES)
+    if len(shares) < 2 or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
+        raise LabError(f"the shares are {shares}; expected two or more positive shares that add up to 1")
+    if {"all", ABOUT} & set(shares):
+        raise LabError(f'the splits are called {", ".join(shares)}; "all" and "{ABOUT}" are taken, choose other names')
+    groups, sizes, vessels = _group_shares(dataset)
+    if len(groups) < len(shares):
+        raise LabError(f"{len(groups)} groups cannot make {len(shares)} splits; expected a group for each at least")
+    places, wanted = _draw(sizes, vessels, np.array(list(shares.values())), seed)
+    splits = {
+        name: [sample.id for sample in dataset if places[groups[sample.group]] == number]
+        for number, name in enumerate(shares)
+    }
+    sizes_said = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
+    return splits, f"{len(groups)} groups, none cut: {sizes_said} images; seed {seed}, best of {DRAWS} draws ({wanted})"
+
+
+def draw_folds(dataset: Dataset, *, count: int = 5, seed: int = 0) -> list[dict[str, list[str]]]:
+    """Cross-validation: `count` times {"train": ids, "val": ids}; each group is in "val" exactly once."""
+    if count < 2:
+        raise LabError(f"{count} folds were asked for; expected 2 or more")
+    parts, _ = draw_splits(dataset, shares={f"fold {n + 1}": 1 / count for n in range(count)}, seed=seed)
+    held = [set(ids) for ids in parts.values()]
+    return [
+        {"train": [s.id for s in dataset if s.id not in ids], "val": [s.id for s in dataset if s.id in ids]}
+        for ids in held
+    ]
+
+
+def hash_splits(splits: Mapping[str, Iterable[str]]) -> str:
+    """sha256 over the names of the splits and their ids."""
+    return hashlib.sha256(json.dumps({name: sorted(ids) for name, ids in splits.items()}).encode()).hexdigest()
+
+
+def write_splits(dataset: Dataset, splits: Mapping[str, list[str]], *, seed: int, reason: str) -> Path:
+    """Writes splits.json into the data folder (image names, as other tools read them), with its seed and hash.
+
+    Raises LabError where there is one already, and for splits that cut a group.
+    """
+    path = dataset.root / "splits.json"
+    if path.exists():
+        raise LabError(f"{path} exists already; move it away first, so that no split is lost")
+    refuse_cuts(splits, {sample.id: sample.group for sample in dataset})
+    content = {name: [image_name(dataset, sample_id) for sample_id in ids] for name, ids in splits.items()}
+    content[ABOUT] = {"seed": seed, "sha256": hash_splits(splits), "how": reason}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def image_name(dataset: Dataset, sample_id: str) -> str:
+    """The image of a sample as tables beside the data name it. It may hold a person's name: for these tables only."""
+    image = dataset[sample_id].image
+    base = dataset.root / "images" if (dataset.root / "images").is_dir() else dataset.root
+    return image.relative_to(base).as_posix() if image.is_relative_to(base) else image.name
+
+
+def _refuse_pairs(pairs: list[Pair]) -> None:
+    if pairs:
+        told = "; ".join(f"{pair.first} and {pair.second} ({pair.likeness:.2f})" for pair in pairs[:SHOWN_PAIRS])
+        raise LabError(
+            f"{len(pairs)} pairs of nearly identical frames lie on both sides ({told}); expected none, or a test would "
+            "be on what was trained; put their patients on one side"
+        )
+
+
+def _group_shares(dataset: Dataset) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
+    """Groups by number; images and mean share of vessel pixels of each (NaN where nothing is annotated)."""
+    groups = {group: number for number, group in enumerate(sorted({sample.group for sample in dataset}))}
+    sizes, total, known = (np.zeros(len(groups)) for _ in range(3))
+    for sample in dataset:
+        place = groups[sample.group]
+        sizes[place] += 1
+        try:
+            truth = sample.truth()
+        except LabError:  # a damaged file is the audit's to report; its patient is placed by the others
+            continue
+        if truth is not None:
+            total[place] += truth.mean()
+            known[place] += 1
+    with np.errstate(invalid="ignore"):
+        return groups, sizes, total / known
+
+
+def _draw(sizes: np.ndarray, vessels: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The split number of every group: of many orders, cut where the shares say, the most even one."""
+    random = np.random.default_rng(seed)
+    weights = np.where(np.isfinite(vessels), sizes, 0)
+    filled = np.where(np.isfinite(vessels), vessels, 0)
+    mean = (weights * filled).sum() / max(weights.sum(), 1)
+    edges = np.cumsum(shares)[:-1] * sizes.sum()
+    best, least = None, np.inf
+    for _ in range(DRAWS):
+        order = random.permutation(len(sizes))
+        middle = np.cumsum(sizes[order]) - sizes[order] / 2
+        places = np.empty(len(sizes), int)
+        places[order] = np.searchsorted(edges, middle)
+        images = np.bincount(places, sizes, minlength=len(shares))
+        if (np.bincount(places, minlength=len(shares)) == 0).any():
+            continue
+        counted = np.bincount(places, weights, minlength=len(shares))
+        means = np.bincount(places, weights * filled, minlength=len(shares)) / np.maximum(counted, 1)
+        uneven = np.abs(images / sizes.sum() - shares).sum()
+        unlike = np.abs(means - mean)[counted > 0].mean() / mean if mean > 0 else 0.0
+        if uneven + unlike < least:
+            least, best = uneven + unlike, (places, uneven, unlike)
+    if best is None:
+        raise LabError(f"no draw of {len(sizes)} groups fills {len(shares)} splits; ask for fewer or more even splits")
+    places, uneven, unlike = best
+    return places, f"sizes off by {uneven / 2:.1%} of the images, vessel share by {unlike:.1%} on average"

@@ -1,0 +1,228 @@
+"""Pictures of truths: an outline and the mask it becomes, widths and shares, patients by frames, ceilings by width."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sa2va_lab.datasets.audit import Audit
+from sa2va_lab.datasets.ceilings import Ceiling
+from sa2va_lab.datasets.drawings import DrawnTruth
+from sa2va_lab.datasets.outlines import trace_mask
+from sa2va_lab.datasets.samples import Sample
+from sa2va_lab.datasets.widths import CLASSES, EDGES, classify_pixels
+from sa2va_lab.errors import LabError
+from sa2va_lab.reports.texts import say
+from sa2va_lab.views import style
+from sa2va_lab.views.audits import name_ceiling
+from sa2va_lab.views.overlays import read_pixels
+
+CLOSEST = 24  # pixels a side at the last zoom: single pixels can be counted
+OUTLINE = style.FALSE_POSITIVE  # orange: seen on the grey of an angiogram, and not the yellow of predictions
+MARKERS = ("o", "s", "^", "D", "v")
+
+
+def choose_example(audit: Audit) -> Sample:
+    """The annotated image whose share of vessel is in the middle; LabError where nothing is annotated."""
+    known = sorted((row["share"], row["id"]) for row in audit.rows if row["share"])
+    if not known:
+        raise LabError(say("nothing_annotated"))
+    return audit.dataset[known[len(known) // 2][1]]
+
+
+def zoom_figure(sample: Sample, *, lang: str = "en"):
+    """Outline, mask and both on the image at three zooms, down to single pixels; returns (figure, alt)."""
+    import matplotlib
+
+    truth, pixels = sample.truth(), read_pixels(sample.image)
+    if truth is None or not truth.any():
+        raise LabError(say("nothing_annotated", lang=lang))
+    source = sample.truths[1]
+    drawn = source.scaled(truth.shape) if isinstance(source, DrawnTruth) and source.polygons else None
+    polygons = trace_mask(truth) if drawn is None else drawn
+    shown, _ = style.figure_language(lang)
+    height, width = truth.shape
+    row, column = _find_thin_place(truth)
+    sides = [max(height, width), max(min(height, width) // 5, CLOSEST), CLOSEST]
+    figure = style.new_figure(style.WIDTH, style.WIDTH * 1.06, lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        panels = figure.subplots(3, 3)
+        titles = ("zoom_traced" if drawn is None else "zoom_outline", "zoom_mask", "zoom_overlay")
+        for ax, key in zip(panels[0], titles, strict=True):
+            ax.set_title(say(key, lang=shown))
+        for level, side in enumerate(sides):
+            box = (0, width, height, 0) if level == 0 else _box(row, column, side, truth.shape)
+            for place, ax in enumerate(panels[level]):
+                _draw_panel(ax, place, pixels, truth, polygons, box, grid=level == 2)
+            label = say("zoom_whole", lang=shown) if level == 0 else say("zoom_part", lang=shown, side=side)
+            panels[level][0].set_ylabel(label)
+        for before, after in ((0, 1), (1, 2)):  # where the next row looks
+            left, right, low, high = _box(row, column, sides[after], truth.shape)
+            for ax in panels[before]:
+                ax.add_patch(
+                    matplotlib.patches.Rectangle(
+                        (left, high), right - left, low - high, fill=False, edgecolor=style.ACCENT, linewidth=1.4
+                    )
+                )
+    corners = sum(len(polygon) // 2 for polygon in polygons)
+    numbers = dict(width=width, height=height, side=CLOSEST, polygons=len(polygons), points=corners)
+    area = dict(area=int(truth.sum()), share=float(truth.mean()))
+    return figure, say("alt_zoom", lang=lang, id=sample.id, **numbers, **area)
+
+
+def distribution_figure(audit: Audit, *, lang: str = "en"):
+    """Histograms of vessel width and of vessel share; returns (figure, alt)."""
+    import matplotlib
+
+    shares = np.array([row["share"] for row in audit.rows if row["share"] is not None])
+    if not len(shares) or not len(audit.widths):
+        raise LabError(say("nothing_annotated", lang=lang))
+    shown, _ = style.figure_language(lang)
+    figure = style.new_figure(style.WIDTH, 3.2, lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        left, right = figure.subplots(1, 2)
+        most = float(np.quantile(audit.widths, 0.995))
+        weights = np.full(len(audit.widths), 1 / len(audit.widths))
+        left.hist(np.minimum(audit.widths, most), bins=30, weights=weights, color=style.NEUTRAL)
+        for edge in EDGES:
+            left.axvline(edge, color=style.ACCENT, linewidth=0.8, linestyle=(0, (4, 3)))
+        left.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+        left.set_xlabel(say("axis_width", lang=shown))
+        left.set_ylabel(say("axis_length", lang=shown))
+        right.hist(shares, bins=min(20, max(5, len(shares) // 3)), color=style.NEUTRAL)
+        right.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+        right.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+        right.set_xlabel(say("axis_share", lang=shown))
+        right.set_ylabel(say("axis_images", lang=shown))
+    widths = dict(width=float(np.median(audit.widths)), thin=float((audit.widths <= EDGES[1]).mean()))
+    numbers = dict(n=len(shares), low=shares.min(), high=shares.max(), mean=shares.mean())
+    return figure, say("alt_distributions", lang=lang, **widths, **numbers)
+
+
+def matrix_figure(audit: Audit, *, lang: str = "en"):
+    """Patients by images: vessel share as colour, crosses where nothing is annotated, rings where there is a defect.
+
+    Returns (figure, alt).
+    """
+    import matplotlib
+
+    groups = sorted({row["group"] for row in audit.rows}, key=lambda name: (len(name), name))
+    frames = {group: [row for row in audit.rows if row["group"] == group] for group in groups}
+    most = max(map(len, frames.values()))
+    shares = np.full((len(groups), most), np.nan)
+    bare, odd = [], []
+    for y, group in enumerate(groups):
+        for x, row in enumerate(frames[group]):
+            shares[y, x] = np.nan if row["share"] is None else row["share"]
+            bare += [(x, y)] if row["share"] is None else []
+            odd += [(x, y)] if row["id"] in audit.defects else []
+    if np.isnan(shares).all():
+        raise LabError(say("nothing_annotated", lang=lang))
+    shown, _ = style.figure_language(lang)
+    height = 1.4 + min(0.28 * len(groups), 12)
+    figure = style.new_figure(style.WIDTH, height, lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        ax = figure.subplots()
+        colours = matplotlib.colormaps[style.PROBABILITY].with_extremes(bad="white")
+        drawn = ax.imshow(shares, aspect="auto", cmap=colours, vmin=0, interpolation="nearest")
+        for marks, marker, key in ((bare, "x", "cell_bare"), (odd, "o", "cell_defect")):
+            if marks:
+                style_of = dict(color=style.NEUTRAL) if marker == "x" else dict(facecolors="none", edgecolors="black")
+                ax.scatter(*zip(*marks, strict=True), marker=marker, s=28, label=say(key, lang=shown), **style_of)
+        if bare or odd:
+            figure.legend(loc="outside upper right", ncols=2)
+        bar = figure.colorbar(drawn, ax=ax, pad=0.02)
+        bar.ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+        bar.set_label(say("axis_share", lang=shown))
+        ax.set_yticks(range(len(groups)), groups, fontsize=8 if len(groups) <= 45 else 4)
+        ax.set_xticks(np.unique(np.linspace(0, most - 1, min(most, 10)).astype(int)))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
+        ax.set_xlabel(say("axis_frame", lang=shown))
+        ax.set_ylabel(say("axis_patient_rows", lang=shown))
+    means = {g: np.nanmean(shares[y]) for y, g in enumerate(groups) if not np.isnan(shares[y]).all()}
+    full, empty = max(means, key=means.get), min(means, key=means.get)
+    numbers = dict(groups=len(groups), most=most, bare=len(bare), odd=len(odd))
+    ends = dict(full=full, full_share=means[full], empty=empty, empty_share=means[empty])
+    return figure, say("alt_matrix", lang=lang, **numbers, **ends)
+
+
+def ceiling_figure(ceilings: Sequence[Ceiling], *, lang: str = "en"):
+    """Dice that is left by vessel width, a line a ceiling; returns (figure, alt)."""
+    import matplotlib
+
+    if not ceilings:
+        raise LabError(say("nothing_annotated", lang=lang))
+    shown, _ = style.figure_language(lang)
+    labels = [label for label in CLASSES if any(label in ceiling.by_width for ceiling in ceilings)]
+    colours = (style.ACCENT, style.FALSE_POSITIVE, "black", style.NEUTRAL, "#CC79A7")
+    figure = style.new_figure(style.WIDTH, 4.0, lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        ax = figure.subplots()
+        for number, ceiling in enumerate(ceilings):
+            places = [place for place, label in enumerate(labels) if label in ceiling.by_width]
+            heights = [ceiling.by_width[labels[place]][0] for place in places]
+            dashes = "solid" if ceiling.name in ("averaged", "searched") else (0, (5, 2))
+            ax.plot(
+                places, heights, color=colours[number % 5], marker=MARKERS[number % 5], linestyle=dashes,
+                label=name_ceiling(ceiling, lang=shown),
+            )  # fmt: skip
+        ax.set_xticks(range(len(labels)), labels)
+        ax.set_ylim(top=1.005)
+        ax.set_xlabel(say("axis_width", lang=shown))
+        ax.set_ylabel(say("axis_dice_ceiling", lang=shown))
+        ax.grid(axis="y", color="#E3E7EA", linewidth=0.8)
+        ax.legend(loc="lower right")
+    values = [(dice, label, c) for c in ceilings for label, (dice, _) in c.by_width.items()]
+    low, label, worst = min(values, key=lambda value: value[0])
+    return figure, say(
+        "alt_ceilings", lang=lang, count=len(ceilings), low=low, label=label, name=name_ceiling(worst, lang=lang)
+    )
+
+
+def _draw_panel(ax, place: int, pixels, truth, polygons, box, *, grid: bool) -> None:
+    """One panel in pycocotools' coordinates: pixel (row, column) covers [column, column + 1) x [row, row + 1)."""
+    height, width = truth.shape
+    extent = (0, width, height, 0)
+    if place == 1:
+        ax.imshow(truth, extent=extent, cmap="gray_r", vmin=0, vmax=1.4, interpolation="nearest")
+    else:
+        ax.imshow(pixels, extent=extent, interpolation="nearest")
+    if place == 2:
+        veil = np.zeros((*truth.shape, 4))
+        veil[truth] = (0.941, 0.894, 0.259, 0.45)
+        ax.imshow(veil, extent=extent, interpolation="nearest")
+    if place != 1 or grid:
+        thin = box[1] - box[0] > 200
+        for polygon in polygons:
+            points = np.vstack([polygon.reshape(-1, 2), polygon[:2]])
+            ax.plot(*points.T, color=OUTLINE, linewidth=0.6 if thin else 1.4)
+            if not thin:
+                ax.plot(*points.T, ".", color=OUTLINE, markersize=3 if not grid else 6)
+    ax.set_xlim(box[0], box[1])
+    ax.set_ylim(box[2], box[3])
+    if grid:
+        ax.set_xticks(np.arange(box[0], box[1] + 1), minor=True)
+        ax.set_yticks(np.arange(box[3], box[2] + 1), minor=True)
+        ax.grid(which="minor", color=style.NEUTRAL, linewidth=0.25)
+    ax.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
+    for side in ax.spines.values():
+        side.set_visible(False)
+
+
+def _find_thin_place(truth: np.ndarray) -> tuple[int, int]:
+    """Row and column of a vessel that is thin, but not the thinnest, as far from the image's border as can be."""
+    classes = np.where(truth, classify_pixels(truth), 99)
+    rows, columns = np.nonzero(classes == min(max(classes[truth].min(), 1), classes[truth].max()))
+    if not len(rows):
+        rows, columns = np.nonzero(truth)
+    height, width = truth.shape
+    centre = np.argmin(np.hypot(rows - height / 2, columns - width / 2))
+    return int(rows[centre]), int(columns[centre])
+
+
+def _box(row: int, column: int, side: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(left, right, bottom, top) of a square of pixels around a place, inside an image of (height, width)."""
+    top = int(np.clip(row - side // 2, 0, max(size[0] - side, 0)))
+    left = int(np.clip(column - side // 2, 0, max(size[1] - side, 0)))
+    return left, min(left + side, size[1]), min(top + side, size[0]), top

@@ -1,0 +1,162 @@
+"""COCO files: polygons, run lengths and holes, and every defect named."""
+
+import json
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco
+
+from sa2va_lab.datasets import open_dataset
+from sa2va_lab.datasets.audit import audit_dataset
+from sa2va_lab.errors import LabError
+
+SQUARE = [1, 1, 4, 1, 4, 4, 1, 4]
+RING = np.zeros((6, 8), np.uint8)
+RING[0:5, 1:6] = 1
+RING[2, 3] = 0
+RUNS = coco.encode(np.asfortranarray(RING))
+COUNTS = RUNS["counts"].decode()
+
+
+def image(number, name, **more):
+    return {"id": number, "file_name": name, "width": 8, "height": 6} | more
+
+
+def annotation(segmentation, image_id=1, category=1, **more):
+    return {"id": 1, "image_id": image_id, "category_id": category, "segmentation": segmentation} | more
+
+
+def content(*annotations, **more):
+    categories = [{"id": 1, "name": "vessel"}, {"id": 2, "name": "catheter"}]
+    about = {"images": [image(1, "a.png"), image(2, "b.png")], "categories": categories}
+    return about | {"annotations": list(annotations)} | more
+
+
+def plain_counts(mask):
+    """Uncompressed run lengths, column by column, beginning with background."""
+    flat = mask.ravel(order="F")
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff(np.r_[0, edges, len(flat)]).tolist()
+    return runs if flat[0] == 0 else [0, *runs]
+
+
+def test_polygons_run_lengths_and_holes(make_folder):
+    root = make_folder(
+        annotations=content(
+            annotation([SQUARE]),
+            annotation({"size": [6, 8], "counts": COUNTS}, image_id=2),
+            annotation({"size": [6, 8], "counts": plain_counts(RING)}, image_id=2, category=2),
+        )
+    )
+    dataset = open_dataset(root)
+    assert dataset.format == "coco"
+    assert dataset.reason.startswith('COCO (annotations.json): phrase "vessel" (the most frequent: 2 of 3 objects)')
+    a, b, c = dataset
+    assert a.truth().sum() == 9
+    assert (b.truth() == RING).all()  # the hole stays a hole
+    assert c.truth() is None
+    assert (open_dataset(root, phrase="catheter")["P02-V1-F001"].truth() == RING).all()
+    assert audit_dataset(dataset).to_dict()["stats"]["images_with_holes"] == 1
+
+
+@pytest.mark.parametrize("place", ["_annotations.coco.json", "annotations/instances_train.json", "mine.coco.json"])
+def test_the_file_may_have_other_names(make_folder, place):
+    root = make_folder()
+    (root / place).parent.mkdir(exist_ok=True)
+    (root / place).write_text(json.dumps(content(annotation([SQUARE]))))
+    for path in (root, root / place):
+        assert open_dataset(path)["P01-V1-F001"].truth().sum() == 9
+
+
+def test_an_image_without_annotations_has_nothing_to_find(make_folder):
+    dataset = open_dataset(make_folder(annotations=content(annotation([SQUARE]))))
+    assert not dataset["P02-V1-F001"].truth().any()
+    assert dataset["P03-V1-F001"].truth() is None  # the file does not know it
+
+
+def test_everything_is_scaled_to_the_image(make_folder):
+    whole = np.zeros((12, 16), np.uint8)
+    whole[2:8, 2:8] = 1
+    runs = {"size": [12, 16], "counts": coco.encode(np.asfortranarray(whole))["counts"].decode()}
+    big = [image(1, "a.png", width=16, height=12), image(2, "b.png", width=16, height=12)]
+    dataset = open_dataset(
+        make_folder(annotations=content(annotation([[2 * v for v in SQUARE]]), annotation(runs, 2), images=big))
+    )
+    a, b, _ = dataset
+    assert a.scale() == b.scale() == (0.5, 0.5)
+    assert (a.truth() == b.truth()).all()
+    assert a.truth().sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "kind"),
+    [
+        (None, "wrong_type"),
+        ("polygon", "wrong_type"),
+        ([], "empty_object"),
+        ([[]], "few_points"),
+        ([[1, 1]], "few_points"),
+        ([[1, 1, 2, 2]], "few_points"),
+        ([[1, 1, 2, 2, 3]], "bad_coordinates"),
+        ([[1, 1, 2, float("nan"), 3, 3]], "bad_coordinates"),
+        ([[1, 1, 2, 1e9, 3, 3]], "bad_coordinates"),
+        ([{"x": 1}], "wrong_type"),
+        ({}, "wrong_type"),
+        ({"size": [6, 8]}, "wrong_type"),
+        ({"counts": COUNTS}, "wrong_type"),
+        ({"size": [8, 6], "counts": COUNTS}, "wrong_type"),
+        ({"size": [10**6, 10**6], "counts": COUNTS}, "wrong_type"),
+        ({"size": [6, 8], "counts": COUNTS[:-2]}, "wrong_type"),
+        ({"size": [6, 8], "counts": COUNTS + "5"}, "wrong_type"),
+        ({"size": [6, 8], "counts": "\x00\x01"}, "wrong_type"),
+        ({"size": [6, 8], "counts": "~~~~~~~~~~~~"}, "wrong_type"),
+        ({"size": [6, 8], "counts": ""}, "wrong_type"),
+        ({"size": [6, 8], "counts": [48, 1]}, "wrong_type"),
+        ({"size": [6, 8], "counts": [50, -2]}, "wrong_type"),
+        ({"size": [6, 8], "counts": [24.0, 24.0]}, "wrong_type"),
+        ({"size": [6, 8], "counts": 48}, "wrong_type"),
+    ],
+)
+def test_a_malformed_object_is_a_named_problem(make_folder, segmentation, kind):
+    dataset = open_dataset(make_folder(annotations=content(annotation(segmentation), annotation([SQUARE], image_id=2))))
+    sample = dataset["P01-V1-F001"]
+    assert sample.truth() is None
+    assert {defect.kind for defect in sample.defects} == {kind, "unknown_truth"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"images": {}}, '"images" .* is a table'),
+        ({"annotations": None}, '"annotations" .* is null'),
+        ({"categories": "x"}, '"categories" .* is text'),
+        ({"images": [3]}, "image 1 of annotations.json is a number without an id"),
+        ({"images": [{"file_name": "a.png"}]}, "without an id"),
+        ({"images": [{"id": [], "file_name": "a.png"}]}, "without an id"),
+        ({"images": [image(1, None)]}, "names null as its image"),
+        ({"images": [image(1, "../a.png")]}, "leads out"),
+        ({"images": [image(1, "a.png"), image(1, "b.png")]}, "the id of another image"),
+        ({"categories": []}, "names no phrase"),
+    ],
+)
+def test_a_file_that_cannot_be_is_one_sentence(make_folder, changes, said):
+    with pytest.raises(LabError, match=said):
+        open_dataset(make_folder(annotations=content(annotation([SQUARE])) | changes))
+
+
+def test_annotations_of_nothing_are_counted(make_folder):
+    strangers = [annotation([SQUARE], image_id=9), annotation([SQUARE], image_id=[1]), 7]
+    dataset = open_dataset(make_folder(annotations=content(annotation([SQUARE]), *strangers)))
+    assert dataset.problems == ("2 annotations belong to no image", "1 annotations are not annotations")
+
+
+def test_sizes_and_categories_that_are_not_stated(make_folder):
+    said = content(
+        annotation([SQUARE]),
+        annotation([SQUARE], category=9),
+        annotation({"size": [6, 8], "counts": COUNTS}),
+        images=[{"id": 1, "file_name": "a.png"}, image(2, "a.png")],
+    )
+    sample = open_dataset(make_folder(annotations=said))["P01-V1-F001"]
+    assert sample.truth().sum() >= 9
+    assert {defect.kind for defect in sample.defects} >= {"wrong_type", "text_type", "duplicate_entry"}
