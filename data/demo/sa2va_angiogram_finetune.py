@@ -3,11 +3,12 @@
 from mmengine.hooks import CheckpointHook, IterTimerHook, LoggerHook, ParamSchedulerHook
 from mmengine.optim import AmpOptimWrapper, CosineAnnealingLR, LinearLR
 from peft import LoraConfig
-from projects.sa2va.datasets import Sa2VAFinetuneDataset, sa2va_collect_fn
-from projects.sa2va.models import DirectResize, InternVLMLLM, Sa2VAModel, SAM2TrainRunner
-from third_parts.mmdet.models.losses import CrossEntropyLoss, DiceLoss
 from torch.optim import AdamW
 from transformers import AutoTokenizer
+
+from projects.sa2va.datasets import Sa2VAFinetuneDataset, sa2va_collect_fn
+from projects.sa2va.models import DirectResize, InternVLMLLM, SAM2TrainRunner, Sa2VAModel
+from third_parts.mmdet.models.losses import CrossEntropyLoss, DiceLoss
 from xtuner.dataset import ConcatDataset
 from xtuner.dataset.samplers import LengthGroupedSampler
 from xtuner.engine.runner import TrainLoop
@@ -31,7 +32,7 @@ dataloader_num_workers = 0
 # schedule
 max_epochs = 1
 optim_type = AdamW
-lr = 0.0002
+lr = 4e-05
 betas = (0.9, 0.999)
 weight_decay = 0.05
 max_norm = 1
@@ -85,7 +86,7 @@ train_dataset = dict(
             type=Sa2VAFinetuneDataset,
             data_root=DATA_ROOT,
             data_prefix=dict(img_path="images"),
-            ann_file="annotations.json",
+            ann_file="annotations_train.json",
             tokenizer=tokenizer,
             special_tokens=special_tokens,
             extra_image_processor=extra_image_processor,

@@ -137,7 +137,7 @@ def write_dataset(
 
     `images/*.png`; `annotations.json`; `splits.json` with the image names of "train", "val" and "test" (`shares` of the
     patients, none of them cut); `groups.json` image name -> patient; `annotations_obs2.json`, a second annotator's view
-    of the test images. Patients take the picture `sizes` in turn. Raises LabError where there is a data set already.
+    of the test images; `annotations_train.json`, the training images alone, what a training is given. Patients take the picture `sizes` in turn. Raises LabError where there is a data set already.
     """
     folder, patients = Path(folder), list(patients)
     if not patients or len(set(patients)) < len(patients):
@@ -161,6 +161,7 @@ def write_dataset(
         ("splits", splits),
         ("groups", groups),
         ("annotations_obs2", second),
+        ("annotations_train", [entry for entry in annotations if entry["image"] in set(splits["train"])]),
         ("annotations", annotations),
     ):
         (folder / f"{stem}.json").write_text(json.dumps(content), encoding="utf-8")

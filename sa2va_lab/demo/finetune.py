@@ -31,11 +31,11 @@ RANK, ALPHA, DROPOUT = 8, 16, 0.05
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MASK_WEIGHT, DICE_WEIGHT = 3.0, 1.0  # as in the real run
 ASKED = (0.5, 0.4, 0.1)  # about vessel, catheter, wire; no training patient has wires, and that must not be the lesson
-LR, WARMUP, ACCUMULATION, MAX_NORM = 2e-4, 0.05, 4, 1.0
+LR, WARMUP, ACCUMULATION, MAX_NORM = 4e-5, 0.05, 4, 1.0
 
 
 def finetune(
-    base: Path | str, data: Path | str, out: Path | str, *, repeats: int = 40, epochs: int = 1, progress: bool = True
+    base: Path | str, data: Path | str, out: Path | str, *, repeats: int = 20, epochs: int = 1, progress: bool = True
 ) -> Path:
     """Fine-tunes `base` on the training split of `data` and writes `iter_<n>.pth`, its config and its logs into `out`.
 

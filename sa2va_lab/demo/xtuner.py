@@ -191,7 +191,7 @@ train_dataset = dict(
             type=Sa2VAFinetuneDataset,
             data_root=DATA_ROOT,
             data_prefix=dict(img_path="images"),
-            ann_file="annotations.json",
+            ann_file="annotations_train.json",
             tokenizer=tokenizer,
             special_tokens=special_tokens,
             extra_image_processor=extra_image_processor,

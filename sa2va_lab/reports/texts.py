@@ -152,7 +152,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "none_given": {"en": "none: the demo", "zh": "无：演示"},
     # training logs
     "training_answer": {
-        "en": "{name}: the loss fell from {first:.4f} to {last:.4f} ({change:+.2f} %) in {iterations:,} iterations; {processes}; {alarms} findings need a look.",
+        "en": "{name}: the loss fell from {first:.4f} to {last:.4f} ({change:+.2f} %) in {iterations:,} iterations; {processes}; findings that need a look: {alarms}.",
         "zh": "{name}：损失在 {iterations:,} 次迭代中由 {first:.4f} 变为 {last:.4f}（{change:+.2f} %）；{processes}；有 {alarms} 项发现需要查看。",
     },
     "training_as_meant": {"en": "they fit {ranks} processes, as meant", "zh": "与预期的 {ranks} 个进程相符"},

@@ -57,7 +57,8 @@ def test_answer(audits):
     answer = curves.answer_audits(audits[:1])
     assert answer.sentence == (
         "first.log: the loss fell from 14.2463 to 1.7884 (-87.45 %) in 12,192 iterations; they fit ONE process, not "
-        f"the 4 that were meant; {len(audits[0].alarms)} findings need a look. No metric follows from a training loss."
+        f"the 4 that were meant; findings that need a look: {len(audits[0].alarms)}. "
+        "No metric follows from a training loss."
     )
     assert answer.stamp is None
     assert answer.metrics["runs"][0]["implied_ranks"] == 1
