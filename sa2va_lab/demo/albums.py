@@ -137,7 +137,8 @@ def write_dataset(
 
     `images/*.png`; `annotations.json`; `splits.json` with the image names of "train", "val" and "test" (`shares` of the
     patients, none of them cut); `groups.json` image name -> patient; `annotations_obs2.json`, a second annotator's view
-    of the test images; `annotations_train.json`, the training images alone, what a training is given. Patients take the picture `sizes` in turn. Raises LabError where there is a data set already.
+    of the test images; `annotations_train.json`, the training images alone, which is what a training is given.
+    Patients take the picture `sizes` in turn. Raises LabError where there is a data set already.
     """
     folder, patients = Path(folder), list(patients)
     if not patients or len(set(patients)) < len(patients):
