@@ -41,6 +41,17 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    """A complete official-form checkpoint with the demo's sizes and untrained weights."""
+    from sa2va_lab.demo import tiny
+    from sa2va_lab.sa2va.weights import save_official
+
+    base = tmp_path_factory.mktemp("tiny")
+    raw = tiny.write_tokenizer(base / "tokenizer")
+    return save_official(tiny.build(raw), base / "model", config=raw, tokenizer=base / "tokenizer")
+
+
 def pytest_collection_modifyitems(items):
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting:

@@ -7,28 +7,19 @@ import pytest
 import torch
 
 import sa2va_lab
-from sa2va_lab.demo import tiny
 from sa2va_lab.demo.albums import write_dataset
 from sa2va_lab.demo.finetune import _load_for_training, _trained_tensors, finetune
 from sa2va_lab.demo.xtuner import DECODER
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.finetune import FineTune, read_pickle
-from sa2va_lab.sa2va.weights import save_official
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    raw = tiny.write_tokenizer(folder / "tokenizer")
-    return save_official(tiny.build(raw), folder / "model", config=raw, tokenizer=folder / "tokenizer")
-
-
-@pytest.fixture(scope="module")
-def tuned(base, tmp_path_factory):
+def tuned(tiny_folder, tmp_path_factory):
     """Eight iterations on two frames."""
     work = tmp_path_factory.mktemp("tuned")
     data = write_dataset(work / "data", patients=[4, 5, 6], frames=1, sizes=(256,), shares=(0.4, 0.3, 0.3))
-    return finetune(base, data, work / "out", repeats=8, progress=False), work / "data"
+    return finetune(tiny_folder, data, work / "out", repeats=8, progress=False), work / "data"
 
 
 def test_the_layout_is_xtuners(tuned):
@@ -52,35 +43,37 @@ def test_text_log_and_scalars_are_the_same_figures(tuned):
     assert (path.parent / "vis_data" / "scalars.json").read_text() == ""  # eight iterations, a line every ten
 
 
-def test_merged_answers_as_the_trained_model_did(base, tuned):
+def test_merged_answers_as_the_trained_model_did(tiny_folder, tuned):
     """Train a little in memory, write, load base + .pth: equal masks."""
     path, _ = tuned
     state = read_pickle(path)["state_dict"]
-    model, wrapped = _load_for_training(base)
+    model, wrapped = _load_for_training(tiny_folder)
     names = _trained_tensors(model, wrapped)
     assert set(names) == set(state)
     with torch.no_grad():
         for name, tensor in names.items():
             tensor.copy_(state[name])
-    merged = sa2va_lab.load(base, finetune=path, lora_alpha=16, precision="fp32", device="cpu")
+    merged = sa2va_lab.load(tiny_folder, finetune=path, lora_alpha=16, precision="fp32", device="cpu")
     image = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     expected = merged.predict(image, "catheter", answer="Sure, [SEG].").logits
     merged.forget()
     merged.model = model.eval()
     np.testing.assert_allclose(merged.predict(image, "catheter", answer="Sure, [SEG].").logits, expected, atol=2e-4)
-    plain = sa2va_lab.load(base, precision="fp32", device="cpu").predict(image, "catheter", answer="Sure, [SEG].")
+    plain = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu").predict(
+        image, "catheter", answer="Sure, [SEG]."
+    )
     assert np.abs(plain.logits - expected).max() > 1e-3
 
 
-def test_a_fine_tune_is_not_overwritten(base, tuned):
+def test_a_fine_tune_is_not_overwritten(tiny_folder, tuned):
     path, data = tuned
     with pytest.raises(LabError, match="holds a fine-tune already"):
-        finetune(base, data, path.parent, progress=False)
+        finetune(tiny_folder, data, path.parent, progress=False)
 
 
-def test_the_figures_add_up(tuned, base, tmp_path):
+def test_the_figures_add_up(tuned, tiny_folder, tmp_path):
     _, data = tuned
-    path = finetune(base, data, tmp_path / "longer", repeats=20, progress=False)
+    path = finetune(tiny_folder, data, tmp_path / "longer", repeats=20, progress=False)
     lines = [json.loads(line) for line in (path.parent / "vis_data" / "scalars.json").read_text().splitlines()]
     assert [line["iter"] for line in lines] == [10, 20]
     for line in lines:

@@ -4,15 +4,6 @@ import pytest
 import torch
 
 from sa2va_lab.demo import tiny
-from sa2va_lab.sa2va.weights import save_official
-
-
-@pytest.fixture(scope="session")
-def base_folder(tmp_path_factory):
-    """A complete official-form checkpoint with the demo's sizes and untrained weights."""
-    base = tmp_path_factory.mktemp("base")
-    raw = tiny.write_tokenizer(base / "tokenizer")
-    return save_official(tiny.build(raw), base / "model", config=raw, tokenizer=base / "tokenizer")
 
 
 @pytest.fixture(scope="session")

@@ -36,8 +36,8 @@ def test_names(theirs, official):
     assert official_name(theirs) == official
 
 
-def test_merged_is_base_plus_scale_times_b_a(base_folder, pth, trained):
-    base, finetune = OfficialFolder(base_folder), FineTune(pth)
+def test_merged_is_base_plus_scale_times_b_a(tiny_folder, pth, trained):
+    base, finetune = OfficialFolder(tiny_folder), FineTune(pth)
     merged = Merged(base, finetune, alpha=6)
     assert (finetune.rank, merged.scale) == (2, 3.0)
     a, b = (trained[f"{LAYER}.self_attn.q_proj.lora_{half}.default.weight"].double() for half in "AB")
@@ -49,9 +49,9 @@ def test_merged_is_base_plus_scale_times_b_a(base_folder, pth, trained):
     assert merged.names() == base.names()
 
 
-def test_load_with_a_fine_tune(base_folder, pth, trained):
-    plain = sa2va_lab.load(base_folder, precision="fp32")
-    tuned = sa2va_lab.load(base_folder, finetune=pth, lora_alpha=4, precision="fp32")
+def test_load_with_a_fine_tune(tiny_folder, pth, trained):
+    plain = sa2va_lab.load(tiny_folder, precision="fp32")
+    tuned = sa2va_lab.load(tiny_folder, finetune=pth, lora_alpha=4, precision="fp32")
     assert torch.equal(tuned.model.mlp1[0].bias, trained["mllm.model.mlp1.0.bias"])
     head = trained["mllm.model.language_model.base_model.model.lm_head.modules_to_save.default.weight"]
     assert torch.equal(tuned.model.language_model.lm_head.weight, head)
@@ -61,9 +61,9 @@ def test_load_with_a_fine_tune(base_folder, pth, trained):
     assert plain.provenance["finetune"] is None
 
 
-def test_a_scale_is_never_guessed(base_folder, pth):
+def test_a_scale_is_never_guessed(tiny_folder, pth):
     with pytest.raises(LabError, match=r"rank 2.*--lora-alpha"):
-        Merged(OfficialFolder(base_folder), FineTune(pth), alpha=None)
+        Merged(OfficialFolder(tiny_folder), FineTune(pth), alpha=None)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_a_scale_is_never_guessed(base_folder, pth):
         ({f"{LAYER}.mlp.down_proj.lora_A.default.weight": torch.zeros(3, 320)}, "mixes LoRA ranks"),
     ],
 )
-def test_what_does_not_fit_is_named(base_folder, trained, tmp_path, change, said):
+def test_what_does_not_fit_is_named(tiny_folder, trained, tmp_path, change, said):
     torch.save({"state_dict": {**trained, **change}}, tmp_path / "other.pth")
     with pytest.raises(LabError, match=said):
-        Merged(OfficialFolder(base_folder), FineTune(tmp_path / "other.pth"), alpha=4)
+        Merged(OfficialFolder(tiny_folder), FineTune(tmp_path / "other.pth"), alpha=4)
 
 
 def test_mmengines_own_classes_open_without_mmengine(trained, tmp_path):
