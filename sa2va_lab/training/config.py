@@ -205,11 +205,13 @@ def _find_data(dataset: dict | None, config: Path | None) -> list[TrainingData]:
 
 
 def _count_samples(root: str | None, file: str | None, config: Path | None) -> int | None:
-    """Entries of an annotation file: as the path stands, or seen from the config's folder; None if it is not there."""
+    """Entries of an annotation file: as the path stands, or seen from the config's folder or one above it, for such
+    paths are relative to where the training was started; None if it is not there."""
     if not file:
         return None
     named = Path(root or "", file)
-    for path in (named, *([config.parent / named] if config else [])):
+    above = config.resolve().parents if config else ()
+    for path in (named, *(folder / named for folder in above)):
         try:
             if not path.is_file() or path.stat().st_size > LARGEST_ANNOTATIONS:
                 continue

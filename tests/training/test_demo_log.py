@@ -25,7 +25,9 @@ def test_text_and_scalars_give_one_table(demo):
     np.testing.assert_allclose(text.records["lr"], scalars.records["lr"], rtol=5e-5, atol=1e-12)
 
 
-def test_the_run_did_what_its_config_says(demo):
+def test_the_run_did_what_its_config_says(demo, monkeypatch, tmp_path):
+    """From any working directory: a notebook's kernel does not run where the command does."""
+    monkeypatch.chdir(tmp_path)
     run, config = read_log(demo / "sa2va_angiogram_finetune.log"), read_config(demo / "sa2va_angiogram_finetune.py")
     assert (config.samples, config.repeats, config.sampler_group, config.lora_alpha) == (24, 20, 4, 16)
     assert config.loss_weights["loss_mask"] == 3.0
