@@ -15,6 +15,7 @@ FLOORS = [
     {"loading"},
     {"evaluation", "snapshots"},
     {"views"},
+    {"commands"},
     {"cli", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -25,7 +25,7 @@ from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
 
 CROP = 256  # the drawing lesson starts with pictures of this size: a quarter of the work of a full canvas
-NEAR_UNTIL = 0.66  # share of the drawing lesson spent at that size; then the full canvas
+NEAR_UNTIL = 0.37  # share of the drawing lesson spent at that size; then the full canvas
 LOOK_UNTIL = 0.6  # share of the answering lesson in which only the vision tower learns
 GRID = TILE // PATCH // 2  # image tokens a side
 ASKED = (0.2, 0.4, 0.4)  # how often each phrase is asked about where it is there; five times as often where not
@@ -39,16 +39,14 @@ def phrase_codes() -> Tensor:
 class Lesson:
     """One stretch of training: AdamW, a warm-up and a cosine, an average of the weights, a log and checkpoints.
 
-    It ends after `steps` or after `hours` of its own wall time, whichever is nearer; the learning rate follows the
-    larger of the two shares. Each step draws its random numbers from its own number, so a resumed lesson goes on as if
-    nothing had happened. At the end `parts` hold the averaged weights.
+    It ends after `steps`, never by the clock: each step draws its random numbers from its own number, so that a seed
+    gives one model, and a resumed lesson goes on as if nothing had happened. At the end `parts` hold the averaged
+    weights.
     """
 
-    def __init__(
-        self, name: str, parts: nn.Module, folder: Path, *, steps: int, hours: float, peak: float, average: float = 0.99
-    ):
+    def __init__(self, name: str, parts: nn.Module, folder: Path, *, steps: int, peak: float, average: float = 0.99):
         self.name, self.parts, self.folder = name, parts, Path(folder)
-        self.steps, self.hours, self.peak, self.average = steps, hours, peak, average
+        self.steps, self.peak, self.average = steps, peak, average
         self.step, self.seconds = 0, 0.0
         self.parameters = [p for p in parts.parameters() if p.requires_grad]
         decayed = [p for p in self.parameters if p.ndim > 1]
@@ -64,7 +62,7 @@ class Lesson:
     @property
     def share(self) -> float:
         """How much of the lesson is over, 0..1."""
-        return min(1.0, max(self.step / self.steps, self.seconds / (self.hours * 3600)))
+        return min(1.0, self.step / self.steps)
 
     @property
     def rate(self) -> float:
@@ -83,7 +81,7 @@ class Lesson:
         """Steps on `loss(share, rng)` to the lesson's end; `check()` measures the averaged weights now and then."""
         from tqdm import tqdm
 
-        bar = tqdm(desc=self.name, total=100, bar_format="{l_bar}{bar}| {elapsed} {postfix}", disable=not progress)
+        bar = tqdm(desc=self.name, total=self.steps, initial=self.step, disable=not progress)
         started, saved, checked, before = time.monotonic(), time.monotonic(), time.monotonic(), self.seconds
         self.parts.train()
         while self.share < 1:
@@ -101,8 +99,8 @@ class Lesson:
             self.seconds = before + time.monotonic() - started
             if self.step % 10 == 0:
                 self._log(loss=value.item(), norm=norm.item(), **parts)
-                bar.update(round(100 * self.share, 1) - bar.n)
-                bar.set_postfix(step=self.step, loss=f"{value.item():.3f}")
+                bar.update(self.step - bar.n)
+                bar.set_postfix(loss=f"{value.item():.3f}")
             if time.monotonic() - saved > 120:
                 self.save()
                 saved = time.monotonic()
@@ -225,7 +223,6 @@ def teach_drawing(
     folder: Path,
     *,
     steps: int,
-    hours: float,
     progress: bool = True,
     check: Callable[[], dict] | None = None,
 ) -> Lesson:
@@ -243,7 +240,7 @@ def teach_drawing(
         blurred = codes + 0.1 * torch.from_numpy(rng.standard_normal((batch, *codes.shape), dtype=np.float32))
         return mask_loss(*draw_candidates(model, pictures, windows, blurred), targets)
 
-    lesson = Lesson("drawing", direct, folder, steps=steps, hours=hours, peak=2e-3)
+    lesson = Lesson("drawing", direct, folder, steps=steps, peak=2e-3)
     lesson.run(loss, progress=progress, check=check)
     return lesson
 
@@ -315,7 +312,6 @@ def teach_answering(
     folder: Path,
     *,
     steps: int,
-    hours: float,
     batch: int = 16,
     progress: bool = True,
     check: Callable[[], dict] | None = None,
@@ -347,6 +343,6 @@ def teach_answering(
         value, parts = answer_loss(model, tokens, conversations.batch(presence, rng=rng), codes)
         return value + found, parts | {"found": found.item()}
 
-    lesson = Lesson("answering", trained, folder, steps=steps, hours=hours, peak=1e-3)
+    lesson = Lesson("answering", trained, folder, steps=steps, peak=1e-3)
     lesson.run(loss, progress=progress, check=check)
     return lesson

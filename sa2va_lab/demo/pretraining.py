@@ -34,21 +34,18 @@ def train(
     folder: Path | str,
     *,
     work: Path | str,
-    frames: int = 4000,
+    frames: int = 5000,
     held_out: int = 150,
-    drawing_steps: int = 5000,
-    drawing_hours: float = 1.5,
-    answering_steps: int = 2500,
-    answering_hours: float = 0.6,
+    drawing_steps: int = 3800,
+    answering_steps: int = 4000,
     resume: bool = True,
     progress: bool = True,
 ) -> dict:
     """Trains the base model and writes it to `folder`; returns what `examine` measured, parameters and seconds.
 
-    A lesson ends after its steps or its hours of wall time, whichever comes first; with the defaults all of it takes
-    under two and a half hours on two CPU cores. `work` keeps rendered frames (about 360 KB each), checkpoints and logs;
-    `resume=False` starts the lessons anew but keeps the frames. Raises LabError when `folder` holds something that is
-    not a demo model.
+    With the defaults all of it takes about two hours on two CPU cores. `work` keeps rendered frames (about 360 KB
+    each), checkpoints and logs; `resume=False` starts the lessons anew but keeps the frames. Raises LabError when
+    `folder` holds something that is not a demo model.
     """
     folder, work = Path(folder), Path(work)
     _refuse_foreign(folder)
@@ -68,7 +65,6 @@ def train(
         seen,
         work,
         steps=drawing_steps,
-        hours=drawing_hours,
         progress=progress,
         check=lambda: measure_drawing(model, unseen, count=24),
     )
@@ -78,7 +74,6 @@ def train(
         reader,
         work,
         steps=answering_steps,
-        hours=answering_hours,
         progress=progress,
         check=lambda: examine(model, unseen, reader, count=24)["answers"],
     )

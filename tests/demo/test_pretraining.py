@@ -137,7 +137,7 @@ def test_mask_loss_by_hand():
 
 def test_drawing_lesson_reaches_every_drawing_part_and_lowers_the_loss(model, frames, small, tmp_path):
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    lesson = lessons.teach_drawing(model, frames, tmp_path, steps=20, hours=1e9, progress=False)
+    lesson = lessons.teach_drawing(model, frames, tmp_path, steps=20, progress=False)
     lines = [json.loads(line) for line in (tmp_path / "drawing.jsonl").read_text().splitlines()]
     assert lesson.step == 20
     assert lines[-1]["loss"] < lines[0]["loss"]
@@ -156,7 +156,7 @@ def test_a_lesson_interrupted_ends_like_one_that_was_not(tokenizer, frames, smal
         for seed, stop in enumerate(stops):  # once there is a checkpoint, the fresh start is of no account
             model = tiny.build(tokenizer[1], seed=seed)
             monkeypatch.setattr(lessons.Lesson, "share", property(lambda self, n=stop: float(self.step >= n)))
-            lessons.teach_drawing(model, frames, folder, steps=3, hours=1e9, progress=False)
+            lessons.teach_drawing(model, frames, folder, steps=3, progress=False)
         ends.append({k: v.clone() for k, v in model.grounding_encoder.state_dict().items()})
     taught = ("vision_encoder", "mask_decoder", "prompt_encoder", "shared_image_embedding", "no_memory_embedding")
     for name in ends[0]:
@@ -196,7 +196,7 @@ def test_answering_lesson_reaches_every_answering_part_and_lowers_the_loss(
     monkeypatch.setattr(lessons, "LOOK_UNTIL", 0.0)
     reader = PromptReader(tokenizer[0], parse_config(tokenizer[1]))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    lessons.teach_answering(model, frames, reader, tmp_path, steps=20, hours=1e9, batch=4, progress=False)
+    lessons.teach_answering(model, frames, reader, tmp_path, steps=20, batch=4, progress=False)
     lines = [json.loads(line) for line in (tmp_path / "answering.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}

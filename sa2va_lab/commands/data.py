@@ -1,0 +1,78 @@
+"""audit, convert and split: images and their annotations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sa2va_lab.commands.options import AsJson
+
+
+def audit(
+    data: Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder, or its annotations file.")],
+    fix: Annotated[Path | None, typer.Option(help="Write a repaired copy into this new folder.")] = None,
+    phrase: Annotated[str | None, typer.Option(help="What to look for; the most frequent phrase if not given.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+    names: Annotated[bool, typer.Option("--names", help="Say which file each id is: for your eyes only.")] = False,
+    write_sizes: Annotated[
+        bool,
+        typer.Option("--write-sizes", help="Believe the suspected sizes: write sizes.json beside the data."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Examine images and annotations: every defect by kind, and what training makes of it."""
+    from sa2va_lab.datasets import audit as examination
+    from sa2va_lab.datasets.export import export_dataset
+    from sa2va_lab.datasets.formats import open_dataset
+
+    dataset = open_dataset(data, phrase=phrase, groups=groups)
+    found = examination.audit_dataset(dataset, progress=not as_json)
+    if write_sizes:
+        examination.write_sizes(found)
+        dataset = open_dataset(data, phrase=phrase, groups=groups)
+        found = examination.audit_dataset(dataset, progress=not as_json)
+    changes = [] if fix is None else export_dataset(dataset, fix)
+    if as_json:
+        files = {"files": {sample.id: str(sample.image) for sample in dataset}} if names else {}
+        print(json.dumps(found.to_dict() | {"changes": len(changes)} | files, ensure_ascii=False))
+        return
+    print(f"{dataset.reason}\nids: {dataset.pseudonyms}")
+    print("\n".join(found.to_lines(names=names)))
+    if fix is not None:
+        print(f"{len(changes)} changes in the copy {fix}; changes.json there lists them")
+
+
+def convert(
+    data: Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder, or its annotations file.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    to: Annotated[str, typer.Option(help="sa2va (annotations.json as Sa2VA trains on) or coco.")] = "sa2va",
+    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+) -> None:
+    """Write a data set of any format anew, with pseudonyms for file names and nothing but pixels in the images."""
+    from sa2va_lab.datasets.export import export_dataset
+    from sa2va_lab.datasets.formats import open_dataset
+
+    dataset = open_dataset(data, groups=groups)
+    changes = export_dataset(dataset, out, format=to)
+    print(f"{dataset.reason}\n{len(changes)} changes on the way to {out}; changes.json there lists them")
+
+
+def split(
+    data: Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder without a splits.json.")],
+    train: Annotated[float, typer.Option(help="Share of the images.")] = 0.6,
+    val: Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")] = 0.2,
+    test: Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")] = 0.2,
+    seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
+    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+) -> None:
+    """Split by patient, stratified by vessel share; writes splits.json beside the data, with its seed and hash."""
+    from sa2va_lab.datasets.formats import open_dataset
+    from sa2va_lab.datasets.splits import draw_splits, write_splits
+
+    dataset = open_dataset(data, groups=groups)
+    shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
+    splits, reason = draw_splits(dataset, shares=shares, seed=seed)
+    print(f"{reason}\n{write_splits(dataset, splits, seed=seed, reason=reason)}")

@@ -1,0 +1,16 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Model = Annotated[Path, typer.Option(help="Checkpoint folder: config.json, tokenizer, *.safetensors.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+FineTuned = Annotated[Path | None, typer.Option(help="xtuner's iter_*.pth, laid over the checkpoint.")]
+TrainingConfig = Annotated[Path | None, typer.Option(help="The training config; it is read, never executed.")]
+LoraAlpha = Annotated[float | None, typer.Option(help="LoRA's alpha, where there is no config.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
