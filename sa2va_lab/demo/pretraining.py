@@ -37,7 +37,7 @@ def train(
     frames: int = 5000,
     held_out: int = 150,
     drawing_steps: int = 3800,
-    answering_steps: int = 4000,
+    answering_steps: int = 3000,
     resume: bool = True,
     progress: bool = True,
 ) -> dict:
