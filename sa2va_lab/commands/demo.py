@@ -13,7 +13,7 @@ def data(
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     seed: Annotated[int, typer.Option(help="Other seeds give other patients.")] = 0,
 ) -> None:
-    """Draw the synthetic angiograms with annotations and splits; seed 0 gives the shipped ones."""
+    """Draw the synthetic angiograms: OUT/angiograms with annotations and splits, OUT/labelme; seed 0 is the shipped."""
     from sa2va_lab.demo.albums import write_demo
 
     print(write_demo(out, seed=seed))

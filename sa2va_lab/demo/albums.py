@@ -170,11 +170,22 @@ def write_dataset(
 
 
 def write_demo(folder: str | Path, *, seed: int = 0) -> Path:
-    """Write the data set that ships with the repository (seed 0): twelve invented patients of six frames, every third
-    patient at 800 pixels, the others at 512; four patients to train on, three to choose on, five to test on."""
-    return write_dataset(
-        folder, patients=range(1, 13), frames=6, seed=seed, sizes=(512, 512, 800), shares=(1 / 3, 1 / 4, 5 / 12)
+    """Write what ships with the repository (seed 0) into the new `folder`, and return it.
+
+    `angiograms/`: twelve invented patients of six frames, every third patient at 800 pixels, the others at 512; four
+    patients to train on, three to choose on, five to test on. `labelme/`: patient 10 again, as LabelMe would keep it.
+    """
+    folder = Path(folder)
+    write_dataset(
+        folder / "angiograms",
+        patients=range(1, 13),
+        frames=6,
+        seed=seed,
+        sizes=(512, 512, 800),
+        shares=(1 / 3, 1 / 4, 5 / 12),
     )
+    write_labelme(folder / "labelme", patient=10, seed=seed)
+    return folder
 
 
 def write_labelme(folder: str | Path, *, patient: int, frames: int = 6, seed: int = 0, size: int = 512) -> Path:
