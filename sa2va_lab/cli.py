@@ -24,6 +24,7 @@ for command in (
     data.split,
     reports.training,
     reports.report,
+    reports.init,
 ):
     app.command()(command)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,8 @@ def training(
 
 
 def report(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Notebooks; all if none.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME...]", help="Notebooks.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All notebooks; so it is too if none is named.")] = False,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A notebook's parameter.")
     ] = None,
@@ -41,25 +43,65 @@ def report(
     data: Annotated[Path | None, typer.Option(help="Data set; the demo's if not given.")] = None,
     log: Annotated[Path | None, typer.Option(help="A training log; the demo's if nothing is given.")] = None,
     run: Annotated[Path | None, typer.Option(help="An existing Run: no model is loaded.")] = None,
-    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    lang: Annotated[str | None, typer.Option(help="en or zh.")] = None,
     outputs: Annotated[Path | None, typer.Option(help="Where results go; outputs/ of the clone if not given.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="A lab.yml; the one in this folder if there is one.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the last report that was not finished.")] = False,
 ) -> None:
     """Run the notebooks into one report and print where it is."""
     from sa2va_lab import paths
-    from sa2va_lab.reports.runner import choose_notebooks, run_report
+    from sa2va_lab.reports.runner import choose_notebooks, keep_relevant, run_report
+    from sa2va_lab.reports.settings import FILE, read_settings
 
-    given = _parse_pairs(parameter or [])
+    if names and everything:
+        raise LabError(f"--all and {', '.join(names)} were given: name notebooks, or ask for all of them.")
+    if settings is None and Path(FILE).is_file():
+        settings = Path(FILE)
+    said = {} if settings is None else read_settings(settings).as_parameters()
     chosen = {"model": model, "finetune": finetune, "config": config, "data": data, "log": log, "run": run}
-    given |= {key: str(value) for key, value in chosen.items() if value is not None}
-    names = names or choose_notebooks(given)
-    title = Path(given.get("run") or given.get("data") or "demo").resolve().name if given else "demo"
-    index = run_report(
-        names,
-        parameters={**given, "lang": lang},
-        outputs=outputs or paths.find_root() / "outputs",
-        name=title,
-    )
-    print(index)
+    chosen |= {"lang": lang, "outputs": outputs}
+    asked = _parse_pairs(parameter or []) | {k: str(value) for k, value in chosen.items() if value is not None}
+    names = names or choose_notebooks(said | asked)
+    given = keep_relevant(said, names) | asked
+    given.pop("outputs", None)
+    where = Path((said | asked).get("outputs") or paths.find_root() / "outputs")
+    own = given.get("run") or given.get("data") or given.get("model")
+    title = Path(own).resolve().name if own else "demo"
+    if settings is not None:
+        print(f"settings: {settings}", file=sys.stderr)
+    print(run_report(names, parameters={"lang": "en"} | given, outputs=where, name=title, resume=resume))
+
+
+def init(
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("lab.yml"),
+    model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
+    sam2: Annotated[Path | None, typer.Option(help="SAM2 checkpoint, where the model is a bare InternVL.")] = None,
+    finetune: FineTuned = None,
+    config: TrainingConfig = None,
+    data: Annotated[Path | None, typer.Option(help="Images and annotations.")] = None,
+    log: Annotated[Path | None, typer.Option(help="The training log.")] = None,
+    phrase: Annotated[str | None, typer.Option(help="What to find, if the data set names several things.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+) -> None:
+    """Write a lab.yml with your own paths, so that `sa2va-lab report` needs no options."""
+    from sa2va_lab.reports.settings import Settings, write_settings
+    from sa2va_lab.reports.texts import check_language
+
+    given = {"model": model, "sam2": sam2, "finetune": finetune, "config": config, "data": data, "log": log}
+    for name, path in given.items():
+        if path is not None and not path.exists():
+            raise LabError(f"{name} is {path}, which does not exist: give the path of what is there.")
+    if finetune is not None and config is None:
+        print("Without the training config LoRA's alpha is unknown: add config, or parameters: {lora_alpha: 128}.")
+    if data is not None:
+        from sa2va_lab.datasets.formats import open_dataset
+
+        opened = open_dataset(data, phrase=phrase, groups=groups)
+        phrase = phrase or opened.phrase
+        print(opened.reason)
+    print(write_settings(out, Settings(**given, phrase=phrase, groups=groups, lang=check_language(lang))))
+    print("Next: sa2va-lab report")
 
 
 def _parse_pairs(pairs: list[str]) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import platform
-import shutil
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,14 +25,17 @@ PATHS = (
     "run",
     "outputs",
 )  # parameters that name a file or folder, relative to the caller
+UNFINISHED = ".part"
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
-def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name: str) -> Path:
+def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name: str, resume: bool = False) -> Path:
     """Runs notebooks, each in a kernel of its own, and returns the path of the report's index.html.
 
     names: stems in notebooks/ ("03_evaluation"). parameters: for all of them; each notebook gets those that it has.
-    Values may be text, as from a command line. outputs: the folder for `reports/` and `runs/`.
+    Values may be text, as from a command line. outputs: the folder for `reports/` and `runs/`. resume: go on with the
+    newest report of this name, these notebooks and these parameters that was stopped or in which a notebook failed;
+    what is done there is not done again. Where there is none, a new one is begun.
 
     The folder `<outputs>/reports/<utc>_<name>` gets the executed notebooks, their pages, metrics.json and index.html;
     it appears when all is done. A notebook that fails does not stop the others; it shows as failed in the index, and
@@ -46,33 +49,69 @@ def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name:
     given = {stem: {} for stem in notebooks} | check_parameters(notebooks, parameters)
     lang = check_language(str(parameters.get("lang") or "en"))
     outputs.mkdir(parents=True, exist_ok=True)
-    final = new_folder(outputs / "reports", name)
-    working = final.with_name(f".{final.name}.part")
-    working.mkdir(parents=True)
-    try:
-        report = _describe(name, parameters)
-        for stem, path in notebooks.items():
-            filled = {"outputs": str(outputs)} | given[stem] if "outputs" in _accepted(path) else given[stem]
-            report["notebooks"][stem] = _run_notebook(path, working, filled, lang=lang)
-        write_json(working / FILE, report)
-        (working / "index.html").write_text(render_index(plain(report), lang=lang), "utf-8")
-        os.replace(working, final)
-    finally:
-        shutil.rmtree(working, ignore_errors=True)
+    report = _describe(name, parameters, list(notebooks))
+    folder = _find_unfinished(outputs / "reports", report) if resume else None
+    if folder is None:
+        final = new_folder(outputs / "reports", name)
+        folder = final.with_name(f".{final.name}{UNFINISHED}")
+        folder.mkdir(parents=True)
+        write_json(folder / FILE, report)
+    else:
+        report |= {"notebooks": json.loads((folder / FILE).read_text("utf-8"))["notebooks"]}
+    for stem, path in notebooks.items():
+        if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
+            continue
+        filled = {"outputs": str(outputs)} | given[stem] if "outputs" in _accepted(path) else given[stem]
+        report["notebooks"][stem] = _run_notebook(path, folder, filled, lang=lang)
+        write_json(folder / FILE, report)
+    report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
+    write_json(folder / FILE, report)
+    (folder / "index.html").write_text(render_index(plain(report), lang=lang), "utf-8")
+    final = folder.with_name(folder.name.removeprefix(".").removesuffix(UNFINISHED))
+    os.replace(folder, final)
     index = final / "index.html"
     failed = {stem: part["error"] for stem, part in report["notebooks"].items() if part["error"]}
     if failed:
         told = "; ".join(f"{stem}: {error}" for stem, error in failed.items())
-        raise LabError(f"{len(failed)} of {len(notebooks)} notebooks failed ({told}); what there is stands in {index}")
+        raise LabError(
+            f"{len(failed)} of {len(notebooks)} notebooks failed ({told}); the same command with "
+            f"--resume tries them again; what there is stands in {index}"
+        )
     return index
+
+
+def _find_unfinished(folder: Path, report: dict) -> Path | None:
+    """The newest report of the same name, notebooks and parameters that lacks a notebook, or has a failed one."""
+    for path in sorted(folder.glob(f"*/{FILE}"), key=lambda path: path.parent.name.lstrip("."), reverse=True):
+        try:
+            there = json.loads(path.read_text("utf-8"))
+            same = all(there[key] == plain(report[key]) for key in ("name", "asked", "parameters"))
+        except (ValueError, KeyError):
+            continue
+        done = [part["error"] is None for part in there["notebooks"].values()] if same else []
+        if same and not (len(done) == len(report["asked"]) and all(done)):
+            return path.parent
+    return None
+
+
+def list_notebooks() -> list[str]:
+    """The stems of the notebooks that make a report, in their order."""
+    return [path.stem for path in sorted((find_root() / "notebooks").glob("[0-9]*.ipynb"))]
 
 
 def choose_notebooks(given: dict) -> list[str]:
     """All notebooks, but for the ones that would show the demo's things beside a user's own: a report on somebody's
     model or data has no chapter on the demo's training log."""
-    stems = [path.stem for path in sorted((find_root() / "notebooks").glob("[0-9]*.ipynb"))]
+    stems = list_notebooks()
     own = {"model", "finetune", "data", "run"} & set(given)
     return [stem for stem in stems if not (own and stem == "02_loss_curves" and "log" not in given)]
+
+
+def keep_relevant(parameters: dict, names: list[str]) -> dict:
+    """Without those that only other notebooks than the named ones have: lab.yml speaks to all of them at once."""
+    here = {key for stem in names for key in _accepted(_find_notebook(stem))}
+    elsewhere = {key for stem in list_notebooks() for key in _accepted(_find_notebook(stem))} - here
+    return {key: value for key, value in parameters.items() if key not in elsewhere}
 
 
 def check_parameters(notebooks: dict[str, Path], parameters: dict) -> dict[str, dict]:
@@ -140,11 +179,12 @@ def _find_notebook(stem: str) -> Path:
     return path
 
 
-def _describe(name: str, parameters: dict) -> dict:
+def _describe(name: str, parameters: dict, asked: list[str]) -> dict:
     packages = ("sa2va_lab", "torch", "transformers", "papermill")
     return {
         "name": name,
         "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+        "asked": asked,
         "parameters": dict(parameters),
         "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
         "notebooks": {},
@@ -159,6 +199,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> d
 
     executed = folder / path.name
     start, error = time.perf_counter(), None
+    executed.unlink(missing_ok=True)
     try:
         execute_notebook(
             str(path),
@@ -168,7 +209,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> d
             language="python",
             kernel_manager_class=_kernel_manager(),
             cwd=str(path.parent),
-            progress_bar=True,
+            progress_bar={"desc": path.stem, "unit": "cell"},
         )
     except PapermillExecutionError as failure:
         error = headline({"ename": failure.ename, "evalue": failure.evalue})

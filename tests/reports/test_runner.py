@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -136,3 +138,44 @@ def test_a_kernel_that_dies_is_a_failed_notebook(lab):
     _write(lab / "root/notebooks/03_dies.ipynb", new_code_cell("import os\nos._exit(9)"))
     with pytest.raises(LabError, match="1 of 1 notebooks failed .03_dies: DeadKernelError"):
         runner.run_report(["03_dies"], parameters={}, outputs=lab / "out", name="dies")
+
+
+UNTIL_FOUND = """
+import os, pathlib, signal
+if not pathlib.Path(data).joinpath("found").exists():
+    {misfortune}
+from sa2va_lab.reports.answers import Answer
+Answer("found", {{}})
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "misfortune", ["raise ValueError('not found')", "os.kill(os.getppid(), signal.SIGKILL)"], ids=["fails", "killed"]
+)
+def test_a_report_is_taken_up_where_it_ended(lab, misfortune):
+    """In one case the second notebook fails, in the other it kills the whole report; the first is not run again."""
+    parameters = new_code_cell('data: str = ""\n', metadata={"tags": ["parameters"]})
+    _write(lab / "root/notebooks/02_seek.ipynb", parameters, new_code_cell(UNTIL_FOUND.format(misfortune=misfortune)))
+    (lab / "mine").mkdir()
+    asked = {"parameters": {"data": str(lab / "mine")}, "outputs": str(lab / "out"), "name": "x"}
+    program = (
+        "import pathlib; from sa2va_lab.reports import runner\n"
+        f"runner.find_root = lambda: pathlib.Path({str(lab / 'root')!r})\n"
+        f"runner.run_report(['00_good', '02_seek'], **{asked!r}, resume=RESUME)"
+    )
+    first = subprocess.run([sys.executable, "-c", program.replace("RESUME", "False")], capture_output=True, text=True)
+    assert first.returncode == (-9 if "kill" in misfortune else 1)
+    [begun] = (lab / "out/reports").iterdir()
+    written = (begun / "00_good.html").stat().st_mtime_ns
+    (lab / "mine" / "found").touch()
+    second = subprocess.run([sys.executable, "-c", program.replace("RESUME", "True")], capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    [ended] = (lab / "out/reports").iterdir()
+    assert ended.name == begun.name.removeprefix(".").removesuffix(".part")
+    assert (ended / "00_good.html").stat().st_mtime_ns == written
+    report = json.loads((ended / "metrics.json").read_text("utf-8"))
+    assert {stem: part["error"] for stem, part in report["notebooks"].items()} == {"00_good": None, "02_seek": None}
+    third = subprocess.run([sys.executable, "-c", program.replace("RESUME", "True")], capture_output=True, text=True)
+    assert third.returncode == 0, third.stderr
+    assert len(list((lab / "out/reports").iterdir())) == 2, "a report that is complete is not taken up: a new one is"
