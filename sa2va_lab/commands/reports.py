@@ -61,7 +61,9 @@ def report(
     chosen = {"model": model, "finetune": finetune, "config": config, "data": data, "log": log, "run": run}
     chosen |= {"lang": lang, "outputs": outputs}
     asked = _parse_pairs(parameter or []) | {k: str(value) for k, value in chosen.items() if value is not None}
-    names = names or choose_notebooks(said | asked)
+    left_out = {}
+    if not names:
+        names, left_out = choose_notebooks(said | asked)
     given = keep_relevant(said, names) | asked
     given.pop("outputs", None)
     where = Path((said | asked).get("outputs") or paths.find_root() / "outputs")
@@ -69,7 +71,8 @@ def report(
     title = Path(own).resolve().name if own else "demo"
     if settings is not None:
         print(f"settings: {settings}", file=sys.stderr)
-    print(run_report(names, parameters={"lang": "en"} | given, outputs=where, name=title, resume=resume))
+    given = {"lang": "en"} | given
+    print(run_report(names, parameters=given, outputs=where, name=title, resume=resume, left_out=left_out))
 
 
 def init(

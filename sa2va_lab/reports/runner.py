@@ -15,27 +15,32 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.paths import find_root, new_folder
 from sa2va_lab.reports.answers import FILE, find_answer, plain, write_json
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
+from sa2va_lab.reports.prose import translate_prose
+from sa2va_lab.reports.settings import PATHS
 from sa2va_lab.reports.texts import check_language
 
-PATHS = (
-    "model",
-    "finetune",
-    "config",
-    "data",
-    "run",
-    "outputs",
-)  # parameters that name a file or folder, relative to the caller
 UNFINISHED = ".part"
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
-def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name: str, resume: bool = False) -> Path:
+def run_report(
+    names: list[str],
+    *,
+    parameters: dict,
+    outputs: Path | str,
+    name: str,
+    resume: bool = False,
+    left_out: dict[str, str] | None = None,
+) -> Path:
     """Runs notebooks, each in a kernel of its own, and returns the path of the report's index.html.
 
     names: stems in notebooks/ ("03_evaluation"). parameters: for all of them; each notebook gets those that it has.
     Values may be text, as from a command line. outputs: the folder for `reports/` and `runs/`. resume: go on with the
     newest report of this name, these notebooks and these parameters that was stopped or in which a notebook failed;
-    what is done there is not done again. Where there is none, a new one is begun.
+    what is done there is not done again. Where there is none, a new one is begun. left_out: notebooks that are not run,
+    with the parameter that each would need; the index says so.
+
+    The Run that one notebook makes is handed to those after it that take a `run`, unless one was given.
 
     The folder `<outputs>/reports/<utc>_<name>` gets the executed notebooks, their pages, metrics.json and index.html;
     it appears when all is done. A notebook that fails does not stop the others; it shows as failed in the index, and
@@ -49,7 +54,7 @@ def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name:
     given = {stem: {} for stem in notebooks} | check_parameters(notebooks, parameters)
     lang = check_language(str(parameters.get("lang") or "en"))
     outputs.mkdir(parents=True, exist_ok=True)
-    report = _describe(name, parameters, list(notebooks))
+    report = _describe(name, parameters, list(notebooks)) | {"left_out": left_out or {}}
     folder = _find_unfinished(outputs / "reports", report) if resume else None
     if folder is None:
         final = new_folder(outputs / "reports", name)
@@ -61,7 +66,8 @@ def run_report(names: list[str], *, parameters: dict, outputs: Path | str, name:
     for stem, path in notebooks.items():
         if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
             continue
-        filled = {"outputs": str(outputs)} | given[stem] if "outputs" in _accepted(path) else given[stem]
+        made = {"outputs": str(outputs), "run": _find_run(report, outputs)}
+        filled = {key: value for key, value in made.items() if value and key in _accepted(path)} | given[stem]
         report["notebooks"][stem] = _run_notebook(path, folder, filled, lang=lang)
         write_json(folder / FILE, report)
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
@@ -94,17 +100,31 @@ def _find_unfinished(folder: Path, report: dict) -> Path | None:
     return None
 
 
+def _find_run(report: dict, outputs: Path) -> str | None:
+    """The folder of the Run that a notebook of this report has made."""
+    answers = [part["answer"] for part in report["notebooks"].values() if part["answer"]]
+    runs = [outputs / "runs" / answer["metrics"]["run"] for answer in answers if answer["metrics"].get("run")]
+    return next((str(run) for run in reversed(runs) if run.is_dir()), None)
+
+
 def list_notebooks() -> list[str]:
     """The stems of the notebooks that make a report, in their order."""
     return [path.stem for path in sorted((find_root() / "notebooks").glob("[0-9]*.ipynb"))]
 
 
-def choose_notebooks(given: dict) -> list[str]:
-    """All notebooks, but for the ones that would show the demo's things beside a user's own: a report on somebody's
-    model or data has no chapter on the demo's training log."""
-    stems = list_notebooks()
-    own = {"model", "finetune", "data", "run"} & set(given)
-    return [stem for stem in stems if not (own and stem == "02_loss_curves" and "log" not in given)]
+def choose_notebooks(given: dict) -> tuple[list[str], dict[str, str]]:
+    """(the notebooks to run, why each of the others is not run).
+
+    Left out are those that would show the demo's things beside a user's own: a report on somebody's data has no chapter
+    on the demo's training log, and one on an existing Run, for which no model is named, none on the demo's model.
+    """
+    left = {}
+    if {"model", "finetune", "data", "run"} & set(given):
+        needed = {"02_loss_curves": "log"}
+        if "run" in given:
+            needed |= {"00_inspect": "model", "06_precision_vram": "model"}
+        left = {stem: key for stem, key in needed.items() if key not in given}
+    return [stem for stem in list_notebooks() if stem not in left], left
 
 
 def keep_relevant(parameters: dict, names: list[str]) -> dict:
@@ -160,12 +180,14 @@ def _convert(key: str, value, kind: str):
         raise LabError(f"{key} is {value!r}; expected a value of type {kind}") from None
     if kind != "str":
         return value
-    if key in PATHS and str(value):
-        path = Path(value).expanduser().resolve()
+    if key not in PATHS or not str(value):
+        return str(value)
+    parts = str(value).split(";") if key == "log" else [str(value)]  # several logs stand with ; between them
+    paths = [Path(part.strip()).expanduser().resolve() for part in parts]
+    for part, path in zip(parts, paths, strict=True):
         if key != "outputs" and not path.exists():
-            raise LabError(f"{key} is {value}, which does not exist; give the path of an existing folder")
-        return str(path)
-    return str(value)
+            raise LabError(f"{key} is {part.strip()}, which does not exist; give the path of what is there")
+    return ";".join(map(str, paths))
 
 
 def _find_notebook(stem: str) -> Path:
@@ -219,6 +241,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> d
     # papermill's own error banner and its note of our working folder say nothing to a reader
     notebook.cells = [cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
     notebook.metadata.pop("papermill", None)
+    translate_prose(notebook, path.stem, lang=lang)
     nbformat.write(notebook, executed)
     title, page = find_title(notebook, default=path.stem), executed.with_suffix(".html")
     page.write_text(render_notebook(notebook, title=title, home="index.html", lang=lang), "utf-8")

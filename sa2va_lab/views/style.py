@@ -114,15 +114,16 @@ def to_png(figure) -> bytes:
     return buffer.getvalue()
 
 
-def picture(figure, alt: str):
+def picture(figure, alt: str, *, role: str | None = None):
     """The figure as a notebook output that carries `alt`, a sentence which states what there is to see.
 
     matplotlib's own inline figures have no alt text; this output has it in its metadata, where JupyterLab keeps it
-    and the report's template finds it.
+    and the report's template finds it. role: what the report's index looks for when it shows the figure too, such as
+    the kind of mistake that it is an example of.
     """
     if not alt.strip():
         raise ValueError("a figure needs a sentence that says what it shows")
     from IPython.display import Image
 
     width = round(figure.get_size_inches()[0] * 100)
-    return Image(data=to_png(figure), format="png", width=width, alt=alt)
+    return Image(data=to_png(figure), format="png", width=width, alt=alt, metadata={"role": role} if role else None)

@@ -101,6 +101,17 @@ def test_page_answers_first_and_describes_its_figures(report, drawn_run, read_pa
 
 
 @pytest.mark.slow
+def test_a_chinese_report_is_chinese_throughout(drawn_run, drawn_data, tmp_path, read_page):
+    parameters = {"run": str(drawn_run.folder), "data": str(drawn_data), "groups": r"p(\d+)_", "lang": "zh"}
+    index = run_report(["03_evaluation"], parameters=parameters, outputs=tmp_path, name="drawn")
+    page = read_page(index.with_name("03_evaluation.html"))
+    prose = [cell.source for cell in nbformat.read(ROOT / "notebooks/03_evaluation.ipynb", 4).cells]
+    assert not [text for text in prose if text.startswith("#") and text.splitlines()[0].strip("# ") in page.text]
+    assert "效果有多好" in page.text
+    assert "效果有多好" in read_page(index).text
+
+
+@pytest.mark.slow
 def test_no_file_name_of_the_data_set_gets_into_the_report(report):
     for path in report.iterdir():
         text = path.read_text("utf-8")

@@ -91,6 +91,54 @@ def test_relative_paths_are_the_callers(lab, monkeypatch):
     assert _check(lab, data="my data") == {"data": str(lab / "my data")}
 
 
+def test_several_logs_are_several_paths(lab, monkeypatch):
+    parameters = new_code_cell('log: str = ""\n', metadata={"tags": ["parameters"]})
+    _write(lab / "root/notebooks/02_log.ipynb", parameters)
+    for name in ("a.log", "b.log"):
+        (lab / name).touch()
+    monkeypatch.chdir(lab)
+    notebook = {"02_log": lab / "root/notebooks/02_log.ipynb"}
+    taken = runner.check_parameters(notebook, {"log": "a.log; b.log"})["02_log"]
+    assert taken == {"log": f"{lab / 'a.log'};{lab / 'b.log'}"}
+    with pytest.raises(LabError, match="log is c.log, which does not exist"):
+        runner.check_parameters(notebook, {"log": "a.log;c.log"})
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({}, {}),
+        ({"threshold": 0.3}, {}),
+        ({"model": "m"}, {"02_loss_curves": "log"}),
+        ({"data": "d", "log": "l"}, {}),
+        ({"run": "r", "log": "l"}, {"00_inspect": "model", "06_precision_vram": "model"}),
+        ({"run": "r", "model": "m", "data": "d"}, {"02_loss_curves": "log"}),
+    ],
+)
+def test_a_report_on_ones_own_has_no_chapter_on_the_demo(given, missing):
+    names, left = runner.choose_notebooks(given)
+    assert left == missing
+    assert not set(names) & set(left)
+    assert "03_evaluation" in names
+
+
+@pytest.mark.slow
+def test_a_run_that_a_notebook_makes_is_handed_to_those_after_it(lab):
+    making = "from pathlib import Path\nfrom sa2va_lab.reports.answers import Answer\n"
+    making += "(Path(outputs) / 'runs' / 'new').mkdir(parents=True)\nAnswer('made', {'run': 'new'})"
+    taking = "from sa2va_lab.reports.answers import Answer\nAnswer(run, {})"
+    for stem, name, code in (("02_before", "run", taking), ("03_make", "outputs", making), ("04_take", "run", taking)):
+        declared = f'{name}: str = ""\nlang: str = ""\n'  # alone in its cell, `run: ...` would be IPython's %run
+        parameters = new_code_cell(declared, metadata={"tags": ["parameters"]})
+        _write(lab / f"root/notebooks/{stem}.ipynb", parameters, new_code_cell(code))
+    names = ["02_before", "03_make", "04_take"]
+    index = runner.run_report(names, parameters={}, outputs=lab / "out", name="x", left_out={"05_more": "model"})
+    report = json.loads((index.parent / "metrics.json").read_text("utf-8"))
+    said = {stem: part["answer"]["sentence"] for stem, part in report["notebooks"].items()}
+    assert said == {"02_before": "", "03_make": "made", "04_take": str(lab / "out" / "runs" / "new")}
+    assert report["left_out"] == {"05_more": "model"}
+
+
 @pytest.mark.slow
 def test_a_failing_notebook_does_not_stop_the_others(lab, read_page):
     with pytest.raises(LabError) as caught:

@@ -59,6 +59,13 @@ def test_stamp_is_drawn_only_when_there_is_one():
     assert ink("demo model") > 100
 
 
+def test_a_role_rides_along_for_the_index():
+    figure = style.new_figure(1, 1)
+    _, about = style.picture(figure, "A finding.", role="border_shift")._repr_mimebundle_()
+    assert (about["image/png"]["role"], about["image/png"]["alt"]) == ("border_shift", "A finding.")
+    assert "role" not in style.picture(figure, "A finding.")._repr_mimebundle_()[1]["image/png"]
+
+
 def test_halo_is_a_white_edge():
     axes = style.new_figure(1, 1).subplots()
     [effect] = style.halo(axes.text(0, 0, "x")).get_path_effects()
