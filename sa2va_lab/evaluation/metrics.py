@@ -12,11 +12,12 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.matching import match_samples, read_truth
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.datasets.samples import Dataset, Sample
     from sa2va_lab.evaluation.runs import Run
 
 COUNTS = ("tp", "fp", "fn", "tn")
@@ -52,18 +53,31 @@ def count_pixels(mask: np.ndarray, truth: np.ndarray) -> dict[str, int]:
     return {"tp": tp, "fp": found - tp, "fn": there - tp, "tn": mask.size - found - there + tp}
 
 
-def compute_scores(tp, fp, fn, tn) -> dict[str, float | np.ndarray]:
-    """The five metrics of counts, numbers or arrays of one shape; 0/0 is NaN, and so is anything of a NaN count."""
-    tp, fp, fn, tn = (np.asarray(count, float) for count in (tp, fp, fn, tn))
+def score_parts(metric: str, tp, fp, fn, tn) -> tuple:
+    """Numerator and denominator of a metric: each is such a ratio, so a pooled one is the ratio of the sums."""
+    match metric:
+        case "dice":
+            return 2 * tp, 2 * tp + fp + fn
+        case "iou":
+            return tp, tp + fp + fn
+        case "precision":
+            return tp, tp + fp
+        case "recall":
+            return tp, tp + fn
+        case "specificity":
+            return tn, tn + fp
+    raise LabError(f"{metric!r} is not made of pixel counts; choose one of {', '.join(METRICS)}")
+
+
+def compute_scores(tp, fp, fn, tn, *, metrics=METRICS) -> dict[str, float | np.ndarray]:
+    """The metrics of counts, numbers or arrays of one shape; 0/0 is NaN, and so is anything of a NaN count."""
+    counts = [np.asarray(count, float) for count in (tp, fp, fn, tn)]
+    scores = {}
     with np.errstate(invalid="ignore"):
-        scores = {
-            "dice": 2 * tp / (2 * tp + fp + fn),
-            "iou": tp / (tp + fp + fn),
-            "precision": tp / (tp + fp),
-            "recall": tp / (tp + fn),
-            "specificity": tn / (tn + fp),
-        }
-    return {name: float(score) if score.ndim == 0 else score for name, score in scores.items()}
+        for metric in metrics:
+            above, below = score_parts(metric, *counts)
+            scores[metric] = np.divide(above, below)
+    return {name: float(score) if np.ndim(score) == 0 else score for name, score in scores.items()}
 
 
 def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.DataFrame:
@@ -79,35 +93,16 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
     """
     import pandas as pd
 
-    if run.meta["dataset"]["phrase"] != dataset.phrase:
-        raise LabError(
-            f'the run {run.folder} looked for "{run.meta["dataset"]["phrase"]}" but the data set was opened for '
-            f'"{dataset.phrase}"; open the data set with the run\'s phrase'
-        )
-    samples = {sample.id: sample for sample in dataset.samples}
-    records = {record["id"]: record for record in run.records}
-    absent = [name for name in run.sample_ids if name not in samples]
-    if absent:
-        raise LabError(
-            f"the run {run.folder} holds {len(absent)} samples that the data set lacks (the first is {absent[0]}); "
-            "open the data set, or the split of it, that the run was made on"
-        )
     rows = []
-    for name in run.sample_ids:
-        sample, record = samples[name], records.get(name)
-        row = {"id": name, "group": sample.group, "phrase": sample.phrase}
+    for sample, record in match_samples(run, dataset):
+        row = {"id": sample.id, "group": sample.group, "phrase": sample.phrase}
         if record is None:
             rows.append(row | {"error": "not predicted yet: the run is unfinished"})
             continue
-        if record["image_sha256"] is not None and record["image_sha256"] != sample.image_sha256():
-            raise LabError(
-                f"the image of {name} is not the one that was predicted (its bytes changed); "
-                "open the data set that the run was made on, or predict again in a new folder"
-            )
         row |= {"error": record["error"], "seconds": record["seconds"].get("wall", np.nan)}
         if record["error"] is None:
             row |= {"answer": record["answer"], "n_seg": record["n_seg"]}
-            row |= _compare(run.prediction(name).mask(threshold), sample.truth(), name)
+            row |= _compare(run.prediction(sample.id).mask(threshold), sample)
         rows.append(row)
     table = pd.DataFrame(rows, columns=["id", "group", "phrase", "error", "answer", "n_seg", "seconds", *COUNTS])
     table = table.assign(**compute_scores(*(table[count] for count in COUNTS)))
@@ -161,13 +156,8 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
     return summary
 
 
-def _compare(mask: np.ndarray, truth: np.ndarray | None, name: str) -> dict:
-    row = {"mask_area": int(mask.sum())}
+def _compare(mask: np.ndarray, sample: Sample) -> dict:
+    row, truth = {"mask_area": int(mask.sum())}, read_truth(sample, mask.shape)
     if truth is None:
         return row
-    if mask.shape != truth.shape:
-        raise LabError(
-            f"the prediction of {name} is {mask.shape[1]}x{mask.shape[0]} but its truth is "
-            f"{truth.shape[1]}x{truth.shape[0]}; expected equal sizes, predict again in a new folder"
-        )
     return row | count_pixels(mask, truth) | {"truth_area": int(truth.sum())}

@@ -1,0 +1,308 @@
+"""Which probability makes a mask: any threshold from one look at the pixels, chosen on images that are not reported.
+
+Every image is reduced to how many pixels of the truth, and how many others, lie above each of 1,000 thresholds. From
+there every metric made of counts, at every threshold, over any part of the images, is arithmetic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import iterate_pairs
+from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
+from sa2va_lab.reports.answers import write_json
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.evaluation.runs import Run
+
+BINS = 1000
+THRESHOLDS = np.arange(BINS) / BINS  # 0, .001, ..., .999: a pixel is in the mask strictly above its threshold
+_EDGES = np.append(THRESHOLDS, np.inf).astype(np.float32)
+FILE = "threshold.json"
+CHOOSABLE = ("dice", "iou")  # of the others each has its best at an end: recall at 0, precision near 1
+RULES = ("macro", "pooled")
+RESAMPLES = 2_000
+FLAT = 0.005  # thresholds whose score is this near to the best are as good as the best
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixel counts of n images above each of THRESHOLDS.
+
+    ids, groups, hashes: n texts (sample, patient, sha256 of the image file). tp, fp: int32 (n, 1000), pixels above
+    each threshold inside and outside the truth. truth, size: int64 (n,), pixels of the truth and of the image.
+    origin: which run, split and merge they come from.
+    """
+
+    ids: tuple[str, ...]
+    groups: tuple[str, ...]
+    hashes: tuple[str, ...]
+    tp: np.ndarray
+    fp: np.ndarray
+    truth: np.ndarray
+    size: np.ndarray
+    origin: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, ids: Iterable[str]) -> Counts:
+        """The images with these ids, in this order of theirs."""
+        wanted = set(ids)
+        kept = [place for place, name in enumerate(self.ids) if name in wanted]
+        texts = {name: tuple(getattr(self, name)[k] for k in kept) for name in ("ids", "groups", "hashes")}
+        return replace(self, **texts, **{name: getattr(self, name)[kept] for name in ("tp", "fp", "truth", "size")})
+
+    def at(self, threshold) -> dict[str, np.ndarray]:
+        """tp, fp, fn, tn, each (n,), of the masks at one threshold, or at one an image (n,).
+
+        The counts are exact for multiples of 0.001; another threshold is refused with a LabError.
+        """
+        place = np.broadcast_to(locate(threshold), len(self))
+        rows = np.arange(len(self))
+        return dict(zip(COUNTS, self._all(self.tp[rows, place], self.fp[rows, place]), strict=True))
+
+    def scores(self, metric: str = "dice") -> np.ndarray:
+        """The metric of every image at every threshold, float64 (n, 1000), NaN where undefined."""
+        return compute_scores(*self._all(self.tp, self.fp), metrics=[metric])[metric]
+
+    def curve(self, metric: str = "dice", rule: str = "macro") -> np.ndarray:
+        """The metric over all images at every threshold, float64 (1000,): mean of images, or of the pooled counts."""
+        above, below = self._parts(metric, rule)
+        with np.errstate(invalid="ignore"):
+            return above.sum(axis=0) / below.sum(axis=0)
+
+    def _all(self, tp: np.ndarray, fp: np.ndarray) -> tuple[np.ndarray, ...]:
+        truth, rest = (column if tp.ndim == 1 else column[:, None] for column in (self.truth, self.size - self.truth))
+        return tp, fp, truth - tp, rest - fp
+
+    def _parts(self, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray]:
+        """Numerators and denominators (n, 1000) whose sums' ratio is the metric over all images."""
+        if rule not in RULES:
+            raise LabError(f"the rule is {rule!r}; expected one of {', '.join(RULES)}")
+        if rule == "pooled":
+            return score_parts(metric, *self._all(self.tp, self.fp))
+        scores = self.scores(metric)
+        defined = np.isfinite(scores)
+        return np.where(defined, scores, 0.0), defined
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A chosen threshold.
+
+    value: in [0, 1]. score: the metric at it on the images it was chosen on; at_half: the same at 0.5. low, high: 95 %
+    interval of the choice itself, patients drawn again. flat: the thresholds around it that are within FLAT of the
+    best. origin: run, weights_sha256, split, merge, image hashes ("images"): where it was chosen.
+    """
+
+    value: float
+    reason: str
+    metric: str = "dice"
+    rule: str = "macro"
+    score: float = float("nan")
+    at_half: float = float("nan")
+    low: float = float("nan")
+    high: float = float("nan")
+    flat: tuple[float, float] = (float("nan"), float("nan"))
+    n_images: int = 0
+    n_groups: int = 0
+    origin: dict = field(default_factory=dict)
+    note: str = ""
+
+
+def locate(threshold) -> np.ndarray:
+    """The place of a threshold (or of several) in THRESHOLDS; LabError for one that is not a multiple of 0.001."""
+    place = np.round(np.asarray(threshold, float) * BINS)
+    if not (np.isfinite(place).all() and (place >= 0).all() and (place < BINS).all()):
+        raise LabError(f"the threshold is {threshold}; expected a probability from 0 to {THRESHOLDS[-1]}")
+    if not np.allclose(place / BINS, threshold, atol=1e-9):
+        raise LabError(f"the threshold is {threshold}; counts know multiples of {1 / BINS:g} only")
+    return place.astype(int)
+
+
+def count_image(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels above each of THRESHOLDS inside and outside the truth, int32 (1000,) each.
+
+    probability: float32 (H, W) in [0, 1]; truth: bool (H, W). Equal to counting `probability > threshold` each time.
+    """
+    flat = np.ascontiguousarray(probability, np.float32).ravel()
+    if flat.size != truth.size or truth.dtype != bool or not (0 <= flat.min() and flat.max() <= 1):
+        raise ValueError(f"probabilities {probability.shape} in [0, 1] and a bool truth of that shape, not these")
+    # how many thresholds each pixel is above: guessed by a product, put right by a comparison with the very edges
+    above = np.minimum(np.ceil(flat * np.float32(BINS)), BINS).astype(np.int16)
+    above -= (above > 0) & (_EDGES[above - 1] >= flat)
+    above += _EDGES[above] < flat
+    above *= 2
+    above += truth.ravel()
+    histogram = np.bincount(above, minlength=2 * (BINS + 1)).reshape(BINS + 1, 2)
+    outside, inside = histogram[:0:-1].cumsum(axis=0)[::-1].T.astype(np.int32)
+    return inside, outside
+
+
+def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False) -> Counts:
+    """One pass over a run's probabilities. Failed samples and those without a truth are left out."""
+    rows = []
+    for sample, probability, truth in iterate_pairs(run, dataset, merge=merge, progress=progress):
+        inside, outside = count_image(probability, truth)
+        rows.append((sample.id, sample.group, inside, outside, np.count_nonzero(truth), truth.size))
+    hashes = {record["id"]: record["image_sha256"] for record in run.records}
+    ids, groups, tp, fp, areas, sizes = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
+    origin = {
+        "run": run.folder.name,
+        "weights_sha256": run.meta["segmenter"]["weights_sha256"],
+        "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
+        "prompt": run.meta["prompt"],
+        "split": run.meta["dataset"]["split"],
+        "merge": merge,
+    }
+    shape = (len(rows), BINS)
+    return Counts(
+        ids,
+        groups,
+        tuple(hashes[name] for name in ids),
+        np.array(tp, np.int32).reshape(shape),
+        np.array(fp, np.int32).reshape(shape),
+        np.array(areas, np.int64),
+        np.array(sizes, np.int64),
+        origin,
+    )
+
+
+def choose_threshold(
+    counts: Counts, *, metric: str = "dice", rule: str = "macro", seed: int = 0, resamples: int = RESAMPLES
+) -> Choice:
+    """The threshold with the best mean ("macro") or pooled metric; of equally good ones the nearest to 0.5.
+
+    Its interval says where it would have landed with other patients: groups are drawn again and it is chosen anew.
+    Raises LabError without images, or for a metric whose best is always at an end.
+    """
+    if metric not in CHOOSABLE:
+        raise LabError(f"a threshold cannot be chosen by {metric!r}; expected one of {', '.join(CHOOSABLE)}")
+    above, below, groups = _sum_groups(counts, metric, rule)
+    if not len(counts) or not below.any():
+        raise LabError("no image with a truth to choose a threshold on; give annotated images")
+    with np.errstate(invalid="ignore"):
+        curve = above.sum(axis=0) / below.sum(axis=0)
+        best = _find_best(curve)
+        low = high = np.nan
+        if len(groups) > 1:
+            drawn = np.random.default_rng(seed).multinomial(len(groups), [1 / len(groups)] * len(groups), resamples)
+            places = np.apply_along_axis(_find_best, 1, (drawn @ above) / (drawn @ below))
+            low, high = np.quantile(THRESHOLDS[places], [0.025, 0.975])
+    name = f"{'mean' if rule == 'macro' else 'pooled'} {'Dice' if metric == 'dice' else 'IoU'}"
+    split = counts.origin.get("split", "")
+    where = f"{len(counts)} images of {len(groups)} patients" + (f', split "{split}"' if split else "")
+    return Choice(
+        value=float(THRESHOLDS[best]),
+        reason=f"best {name} on {where}",
+        metric=metric,
+        rule=rule,
+        score=float(curve[best]),
+        at_half=float(curve[BINS // 2]),
+        low=float(low),
+        high=float(high),
+        flat=_find_flat(curve, best),
+        n_images=len(counts),
+        n_groups=len(groups),
+        origin=counts.origin | {"images": sorted(counts.hashes)},
+    )
+
+
+def nest_thresholds(counts: Counts, *, metric: str = "dice", rule: str = "macro") -> tuple[np.ndarray, str]:
+    """Where there is no validation split: for each patient the threshold chosen on all others; (n,) and the reason."""
+    if metric not in CHOOSABLE:
+        raise LabError(f"a threshold cannot be chosen by {metric!r}; expected one of {', '.join(CHOOSABLE)}")
+    above, below, groups = _sum_groups(counts, metric, rule)
+    if len(groups) < 2:
+        raise LabError(f"{len(groups)} patient: a nested choice needs at least two; give a threshold instead")
+    with np.errstate(invalid="ignore"):
+        curves = (above.sum(axis=0) - above) / (below.sum(axis=0) - below)
+    chosen = THRESHOLDS[[_find_best(curve) for curve in curves]]
+    place = {group: number for number, group in enumerate(groups)}
+    told = f"from {chosen.min():g} to {chosen.max():g}"
+    return chosen[
+        [place[group] for group in counts.groups]
+    ], f"for each of {len(groups)} patients on the others, {told}"
+
+
+def save_threshold(path: Path | str, choice: Choice, *, note: str = "") -> Path:
+    """Writes threshold.json, with its origin and the time; the file is there whole or not at all. Returns the path."""
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    content = asdict(replace(choice, note=note or choice.note))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    try:
+        write_json(path, {"format": 1, "created": created} | content)
+    except OSError as error:
+        raise LabError(f"{path} cannot be written ({error.strerror}); choose another place") from None
+    return path
+
+
+def read_threshold(path: Path | str) -> Choice:
+    """Reads what `save_threshold` wrote (a file, or the folder that it is in); LabError for anything else."""
+    path = Path(path)
+    path = path / FILE if path.is_dir() else path
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        known = {name: content[name] for name in Choice.__dataclass_fields__ if content.get(name) is not None}
+        value = known["value"]
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise ValueError(f"its value is {value!r}")
+        if not isinstance(known.get("origin"), dict):
+            raise ValueError("it does not say where it was chosen")
+        images = known["origin"].get("images", [])
+        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
+            raise ValueError("its images are no list of hashes")
+        flat = tuple(np.nan if edge is None else float(edge) for edge in content.get("flat", (None, None)))
+        return Choice(**known | {"value": float(value), "flat": flat})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        said = error.strerror if isinstance(error, OSError) else str(error)
+        raise LabError(f"{path} is not a threshold.json ({said}); save the threshold again") from None
+
+
+def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:
+    """Refuses a threshold that was chosen on images of `run`: LabError, or with `allow` the sentence to say instead.
+
+    "" where no image is shared. Images are told by the hashes of their bytes, so renamed copies are found.
+    """
+    chosen_on = set(choice.origin.get("images", ()))
+    shared = sum(record["image_sha256"] in chosen_on for record in run.records)
+    if not shared:
+        return ""
+    said = f"the threshold {choice.value:g} was chosen on {shared} of the {len(run.records)} images reported"
+    if not allow:
+        raise LabError(f"{said}; choose it on other patients (the validation split), or allow it and have it said")
+    return said
+
+
+def _sum_groups(counts: Counts, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numerators and denominators summed by group, float64 (n_groups, 1000), and the groups' names."""
+    groups, index = np.unique(np.asarray(counts.groups, str), return_inverse=True)
+    sums = [np.zeros((len(groups), BINS)) for _ in range(2)]
+    for total, part in zip(sums, counts._parts(metric, rule), strict=True):
+        np.add.at(total, index, part)
+    return *sums, groups
+
+
+def _find_best(curve: np.ndarray) -> int:
+    best = np.nanmax(curve) if np.isfinite(curve).any() else np.nan
+    ties = np.flatnonzero(curve == best) if np.isfinite(best) else np.arange(BINS)
+    return int(ties[np.argmin(np.abs(ties - BINS // 2))])
+
+
+def _find_flat(curve: np.ndarray, best: int) -> tuple[float, float]:
+    """The ends of the run of thresholds around the best in which nothing is lost by more than FLAT."""
+    worse = np.flatnonzero(~(curve >= curve[best] - FLAT))
+    low = worse[worse < best].max(initial=-1) + 1
+    high = worse[worse > best].min(initial=BINS) - 1
+    return float(THRESHOLDS[low]), float(THRESHOLDS[high])
