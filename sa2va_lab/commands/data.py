@@ -21,20 +21,27 @@ def audit(
         bool,
         typer.Option("--write-sizes", help="Believe the suspected sizes: write sizes.json beside the data."),
     ] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="A training set: nearly identical frames in both are an error.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Examine images and annotations: every defect by kind, and what training makes of it."""
     from sa2va_lab.datasets import audit as examination
     from sa2va_lab.datasets.export import export_dataset
     from sa2va_lab.datasets.formats import open_dataset
+    from sa2va_lab.datasets.splits import refuse_near_duplicates
 
     dataset = open_dataset(data, phrase=phrase, groups=groups)
+    other = None if against is None else open_dataset(against)
     found = examination.audit_dataset(dataset, progress=not as_json)
     if write_sizes:
         examination.write_sizes(found)
         dataset = open_dataset(data, phrase=phrase, groups=groups)
         found = examination.audit_dataset(dataset, progress=not as_json)
     changes = [] if fix is None else export_dataset(dataset, fix)
+    if other is not None:
+        refuse_near_duplicates(dataset, other)
     if as_json:
         files = {"files": {sample.id: str(sample.image) for sample in dataset}} if names else {}
         print(json.dumps(found.to_dict() | {"changes": len(changes)} | files, ensure_ascii=False))
@@ -65,14 +72,19 @@ def split(
     train: Annotated[float, typer.Option(help="Share of the images.")] = 0.6,
     val: Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")] = 0.2,
     test: Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")] = 0.2,
+    folds: Annotated[int, typer.Option(help="Instead, so many equal parts for cross-validation: fold1, ...")] = 0,
     seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
     groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
 ) -> None:
-    """Split by patient, stratified by vessel share; writes splits.json beside the data, with its seed and hash."""
+    """Split by patient, stratified by vessel share; writes splits.json beside the data, with its seed and hash.
+
+    Patients that share nearly identical frames stay on one side.
+    """
     from sa2va_lab.datasets.formats import open_dataset
-    from sa2va_lab.datasets.splits import draw_splits, write_splits
+    from sa2va_lab.datasets.splits import draw_splits, fold_shares, write_splits
 
     dataset = open_dataset(data, groups=groups)
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
+    shares = fold_shares(folds) if folds else shares
     splits, reason = draw_splits(dataset, shares=shares, seed=seed)
     print(f"{reason}\n{write_splits(dataset, splits, seed=seed, reason=reason)}")

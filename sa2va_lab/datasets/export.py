@@ -213,17 +213,24 @@ def _write_sa2va(folder: Path, copies: list[_Copy], *, tolerance: float) -> list
 
 
 def _write_coco(folder: Path, copies: list[_Copy], *, tolerance: float) -> list[Change]:
+    # COCO has no way to say that nobody looked: images without an annotation are left out of the file
+    first = [(copy, copy.objects) for copy in copies if copy.annotated]
+    second = [(copy, copy.second) for copy in copies if copy.second is not None]
+    _write_json(folder / "annotations.json", _as_coco(first, tolerance))
+    if second:
+        _write_json(folder / "annotations_obs2.json", _as_coco(second, tolerance))
+    return []
+
+
+def _as_coco(drawn_on: list[tuple[_Copy, list]], tolerance: float) -> dict:
     from pycocotools import mask as coco
 
-    text = "the second annotator is left out: COCO holds one"
-    changes = [Change(copy.sample.id, "second_annotator", text) for copy in copies if copy.second is not None]
-    copies = [copy for copy in copies if copy.annotated]  # COCO has no way to say that nobody looked
-    phrases = list(dict.fromkeys(phrase for copy in copies for phrase, _, _ in copy.objects))
+    phrases = list(dict.fromkeys(phrase for _, objects in drawn_on for phrase, _, _ in objects))
     images, annotations = [], []
-    for number, copy in enumerate(copies, 1):
+    for number, (copy, objects) in enumerate(drawn_on, 1):
         height, width = copy.size
         images.append({"id": number, "file_name": f"{copy.sample.id}.png", "width": width, "height": height})
-        for phrase, polygons, mask in copy.objects:
+        for phrase, polygons, mask in objects:
             runs = coco.merge(coco.frPyObjects(polygons, height, width)) if mask is None else None
             runs = runs or coco.encode(np.asfortranarray(mask.astype(np.uint8)))
             whole = mask is not None and count_holes(mask)
@@ -237,9 +244,7 @@ def _write_coco(folder: Path, copies: list[_Copy], *, tolerance: float) -> list[
                 }
             )  # fmt: skip
     categories = [{"id": number, "name": phrase} for number, phrase in enumerate(phrases, 1)]
-    content = {"images": images, "annotations": annotations, "categories": categories}
-    _write_json(folder / "annotations.json", content)
-    return changes
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def _outline(polygons: list[np.ndarray], mask: np.ndarray | None, tolerance: float) -> list[list[float]]:

@@ -87,7 +87,7 @@ def _recognise(path: Path) -> tuple[Folder, _Found]:
         return _with_checks(folder, _sa2va(folder, path, content))
     folder = Folder(path)
     for pattern in COCO_FILES:
-        for file in sorted(path.glob(pattern)):
+        for file in sorted(file for file in path.glob(pattern) if not file.stem.endswith("_obs2")):
             content = read_json(Path(folder.inside(file)))
             if is_coco(content):
                 return _with_checks(folder, _coco(folder, file, content))
@@ -105,7 +105,7 @@ def _recognise(path: Path) -> tuple[Folder, _Found]:
 
 def _sa2va(folder: Folder, path: Path, content: object) -> _Found:
     drawings = {1: read_annotations(folder, path, content)}
-    other = path.with_name(f"{path.stem}_obs2{path.suffix}")
+    other = _second(path)
     if other.is_file():
         drawings[2] = read_annotations(folder, other)
     flat = sum(any(d.kind == "flat_nesting" for d in drawing.defects) for drawing in drawings[1].values())
@@ -114,8 +114,20 @@ def _sa2va(folder: Folder, path: Path, content: object) -> _Found:
 
 
 def _coco(folder: Folder, path: Path, content: dict) -> _Found:
-    drawings, defects = read_coco(folder, path, content)
-    return _Found("coco", f"COCO ({path.name}): ", {1: drawings}, defects=defects)
+    first, defects = read_coco(folder, path, content)
+    drawings, other = {1: first}, _second(path)
+    if other.is_file():
+        content = read_json(Path(folder.inside(other)))
+        if not is_coco(content):
+            raise LabError(f"{other} is not COCO as {path.name} is; expected images and annotations")
+        drawings[2], found = read_coco(folder, other, content)
+        defects += [Defect(defect.kind, f"second annotator: {defect.text}") for defect in found]
+    return _Found("coco", f"COCO ({path.name}): ", drawings, defects=defects)
+
+
+def _second(path: Path) -> Path:
+    """Where a second annotator's file lies, if there is one."""
+    return path.with_name(f"{path.stem}_obs2{path.suffix}")
 
 
 def _mask_folder(folder: Folder) -> _Found:

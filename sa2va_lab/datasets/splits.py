@@ -6,16 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_dataset
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.likeness import Pair
 
 ABOUT = "about"  # the key of splits.json that says how the splits were made
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -77,10 +74,13 @@ def refuse_near_duplicates(first: Dataset, second: Dataset) -> None:
 
     Decodes every image of both.
     """
-    from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
-
     here, there = fingerprint_dataset(first), fingerprint_dataset(second)
-    _refuse_pairs(find_near_duplicates(here, there))
+    pairs = find_near_duplicates(here, there)
+    if pairs:
+        raise LabError(
+            f"{len(pairs)} pairs of nearly identical frames lie on both sides ({_tell(pairs)}); expected none, or a "
+            "test would be on what was trained; put their patients on one side"
+        )
 
 
 def draw_splits(
@@ -88,36 +88,39 @@ def draw_splits(
 ) -> tuple[dict[str, list[str]], str]:
     """Splits of whole groups, stratified by vessel share, with the reason: ({name: ids}, in words).
 
-    shares: of the images, by split name; they add up to 1. Of many draws the one is taken whose splits come nearest to
-    the shares and whose mean share of vessel pixels differ least. Rasterises every truth. The same seed gives the same.
+    shares: of the images, by split name; they add up to 1 (`fold_shares` for cross-validation). Of many draws the one
+    is taken whose splits come nearest to the shares and whose mean share of vessel pixels differ least. Groups that
+    share nearly identical frames stay on one side. Decodes every image and truth. The same seed gives the same.
     """
     shares = dict(shares or SHARES)
     if len(shares) < 2 or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise LabError(f"the shares are {shares}; expected two or more positive shares that add up to 1")
     if {"all", ABOUT} & set(shares):
         raise LabError(f'the splits are called {", ".join(shares)}; "all" and "{ABOUT}" are taken, choose other names')
-    groups, sizes, vessels = _group_shares(dataset)
-    if len(groups) < len(shares):
-        raise LabError(f"{len(groups)} groups cannot make {len(shares)} splits; expected a group for each at least")
+    pairs = find_near_duplicates(fingerprint_dataset(dataset))
+    groups, sizes, vessels = _group_shares(dataset, _join_groups(dataset, pairs))
+    if len(sizes) < len(shares):
+        raise LabError(
+            f"{len(sizes)} groups cannot make {len(shares)} splits; expected a group for each at least, where groups "
+            "with nearly identical frames count as one"
+        )
     places, wanted = _draw(sizes, vessels, np.array(list(shares.values())), seed)
     splits = {
         name: [sample.id for sample in dataset if places[groups[sample.group]] == number]
         for number, name in enumerate(shares)
     }
     sizes_said = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
-    return splits, f"{len(groups)} groups, none cut: {sizes_said} images; seed {seed}, best of {DRAWS} draws ({wanted})"
+    said = f"{len(groups)} groups, none cut: {sizes_said} images; seed {seed}, best of {DRAWS} draws ({wanted})"
+    if pairs:
+        said += f"; {len(pairs)} pairs of nearly identical frames of different groups kept on one side: {_tell(pairs)}"
+    return splits, said
 
 
-def draw_folds(dataset: Dataset, *, count: int = 5, seed: int = 0) -> list[dict[str, list[str]]]:
-    """Cross-validation: `count` times {"train": ids, "val": ids}; each group is in "val" exactly once."""
+def fold_shares(count: int) -> dict[str, float]:
+    """Shares of `count` splits for cross-validation, "fold1" and so on: each is held out once, the others train."""
     if count < 2:
         raise LabError(f"{count} folds were asked for; expected 2 or more")
-    parts, _ = draw_splits(dataset, shares={f"fold {n + 1}": 1 / count for n in range(count)}, seed=seed)
-    held = [set(ids) for ids in parts.values()]
-    return [
-        {"train": [s.id for s in dataset if s.id not in ids], "val": [s.id for s in dataset if s.id in ids]}
-        for ids in held
-    ]
+    return {f"fold{number}": 1 / count for number in range(1, count + 1)}
 
 
 def hash_splits(splits: Mapping[str, Iterable[str]]) -> str:
@@ -147,19 +150,26 @@ def image_name(dataset: Dataset, sample_id: str) -> str:
     return image.relative_to(base).as_posix() if image.is_relative_to(base) else image.name
 
 
-def _refuse_pairs(pairs: list[Pair]) -> None:
-    if pairs:
-        told = "; ".join(f"{pair.first} and {pair.second} ({pair.likeness:.2f})" for pair in pairs[:SHOWN_PAIRS])
-        raise LabError(
-            f"{len(pairs)} pairs of nearly identical frames lie on both sides ({told}); expected none, or a test would "
-            "be on what was trained; put their patients on one side"
-        )
+def _tell(pairs: list[Pair]) -> str:
+    return "; ".join(f"{pair.first} and {pair.second} ({pair.likeness:.2f})" for pair in pairs[:SHOWN_PAIRS])
 
 
-def _group_shares(dataset: Dataset) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
-    """Groups by number; images and mean share of vessel pixels of each (NaN where nothing is annotated)."""
-    groups = {group: number for number, group in enumerate(sorted({sample.group for sample in dataset}))}
-    sizes, total, known = (np.zeros(len(groups)) for _ in range(3))
+def _join_groups(dataset: Dataset, pairs: list[Pair]) -> dict[str, int]:
+    """A number for every group, the same one for groups that a pair of near duplicates joins."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    group_of = {sample.id: sample.group for sample in dataset}
+    places = {group: number for number, group in enumerate(sorted(set(group_of.values())))}
+    ends = [[places[group_of[name]] for name in (pair.first, pair.second)] for pair in pairs]
+    rows, columns = np.array(ends, int).reshape(-1, 2).T
+    _, joined = connected_components(coo_array((np.ones(len(ends)), (rows, columns)), shape=(len(places),) * 2))
+    return {group: int(joined[place]) for group, place in places.items()}
+
+
+def _group_shares(dataset: Dataset, groups: dict[str, int]) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
+    """Groups by number; images and mean share of vessel pixels of each number (NaN where nothing is annotated)."""
+    sizes, total, known = (np.zeros(max(groups.values(), default=-1) + 1) for _ in range(3))
     for sample in dataset:
         place = groups[sample.group]
         sizes[place] += 1

@@ -1,8 +1,7 @@
 """Invented patients on disk: images with truths in Sa2VA's annotations form, and in LabelMe's.
 
 The annotations form is a list of `{"image": name, "mask": [object][polygon][x0, y0, x1, y1, ...], "text": [phrase per
-object]}`. Its polygons cannot hold holes and are added up, so a mask with a hole is cut into touching pieces that have
-none. Coordinates are those of pycocotools: pixel (row, column) covers [column, column + 1) x [row, row + 1).
+object]}`; `datasets.outlines` traces the polygons.
 """
 
 import json
@@ -12,63 +11,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from skimage import measure, morphology
+from skimage import morphology
 
+from sa2va_lab.datasets.outlines import EIGHT, trace_mask
 from sa2va_lab.demo.angiograms import PHRASES, Frame, make_patient
 from sa2va_lab.errors import LabError
 
 LABELME_NAMES = {"blood vessel": "dongmai", "catheter": "catheter"}
 _SECOND_STREAM = 7_000_003
-_EIGHT = np.ones((3, 3), bool)
-
-
-def _has_hole(piece: np.ndarray) -> bool:
-    return ndimage.label(~np.pad(piece, 1), structure=_EIGHT)[1] > 1
-
-
-def _cut(piece: np.ndarray) -> list[np.ndarray]:
-    """Simply connected parts of one connected `piece`: cut along a row through a hole until there is none."""
-    background, count = ndimage.label(~np.pad(piece, 1), structure=_EIGHT)
-    if count == 1:
-        return [piece]
-    holes = background[1:-1, 1:-1]
-    outside = background[0, 0]
-    hole = next(label for label in range(1, count + 1) if label != outside)
-    rows = np.flatnonzero((holes == hole).any(1))
-    row = (rows[0] + rows[-1] + 1) // 2
-    parts = []
-    for half in (np.arange(len(piece)) < row, np.arange(len(piece)) >= row):
-        labels, found = ndimage.label(piece & half[:, None])
-        for number in range(1, found + 1):
-            parts += _cut(labels == number)
-    return parts
-
-
-def split_holes(mask: np.ndarray) -> list[np.ndarray]:
-    """Disjoint bool masks (H, W), each in one piece without a hole, that together are `mask`."""
-    labels, _ = ndimage.label(mask)
-    pieces = []
-    for number, box in enumerate(ndimage.find_objects(labels), start=1):
-        parts = _cut(labels[box] == number)
-        # A cut goes through everything on its row; what it need not have cut is put together again.
-        merged = True
-        while merged:
-            merged = False
-            for first in range(len(parts)):
-                for second in range(first + 1, len(parts)):
-                    union = parts[first] | parts[second]
-                    if ndimage.label(union)[1] == 1 and not _has_hole(union):
-                        parts[first] = union
-                        del parts[second]
-                        merged = True
-                        break
-                if merged:
-                    break
-        for part in parts:
-            whole = np.zeros(mask.shape, bool)
-            whole[box] = part
-            pieces.append(whole)
-    return pieces
 
 
 def to_polygons(mask: np.ndarray, *, tolerance: float = 0.4) -> list[list[float]]:
@@ -76,13 +26,7 @@ def to_polygons(mask: np.ndarray, *, tolerance: float = 0.4) -> list[list[float]
 
     `tolerance` is how far, in pixels, the simplified outline may leave the traced one.
     """
-    polygons = []
-    for piece in split_holes(mask):
-        outline = measure.find_contours(np.pad(piece, 1).astype(float), 0.5)[0]
-        outline = measure.approximate_polygon(outline, tolerance)[:-1, ::-1] - 0.5
-        if len(outline) >= 3:
-            polygons.append([round(float(value), 2) for value in outline.ravel()])
-    return polygons
+    return [polygon.round(2).tolist() for polygon in trace_mask(mask, tolerance=tolerance)]
 
 
 def image_name(frame: Frame) -> str:
@@ -109,7 +53,7 @@ def annotate_again(frame: Frame, *, seed: int = 0) -> dict[str, np.ndarray]:
         drawn = ndimage.map_coordinates(soft, [rows, columns], order=1) > rng.uniform(0.36, 0.52)
         if phrase == "blood vessel":
             broad = ndimage.binary_dilation(morphology.opening(drawn, morphology.disk(2)), iterations=2)
-            twigs, count = ndimage.label(drawn & ~broad, structure=_EIGHT)
+            twigs, count = ndimage.label(drawn & ~broad, structure=EIGHT)
             missed = np.concatenate([[False], rng.random(count) < 0.3])
             drawn &= ~missed[twigs]
         masks[phrase] = morphology.remove_small_objects(drawn, max_size=11)

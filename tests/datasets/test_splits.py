@@ -9,9 +9,10 @@ from PIL import Image
 from sa2va_lab import cli
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint, fingerprint_dataset, pairs_across
+from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.datasets.splits import (
-    draw_folds,
     draw_splits,
+    fold_shares,
     hash_splits,
     refuse_near_duplicates,
     write_splits,
@@ -25,6 +26,7 @@ def films(tmp_path):
     root = tmp_path / "films"
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True)
+    (root / KEY_FILE).write_text(json.dumps({"key": f"{12:064x}", "numbers": {}}))  # draws follow the numbers
     random = np.random.default_rng(0)
     for patient in range(12):
         for frame in range(2 + patient % 4):
@@ -103,11 +105,8 @@ def test_a_split_cuts_no_patient_and_is_balanced(films):
 
 
 def test_a_written_split_is_read_again_with_its_seed_and_hash(films, capsys, monkeypatch):
-    monkeypatch.setattr("sys.argv", ["sa2va-lab", "split", str(films), "--test", "0", "--train", "0.8", "--seed", "5"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 0
-    assert "INVENTED" not in capsys.readouterr().out
+    status, said = run_cli(["split", films, "--test", 0, "--train", 0.8, "--seed", 5], capsys, monkeypatch)
+    assert (status, "INVENTED" in said) == (0, False)
     dataset = open_dataset(films)
     assert set(dataset.splits) == {"train", "val"}
     about = json.loads((films / "splits.json").read_text())["about"]
@@ -132,17 +131,40 @@ def test_splits_that_cannot_be(films, shares, said):
         draw_splits(open_dataset(films), shares=shares)
 
 
-def test_folds_hold_every_patient_out_once(films):
+def run_cli(arguments, capsys, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["sa2va-lab", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    said = capsys.readouterr()
+    return stop.value.code or 0, said.out + said.err
+
+
+def test_folds_hold_every_patient_out_once(films, capsys, monkeypatch):
+    assert run_cli(["split", films, "--folds", 4, "--seed", 1], capsys, monkeypatch)[0] == 0
     dataset = open_dataset(films)
     groups = group_of(dataset)
-    folds = draw_folds(dataset, count=4, seed=1)
-    assert len(folds) == 4
-    assert sorted(i for fold in folds for i in fold["val"]) == sorted(groups)
-    for fold in folds:
-        assert not {groups[i] for i in fold["train"]} & {groups[i] for i in fold["val"]}
-        assert len(fold["train"]) + len(fold["val"]) == len(dataset)
+    assert list(dataset.splits) == ["fold1", "fold2", "fold3", "fold4"]
+    assert sorted(i for ids in dataset.splits.values() for i in ids) == sorted(groups)
+    for held in dataset.splits.values():
+        others = {i for ids in dataset.splits.values() if ids is not held for i in ids}
+        assert not {groups[i] for i in others} & {groups[i] for i in held}
+        assert len(others) + len(held) == len(dataset)
     with pytest.raises(LabError, match="1 folds"):
-        draw_folds(dataset, count=1)
+        fold_shares(1)
+
+
+def test_patients_with_the_same_film_stay_on_one_side(films):
+    names = sorted(path.name for path in (films / "images").iterdir())
+    film_a, film_b, film_l = (next(n for n in names if f"-{letter}_" in n) for letter in "ABL")
+    for copy in (film_b, film_l):
+        Image.open(films / "images" / film_a).save(films / "images" / copy)
+    dataset = open_dataset(films)
+    same = {sample.group for sample in dataset if sample.image.name in (film_a, film_b, film_l)}
+    assert len(same) == 3
+    for seed in range(6):
+        splits, reason = draw_splits(dataset, shares={"train": 0.6, "test": 0.4}, seed=seed)
+        assert sum(bool({dataset[i].group for i in ids} & same) for ids in splits.values()) == 1
+        assert "3 pairs of nearly identical frames of different groups kept on one side: P" in reason
 
 
 def test_a_cut_patient_is_an_error_with_the_pairs(films):
@@ -153,7 +175,7 @@ def test_a_cut_patient_is_an_error_with_the_pairs(films):
     assert "INVENTED" not in str(error.value)
 
 
-def test_near_identical_frames_in_two_sets_are_an_error_with_the_pairs(films, tmp_path):
+def test_near_identical_frames_in_two_sets_are_an_error_with_the_pairs(films, tmp_path, capsys, monkeypatch):
     other = tmp_path / "other"
     for name in ("images", "masks"):
         (other / name).mkdir(parents=True)
@@ -162,6 +184,8 @@ def test_near_identical_frames_in_two_sets_are_an_error_with_the_pairs(films, tm
     clouds(np.random.default_rng(9)).save(other / "images" / "unlike.png")
     with pytest.raises(LabError, match=r"1 pairs of nearly identical frames lie on both sides \(P\d\d-V1-F001 and P0"):
         refuse_near_duplicates(open_dataset(films), open_dataset(other))
+    status, said = run_cli(["audit", films, "--against", other], capsys, monkeypatch)
+    assert (status, "1 pairs of nearly identical frames" in said) == (2, True)
     (other / "images" / "new.png").unlink()
     refuse_near_duplicates(open_dataset(films), open_dataset(other))
 
