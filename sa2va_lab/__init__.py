@@ -10,19 +10,22 @@ from sa2va_lab.errors import LabError
 if TYPE_CHECKING:
     from sa2va_lab.datasets.formats import open_dataset
     from sa2va_lab.evaluation.runs import open_run
+    from sa2va_lab.loading.inventory import read_inventory as inspect
     from sa2va_lab.loading.load import load
 
 __version__ = "0.1.0"
-__all__ = ["LabError", "load", "open_dataset", "open_run"]
+__all__ = ["LabError", "inspect", "load", "open_dataset", "open_run"]
 
 _HOMES = {  # torch comes when it is needed, not with the import
-    "load": "sa2va_lab.loading.load",
-    "open_dataset": "sa2va_lab.datasets.formats",
-    "open_run": "sa2va_lab.evaluation.runs",
+    "inspect": ("sa2va_lab.loading.inventory", "read_inventory"),
+    "load": ("sa2va_lab.loading.load", "load"),
+    "open_dataset": ("sa2va_lab.datasets.formats", "open_dataset"),
+    "open_run": ("sa2va_lab.evaluation.runs", "open_run"),
 }
 
 
 def __getattr__(name: str):
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        module, function = _HOMES[name]
+        return getattr(importlib.import_module(module), function)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sa2va_lab.commands import data, demo, predictions, reports
+from sa2va_lab.commands import checkpoints, data, demo, predictions, reports
 from sa2va_lab.errors import LabError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
+    checkpoints.inspect,
     predictions.predict,
     predictions.evaluate,
     data.audit,

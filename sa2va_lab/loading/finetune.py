@@ -7,47 +7,18 @@ looks like the base checkpoint with the fine-tune applied, so it loads through t
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
+import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.headers import KNOWN, Inert, read_pth
+from sa2va_lab.loading.parts import COPY, LORA, official_name
 from sa2va_lab.sa2va.weights import OfficialFolder
 
-LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight")
-COPY = re.compile(r"(?P<module>.+)\.modules_to_save\.default\.(?P<tail>\w+)")
 HALVES = ("A", "B")
-
-
-class _Inert:
-    """Stands in for what a training framework keeps beside the weights; takes anything, does nothing."""
-
-    def __new__(cls, *given, **named):
-        return super().__new__(cls)
-
-    def __init__(self, *given, **named):
-        pass
-
-    def __setstate__(self, state):
-        pass
-
-
-# mmengine's log history, and what numpy and pickle need to describe it: named here one by one, nothing else opens
-_KNOWN = (
-    "mmengine.logging.history_buffer.HistoryBuffer",
-    "numpy.core.multiarray._reconstruct",
-    "numpy._core.multiarray._reconstruct",
-    "numpy.ndarray",
-    "numpy.dtype",
-    "numpy.core.multiarray.scalar",
-    "numpy._core.multiarray.scalar",
-    "builtins.getattr",
-    "__builtin__.getattr",
-    "_codecs.encode",
-)
 
 
 class FineTune:
@@ -156,32 +127,14 @@ class Merged:
         return hashlib.sha256(parts.encode()).hexdigest(), f"base ({method}), fine-tune (every byte) and LoRA scale"
 
 
-def official_name(name: str) -> str:
-    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
-    for prefix in ("mllm.model.", "mllm."):
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            break
-    name = name.replace("language_model.base_model.model.", "language_model.")
-    return re.sub(r"\.gamma$", ".g_weight", name)
-
-
 def read_pickle(path: Path) -> object:
     """What a .pth holds, read with torch's restricted unpickler; nothing in the file can run."""
     if not path.is_file():
         raise LabError(f"No fine-tune at {path}: give the iter_*.pth file that the training wrote.")
+    read_pth(path)  # absurd sizes and calls are refused here, before torch allots anything
     try:
-        with torch.serialization.safe_globals([(_Inert, name) for name in _KNOWN]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)|global (?:class |function )?([\w.]+)", str(error))
-        asked = next((group for group in wanted.groups() if group), "") if wanted else ""
-        if asked:
-            raise LabError(
-                f"{path} asks to run {asked}, which no list of weights needs: it was refused and nothing ran. "
-                "Do not use this file."
-            ) from None
-        raise LabError(f"{path} is not a readable checkpoint: copy the file again from its source.") from None
-    except Exception as error:  # a damaged pickle fails wherever the damage happens to be
+        with torch.serialization.safe_globals([(Inert, name) for name in KNOWN]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # what the header did not give away
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LabError(f"{path} is damaged or cut short ({said}): copy the file again from its source.") from None

@@ -8,6 +8,7 @@ a trailing `.weight` or `.bias` is carried along.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
@@ -194,3 +195,10 @@ def official_names(ours: list[str]) -> dict[str, tuple[Place, ...]]:
                 raise KeyError(f"no official name is known for {name}")
         found[official] = places(official)
     return found
+
+
+def missing_sam2(official: Iterable[str]) -> list[str]:
+    """The kinds of SAM2 tensor, as this table names them, of which `official` has not one."""
+    tails = [name.removeprefix(SAM2) for name in official if name.startswith(SAM2)]
+    kinds = {re.sub(r"\d+", "#", re.sub(r"\.(weight|bias)$", "", tail)) for tail in tails}
+    return [SAM2 + kind for kind in _SAM2_NAMES if re.sub(r"\d+", "#", kind) not in kinds]

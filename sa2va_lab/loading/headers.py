@@ -1,0 +1,250 @@
+"""What a weights file says about its tensors, read without torch and without their data; nothing in it can run.
+
+safetensors: the JSON header. A .pth: the pickle inside the zip, read by an unpickler that knows a short list of names
+and builds nothing but descriptions. Whatever a file claims is held against its real size before it is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import pickle
+import zipfile
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+
+LARGEST_HEADER = 100 << 20  # bytes; the limit of safetensors itself
+LARGEST_PICKLE = 512 << 20  # bytes of a .pth that are not tensors: logs of a long training are some MB
+MOST_ENTRIES = 200_000  # files in one .pth
+BITS = {
+    "fp64": 64, "fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
+    "uint64": 64, "uint32": 32, "uint16": 16, "uint8": 8, "bool": 8,
+}  # fmt: skip
+_SAFETENSORS_TYPES = {
+    "F64": "fp64", "F32": "fp32", "BF16": "bf16", "F16": "fp16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    "BOOL": "bool",
+}  # fmt: skip
+_TORCH_TYPES = {
+    "double": "fp64", "float": "fp32", "bfloat16": "bf16", "half": "fp16", "long": "int64", "int": "int32",
+    "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool",
+    "float64": "fp64", "float32": "fp32", "float16": "fp16", "int64": "int64", "int32": "int32", "int16": "int16",
+    "int8": "int8", "uint8": "uint8", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8",
+}  # fmt: skip
+# What mmengine keeps beside the weights, and what numpy and pickle need to describe it; nothing else opens.
+KNOWN = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "numpy.core.multiarray._reconstruct",
+    "numpy._core.multiarray._reconstruct",
+    "numpy.ndarray",
+    "numpy.dtype",
+    "numpy.core.multiarray.scalar",
+    "numpy._core.multiarray.scalar",
+    "builtins.getattr",
+    "__builtin__.getattr",
+    "_codecs.encode",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorHeader:
+    """One tensor as its file describes it. shape: lengths; dtype: "fp32", "bf16", ...; file: where it lies."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    file: str = ""
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers."""
+        return math.prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of data."""
+        return self.parameters * BITS[self.dtype] // 8
+
+
+class Inert:
+    """Stands in for whatever a training framework keeps beside the weights; takes anything, does nothing."""
+
+    def __new__(cls, *given, **named):
+        return super().__new__(cls)
+
+    def __init__(self, *given, **named):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, TensorHeader], str]:
+    """({name: header}, sha256 of the file's header). LabError for a file that is damaged, cut short or absurd."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(LARGEST_HEADER, size - 8):
+                raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+            raw = file.read(length)
+        return _parse_safetensors(raw, size - 8 - length, file=path.name), hashlib.sha256(raw).hexdigest()
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror or error}): check the path.") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise LabError(f"{path} is damaged or cut short ({said}): download this file again.") from None
+
+
+def _parse_safetensors(raw: bytes, room: int, *, file: str) -> dict[str, TensorHeader]:
+    """The tensors of a header; `room` bytes of data follow it, all of which the tensors must cover."""
+    content = json.loads(raw.decode("utf-8"))
+    content.pop("__metadata__", None)
+    found, spans = {}, []
+    for name, about in content.items():
+        start, end = about["data_offsets"]
+        header = TensorHeader(_check_shape(about["shape"], name), _SAFETENSORS_TYPES[about["dtype"]], file)
+        if header.bytes != end - start:
+            raise ValueError(f"{name} takes {header.bytes:,} bytes and was given {end - start:,}")
+        found[name] = header
+        spans.append((start, end))
+    place = 0
+    for start, end in sorted(spans):
+        if start != place:
+            raise ValueError(f"tensors overlap or leave a gap at byte {place:,}")
+        place = end
+    if place != room:
+        raise ValueError(f"its tensors need {place:,} bytes of data and {room:,} are there")
+    return found
+
+
+def _check_shape(shape, name: str) -> tuple[int, ...]:
+    if not (isinstance(shape, list | tuple) and len(shape) <= 16 and all(type(n) is int and n >= 0 for n in shape)):
+        raise ValueError(f"{name} has the shape {str(shape)[:80]}")
+    return tuple(shape)
+
+
+def read_pth(path: Path) -> tuple[object, str]:
+    """(what a .pth holds, with a TensorHeader in the place of each tensor; sha256 of all but the tensors' data).
+
+    The digest covers the zip's own checksums, so it changes with the weights as well. LabError for a file that is
+    damaged, or that asks for anything beyond a checkpoint's ordinary contents: it is named, and nothing ran.
+    """
+    if not path.is_file():
+        raise LabError(f"No fine-tune at {path}: give the iter_*.pth file that the training wrote.")
+    try:
+        with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else open(path, "rb") as file:
+            return _read_zip(file) if isinstance(file, zipfile.ZipFile) else _read_legacy(file)
+    except LabError as error:
+        raise LabError(f"{path} {error}") from None
+    except Exception as error:  # a damaged pickle fails wherever the damage happens to be
+        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise LabError(f"{path} is damaged or cut short ({said}): copy the file again from its source.") from None
+
+
+def _read_zip(archive: zipfile.ZipFile) -> tuple[object, str]:
+    entries = archive.infolist()
+    pickles = [entry for entry in entries if entry.filename.split("/")[1:] == ["data.pkl"]]
+    if len(pickles) != 1 or len(entries) > MOST_ENTRIES:
+        raise LabError("is a zip file, but not one that torch wrote: give the .pth that the training wrote.")
+    packed = [entry for entry in entries if entry.compress_type != zipfile.ZIP_STORED]
+    if packed:
+        raise LabError(
+            f"holds compressed data ({packed[0].filename}), which torch never writes: it was refused unopened."
+        )
+    if pickles[0].file_size > LARGEST_PICKLE:
+        raise LabError(f"holds {pickles[0].file_size:,} bytes beside its tensors: that is no checkpoint of a training.")
+    folder = pickles[0].filename.removesuffix("data.pkl")
+    room = {e.filename.removeprefix(f"{folder}data/"): e.file_size for e in entries}
+    raw = archive.read(pickles[0])
+    digest = hashlib.sha256(raw)
+    digest.update(json.dumps([(e.filename, e.file_size, e.CRC) for e in entries]).encode())
+    return _Reader(io.BytesIO(raw), room=room).load(), digest.hexdigest()
+
+
+def _read_legacy(file) -> tuple[object, str]:
+    """torch's form before 1.6: pickles one after another, then the data. Its tensors' ends are not checked."""
+    raw = file.read(LARGEST_PICKLE)
+    stream = io.BytesIO(raw)
+    if _Reader(stream, room=None).load() != 0x1950A86A20F9469CFC6C:
+        raise LabError("is no checkpoint of torch: give the .pth that the training wrote.")
+    for _ in range(2):  # protocol, machine
+        _Reader(stream, room=None).load()
+    content = _Reader(stream, room=None).load()
+    return content, hashlib.sha256(raw[: stream.tell()]).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Storage:
+    dtype: str | None
+    room: int | None
+
+
+@dataclass(frozen=True)
+class _Type:
+    name: str | None
+
+
+class _Reader(pickle._Unpickler):
+    """Builds descriptions only. The Python class, as its memo is a dict: the C one's can be made to fill memory."""
+
+    dispatch = {
+        code: read
+        for code, read in pickle._Unpickler.dispatch.items()
+        if code not in {op[0] for op in (b"\x96", b"\x97", b"\x98", b"\x82", b"\x83", b"\x84", b"i")}
+    }  # without bytearrays of any length, outside buffers, copyreg's numbers and INST
+
+    def __init__(self, file, *, room: dict[str, int] | None):
+        super().__init__(file)
+        self.room = room
+
+    def find_class(self, module: str, name: str):
+        full = f"{module}.{name}"
+        if full == "collections.OrderedDict":
+            return OrderedDict
+        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
+            return _rebuild
+        if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
+            return _first
+        if full == "torch.Size":
+            return tuple
+        if full in ("torch.storage.UntypedStorage", "torch.storage.TypedStorage"):
+            return _Type(None)
+        if module == "torch" and name.removesuffix("Storage").lower() in _TORCH_TYPES:
+            return _Type(_TORCH_TYPES[name.removesuffix("Storage").lower()])
+        if full in KNOWN or full in ("torch.device", "torch.serialization._get_layout", "builtins.set"):
+            return Inert
+        raise LabError(
+            f"asks to run {full}, which no list of weights needs: it was refused and nothing ran. Do not use this file."
+        )
+
+    def persistent_load(self, key):
+        kind, about, place, _, count = key[:5]
+        if kind != "storage" or not isinstance(about, _Type) or type(count) is not int or count < 0:
+            raise ValueError("a storage that is none")
+        if self.room is None:
+            return _Storage(about.name, None)
+        return _Storage(about.name, self.room[place])
+
+
+def _first(*given):
+    return given[0]
+
+
+def _rebuild(storage, offset, shape, stride, *rest) -> TensorHeader:
+    """A tensor's description; ValueError where it would reach beyond its storage or share one place among values."""
+    stated = [item.name for item in rest if isinstance(item, _Type)]
+    dtype = storage.dtype or (stated[0] if stated else None)
+    shape, stride = _check_shape(shape, "a tensor"), _check_shape(stride, "a tensor's stride")
+    if dtype is None or type(offset) is not int or offset < 0 or len(shape) != len(stride):
+        raise ValueError("a tensor that is none")
+    header = TensorHeader(shape, dtype)
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if header.parameters else 0
+    needed = max(last * BITS[dtype] // 8, header.bytes)
+    if storage.room is not None and needed > storage.room:
+        raise ValueError(f"a tensor of {needed:,} bytes in {storage.room:,} bytes of data")
+    return header

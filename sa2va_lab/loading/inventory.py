@@ -1,0 +1,330 @@
+"""What is in a checkpoint: tensors, parameters and bytes by part, what is stored twice, and what is missing.
+
+Headers only: no weight is loaded and torch is not imported. `Inventory.tensors` holds every tensor's shape and dtype by
+its official name, and `layer_bytes` the decoder layers, so that a planner can count and shard.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.headers import TensorHeader, read_pth, read_safetensors
+from sa2va_lab.loading.parts import (
+    COPY,
+    LAYER,
+    LORA,
+    TOKENIZERS,
+    Missing,
+    Part,
+    describe_language,
+    find_missing,
+    group_parts,
+    official_name,
+    tell_family,
+)
+
+INDEX = "model.safetensors.index.json"
+LARGEST_CONFIG = 4 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """kind: sa2va, base (a vision-language model without SAM2), finetune or sam2; family: internvl, qwen-vl or unknown.
+
+    tensors: {official name: header}; a LoRA tensor keeps `.lora_A` or `.lora_B` in its name. parts: those that are
+    there, in the order of `PARTS`, then "lora" and "other". lora: {rank, targets, tensors, alpha, scale}, None without
+    any. duplicates: what only repeats another module, in this file or in the base that it needs. language: one line on
+    the language model. sha256: {"headers": ..., "content": None unless asked for}.
+    """
+
+    path: Path
+    kind: str
+    family: str
+    language: str
+    tensors: dict[str, TensorHeader] = field(repr=False)
+    parts: tuple[Part, ...]
+    lora: dict | None
+    duplicates: dict
+    missing: tuple[Missing, ...]
+    sha256: dict
+    config: dict = field(default_factory=dict, repr=False)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that inference needs is here."""
+        return not self.missing
+
+    @property
+    def parameters(self) -> int:
+        """Learnt numbers in all parts; a fixed buffer of SAM2 is not among them."""
+        return sum(part.parameters for part in self.parts)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of tensors, as stored."""
+        return sum(part.bytes for part in self.parts)
+
+    @property
+    def layer_bytes(self) -> tuple[int, ...]:
+        """Stored bytes of each decoder layer, in order."""
+        found: dict[int, int] = {}
+        for name, header in self.tensors.items():
+            if (match := LAYER.fullmatch(name)) and "lora_" not in name:
+                layer = int(match[1] or match[3])
+                found[layer] = found.get(layer, 0) + header.bytes
+        return tuple(found[layer] for layer in sorted(found))
+
+    def part(self, name: str) -> Part:
+        """The part of that name; one with nothing in it where there is none."""
+        return next((part for part in self.parts if part.name == name), Part(name, 0, 0, 0, {}))
+
+    def to_dict(self) -> dict:
+        """Plain JSON values."""
+        parts = [
+            {"name": p.name, "tensors": p.tensors, "parameters": p.parameters, "bytes": p.bytes}
+            | {"dtypes": p.dtypes, "origin": list(p.origin)}
+            for p in self.parts
+        ]
+        return {
+            "path": str(self.path),
+            "kind": self.kind,
+            "family": self.family,
+            "language_model": self.language,
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+            "parts": parts,
+            "lora": self.lora,
+            "duplicates": self.duplicates,
+            "complete": self.complete,
+            "missing": [str(missing) for missing in self.missing],
+            "sha256": self.sha256,
+        }
+
+    def to_lines(self) -> list[str]:
+        """For a terminal."""
+        lines = [
+            f"{self.path}: {self.kind}, family {self.family}; {self.language}",
+            f"{self.parameters:,} parameters, {self.bytes:,} bytes ({self.bytes / (1 << 30):.2f} GiB)",
+        ]
+        for p in self.parts:
+            dtypes = ", ".join(f"{name} ({count})" for name, count in p.dtypes.items())
+            origin = f"  from {', '.join(p.origin)}" if len({o for q in self.parts for o in q.origin}) > 1 else ""
+            lines.append(
+                f"  {p.name:<14} {p.tensors:>5} tensors {p.parameters:>14,} {p.bytes:>15,} bytes  {dtypes}{origin}"
+            )
+        if self.lora:
+            alpha = (
+                f"alpha {self.lora['alpha']:g}, scale {self.lora['scale']:g}" if self.lora["alpha"] else "alpha unknown"
+            )
+            targets = ", ".join(self.lora["targets"])
+            lines.append(f"LoRA: rank {self.lora['rank']}, {alpha}; {self.lora['tensors']} tensors on {targets}")
+        if self.duplicates["parameters"]:
+            lines.append(
+                f"stored twice: {self.duplicates['parameters']:,} parameters ({self.duplicates['bytes']:,} bytes)"
+            )
+        lines += [f"missing: {missing}" for missing in self.missing] or ["complete: nothing is missing for inference"]
+        return [*lines, f"sha256 of headers {self.sha256['headers']}"]
+
+
+def read_inventory(
+    path: Path | str,
+    *,
+    finetune: Path | str | None = None,
+    config: Path | str | None = None,
+    lora_alpha: float | None = None,
+    content: bool = False,
+) -> Inventory:
+    """The inventory of a checkpoint folder, a .pth, or (with `finetune`) of the model that the two make together.
+
+    config: the training config, where LoRA's alpha stands; without it, the copy of it that mmengine leaves in the
+    .pth. content: also digest every byte. Raises LabError for a path that is no checkpoint, for damaged or absurd
+    files, and for a fine-tune that asks to run code.
+    """
+    path = Path(path).expanduser()
+    found = _read_folder(path) if path.is_dir() else _read_file(path, config=config, lora_alpha=lora_alpha)
+    if content:
+        found = replace(found, sha256=found.sha256 | {"content": _digest(path)})
+    if finetune is None:
+        return found
+    return _combine(found, read_inventory(finetune, config=config, lora_alpha=lora_alpha, content=content))
+
+
+def _read_folder(folder: Path) -> Inventory:
+    index, lost = folder / INDEX, ()
+    paths = sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        try:
+            listed = sorted(set(_read_json(index)["weight_map"].values()))
+            foreign = [name for name in listed if Path(name).name != name]
+        except (KeyError, TypeError, AttributeError):
+            raise LabError(f"{index} is not a readable index: copy the file again from its source.") from None
+        if foreign:
+            raise LabError(f"{index} names {foreign[0]!r}, outside its own folder: refuse this checkpoint.")
+        paths = [folder / name for name in listed if (folder / name).is_file()]
+        absent = [name for name in listed if not (folder / name).is_file()]
+        lost = (Missing(tuple(absent), "weight files that the index names: download them again"),) if absent else ()
+    if not paths:
+        tuned = sorted(folder.glob("iter_*.pth"), key=lambda file: int(re.sub(r"\D", "", file.stem) or 0))
+        hint = f"give the fine-tune in it, {tuned[-1]}" if tuned else "give a checkpoint folder, or a .pth"
+        raise LabError(f"{folder} has no *.safetensors: {hint}.")
+    tensors, digest = {}, hashlib.sha256()
+    for path in paths:
+        found, header = read_safetensors(path)
+        if twice := tensors.keys() & found.keys():
+            raise LabError(f"{min(twice)} is in two files of {folder} ({path.name}): remove the one that is foreign.")
+        tensors |= found
+        digest.update(f"{path.name}\0{header}\0".encode())
+    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if not isinstance(config, dict):
+        raise LabError(f"{folder / 'config.json'} holds no object: copy the file again from its source.")
+    parts = group_parts(tensors, folder.resolve().name)
+    names = {part.name for part in parts}
+    kind = "base" if "language" in names else "sam2"
+    kind = "sa2va" if {"language", "sam2_encoder"} <= names else kind
+    missing = [*lost, *find_missing(tensors, parts, config)]
+    if not config:
+        missing.append(Missing(("config.json",), "the folder that the weights come from"))
+    if kind != "sam2" and not any((folder / name).is_file() for name in TOKENIZERS):
+        missing.append(Missing(("tokenizer",), "the folder that the weights come from"))
+    return Inventory(
+        path=folder,
+        kind=kind,
+        family=tell_family(tensors),
+        language=describe_language(tensors, config),
+        tensors=tensors,
+        parts=parts,
+        lora=None,
+        duplicates={"parameters": 0, "bytes": 0},
+        missing=tuple(missing),
+        sha256={"headers": digest.hexdigest(), "content": None},
+        config=config,
+    )
+
+
+def _read_file(path: Path, *, config: Path | str | None, lora_alpha: float | None) -> Inventory:
+    if path.suffix == ".safetensors" and path.is_file():
+        raise LabError(f"{path} is one file of a checkpoint: give its folder, {path.parent}.")
+    content, digest = read_pth(path)
+    raw = content if isinstance(content, dict) else {}
+    raw = next((raw[key] for key in ("state_dict", "model") if isinstance(raw.get(key), dict)), raw)
+    tensors, halves, doubled = {}, {}, []
+    for name, header in raw.items():
+        if not isinstance(header, TensorHeader):
+            continue
+        if match := LORA.fullmatch(name):
+            module = official_name(match["module"])
+            tensors[f"{module}.lora_{match['half']}.weight"] = header
+            halves.setdefault(module, {})[match["half"]] = header
+        elif match := COPY.fullmatch(name):
+            tensors[f"{official_name(match['module'])}.{match['tail']}"] = header
+            doubled.append(header)
+        elif ".original_module." in name:
+            doubled.append(header)
+        else:
+            tensors[official_name(name)] = header
+    if not tensors:
+        raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
+    parts = group_parts(tensors, path.name)
+    names = {part.name for part in parts}
+    kind = "sam2" if not {"language", "embed_tokens", "lora", "projector", "seg_projection"} & names else "finetune"
+    return Inventory(
+        path=path,
+        kind=kind,
+        family=tell_family(tensors),
+        language=describe_language(tensors, {}),
+        tensors=tensors,
+        parts=parts,
+        lora=_describe_lora(halves, path, _find_alpha(content, config, lora_alpha)),
+        duplicates={"parameters": sum(h.parameters for h in doubled), "bytes": sum(h.bytes for h in doubled)},
+        missing=find_missing(tensors, parts, {}) + (Missing(("config.json", "tokenizer"), "the base model's folder"),),
+        sha256={"headers": digest, "content": None},
+    )
+
+
+def _find_alpha(content, config: Path | str | None, lora_alpha: float | None) -> float | None:
+    """alpha as given, from the config, or from the copy of the config that mmengine leaves in the .pth."""
+    from sa2va_lab.training.config import parse_config, read_config
+
+    if lora_alpha or config:
+        return lora_alpha or read_config(config).lora_alpha
+    meta = content.get("meta") if isinstance(content, dict) else None
+    text = meta.get("cfg") if isinstance(meta, dict) else None
+    try:
+        return parse_config(text).lora_alpha if isinstance(text, str) and text else None
+    except LabError:
+        return None
+
+
+def _describe_lora(halves: dict, path: Path, alpha: float | None) -> dict | None:
+    if not halves:
+        return None
+    broken = [module for module, pair in halves.items() if len(pair) != 2]
+    if broken:
+        raise LabError(f"{path} holds only half of the LoRA pair for {broken[0]}: the file is incomplete.")
+    ranks = sorted({pair["A"].shape[0] if pair["A"].shape else 0 for pair in halves.values()})
+    if len(ranks) > 1 or not ranks[0]:
+        raise LabError(f"{path} mixes LoRA ranks {ranks}: one scale cannot fit them all.")
+    targets = sorted({module.rsplit(".", 1)[-1] for module in halves})
+    return {
+        "rank": ranks[0],
+        "targets": targets,
+        "tensors": 2 * len(halves),
+        "alpha": alpha,
+        "scale": alpha / ranks[0] if alpha else None,
+    }
+
+
+def _combine(base: Inventory, tuned: Inventory) -> Inventory:
+    """The model that a base and a fine-tune make: LoRA goes into the base, whole tensors take their place."""
+    whole = {name: header for name, header in tuned.tensors.items() if not re.search(r"\.lora_[AB]\.", name)}
+    tensors = base.tensors | whole
+    touched = {part.name: {base.path.resolve().name} for part in base.parts}
+    for part in tuned.parts:
+        touched.setdefault("language" if part.name == "lora" else part.name, set()).add(tuned.path.name)
+    parts = group_parts(tensors, "")
+    parts = tuple(replace(part, origin=tuple(sorted(touched.get(part.name, ())))) for part in parts)
+    shapes = [n for n, h in whole.items() if n in base.tensors and base.tensors[n].shape != h.shape]
+    missing = find_missing(tensors, parts, base.config)
+    missing += tuple(m for m in base.missing if {"config.json", "tokenizer"} & set(m.parts))
+    if shapes:
+        missing += (Missing(tuple(shapes[:5]), "the shape differs: trained on another model than this base"),)
+    if tuned.lora and not tuned.lora["scale"]:
+        missing += (Missing(("LoRA's alpha",), "the training config (--config), or --lora-alpha"),)
+    digest = hashlib.sha256(f"{base.sha256['headers']}\0{tuned.sha256['headers']}".encode()).hexdigest()
+    return replace(
+        base,
+        kind="sa2va",
+        language=describe_language(tensors, base.config),
+        tensors=tensors,
+        parts=parts,
+        lora=tuned.lora,
+        duplicates=tuned.duplicates,
+        missing=missing,
+        sha256={"headers": digest, "content": None},
+    )
+
+
+def _read_json(path: Path):
+    try:
+        if path.stat().st_size > (LARGEST_CONFIG if path.name == "config.json" else 64 << 20):
+            raise ValueError("it is far too large")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
+
+
+def _digest(path: Path) -> str:
+    """sha256 of every byte: of the file, or of a folder's weight files with their names."""
+    digest = hashlib.sha256()
+    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
+        with open(file, "rb") as opened:
+            inner = hashlib.file_digest(opened, "sha256").hexdigest()
+        if not path.is_dir():
+            return inner
+        digest.update(f"{file.name}\0{inner}\0".encode())
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""The parts of a Sa2VA: which tensor belongs to which, what inference needs, and what a set of names gives away."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.headers import TensorHeader
+from sa2va_lab.sa2va.names import SAM2, missing_sam2
+
+LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight")
+COPY = re.compile(r"(?P<module>.+)\.modules_to_save\.default\.(?P<tail>\w+)")
+BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
+PARTS = {
+    "vision": r"vision_model\.|(model\.)*visual\.(?!merger|deepstack)|(model\.)?vision_tower\.",
+    "projector": r"mlp1\.|(model\.)*visual\.(merger|deepstack)|(model\.)?multi_modal_projector\.",
+    "embed_tokens": r".*\bembed_tokens\.",
+    "lm_head": r"(language_model\.|model\.)?lm_head\.",
+    "language": r"(model\.)*language_model\.|model\.(layers|norm)\.",
+    "sam2_encoder": r"S(image_encoder|vision_encoder)\.",
+    "sam2_decoder": r"S(sam_)?mask_decoder\.",
+    "sam2_prompt": r"S(sam_)?prompt_encoder\.|Sshared_image_embedding\.",
+    "sam2_memory": r"S(memory_|maskmem_|no_mem|no_obj|obj_ptr|object_pointer|mask_downsample)",
+    "seg_projection": r"text_hidden_fcs\.",
+}
+_PATTERNS = {
+    part: re.compile(rule.replace("S", r"(grounding_encoder\.(sam2_model\.)?)?")) for part, rule in PARTS.items()
+}
+LANGUAGE_SIDE = ("projector", "language", "embed_tokens", "lm_head", "lora")
+BASE_PARTS = ("vision", "projector", "language", "embed_tokens", "lm_head")
+SAM2_PARTS = ("sam2_encoder", "sam2_decoder", "sam2_prompt", "sam2_memory")
+TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
+_BASES = {  # (hidden size, decoder layers) of the language models that have a Sa2VA on InternVL3
+    (896, 24): "InternVL3-1B",
+    (1536, 28): "InternVL3-2B",
+    (3584, 28): "InternVL3-8B",
+    (5120, 48): "InternVL3-14B",
+    (5120, 64): "InternVL3-38B",
+    (8192, 80): "InternVL3-78B",
+}
+LAYER = re.compile(r"(?:model\.)*language_model\.(?:model\.)?layers\.(\d+)\.(.+)|model\.layers\.(\d+)\.(.+)")
+_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a model. parameters: numbers that were learnt; bytes: as stored; dtypes: {"fp32": tensors, ...};
+    origin: the files that it comes from."""
+
+    name: str
+    tensors: int
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]
+    origin: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Parts that inference needs and that are not here, and where they usually come from."""
+
+    parts: tuple[str, ...]
+    source: str
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.parts)}: {self.source}"
+
+
+def part_of(name: str) -> str:
+    """The part that a tensor of that official name belongs to."""
+    return next((part for part, pattern in _PATTERNS.items() if pattern.match(name)), "other")
+
+
+def official_name(name: str) -> str:
+    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
+    for prefix in ("mllm.model.", "mllm."):
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            break
+    name = name.replace("language_model.base_model.model.", "language_model.")
+    return re.sub(r"\.gamma$", ".g_weight", name)
+
+
+def group_parts(tensors: dict[str, TensorHeader], origin: str) -> tuple[Part, ...]:
+    """The parts that are there, in order; all from `origin`."""
+    groups: dict[str, list] = {name: [] for name in (*PARTS, "lora", "other")}
+    for name, header in tensors.items():
+        groups["lora" if re.search(r"\.lora_[AB]\.", name) else part_of(name)].append((name, header))
+    return tuple(
+        Part(
+            part,
+            len(found),
+            sum(h.parameters for n, h in found if BUFFER not in n),
+            sum(h.bytes for _, h in found),
+            {dtype: sum(h.dtype == dtype for _, h in found) for dtype in sorted({h.dtype for _, h in found})},
+            (origin,),
+        )
+        for part, found in groups.items()
+        if found
+    )
+
+
+def tell_family(tensors: dict[str, TensorHeader]) -> str:
+    """internvl, qwen-vl or unknown, by the names."""
+    if any(re.match(r"(model\.)*visual\.|model\.model\.", name) for name in tensors):
+        return "qwen-vl"
+    return "internvl" if any(re.match(r"vision_model\.|mlp1\.|language_model\.", n) for n in tensors) else "unknown"
+
+
+def measure_language(tensors: dict[str, TensorHeader]) -> tuple[int | None, int, int | None]:
+    """(hidden size, decoder layers, rows of the vocabulary), from the tensors alone."""
+    layers = {int(m[1] or m[3]) for m in map(LAYER.fullmatch, tensors) if m}
+    rows = [h.shape for n, h in tensors.items() if part_of(n) in ("embed_tokens", "lm_head") and len(h.shape) == 2]
+    inward = [h.shape[-1] for n, h in tensors.items() if re.search(r"q_proj(\.lora_A)?\.weight$", n) and "layers" in n]
+    return (rows[0][1] if rows else inward[0] if inward else None), len(layers), (rows[0][0] if rows else None)
+
+
+def describe_language(tensors: dict[str, TensorHeader], config: dict) -> str:
+    """One line on the language model. config: config.json, or {}."""
+    about = config.get("llm_config") or config.get("text_config") or {}
+    named = (about.get("architectures") or [about.get("model_type")])[0] if isinstance(about, dict) else None
+    hidden, layers, rows = measure_language(tensors)
+    if not layers:
+        return "no language model"
+    vocabulary = f", vocabulary {rows:,}" if rows else ""
+    return f"{named or 'language model'} of {layers} layers, width {hidden}{vocabulary}"
+
+
+def find_missing(tensors: dict[str, TensorHeader], parts: tuple[Part, ...], config: dict) -> tuple[Missing, ...]:
+    """What inference needs and is not here: whole parts, and gaps in parts that are here."""
+    have = {part.name for part in parts}
+    about = config.get("llm_config") or config.get("text_config") or {}
+    tied = isinstance(about, dict) and about.get("tie_word_embeddings")
+    hidden, layers, _ = measure_language(tensors)
+    base = _BASES.get((hidden, layers))
+    source = f"the base model{f' {base}' if base else ''} that was trained on" + (
+        f" (OpenGVLab/{base})" if base else ""
+    )
+    found = []
+    if lacking := tuple(p for p in BASE_PARTS if p not in have and not (p == "lm_head" and tied)):
+        found.append(Missing(lacking, source))
+    if lacking := tuple(part for part in SAM2_PARTS if part not in have):
+        found.append(Missing(lacking, "SAM2, sam2_hiera_large.pt (facebook/sam2-hiera-large)"))
+    if "seg_projection" not in have:
+        found.append(Missing(("seg_projection",), "a Sa2VA folder or a fine-tune of one; no base model has it"))
+    gaps = _find_gaps(tensors, LAYER, "language", about.get("num_hidden_layers")) if "language" in have else []
+    vision = config.get("vision_config") or {}
+    gaps += _find_gaps(tensors, _BLOCK, "vision", vision.get("num_hidden_layers"))
+    if set(SAM2_PARTS) <= have and any(name.startswith(SAM2) for name in tensors):
+        gaps += missing_sam2(tensors)
+    if gaps:
+        more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
+        found.append(
+            Missing((", ".join(gaps[:5]) + more,), "a gap in these weights: copy them again from their source")
+        )
+    return tuple(found)
+
+
+def _find_gaps(tensors: dict, pattern: re.Pattern, what: str, count) -> list[str]:
+    """Layers that lack something which other layers of the stack have, and layers that are not there at all."""
+    layers: dict[int, set[str]] = {}
+    for match in filter(None, map(pattern.fullmatch, tensors)):
+        number, tail = (group for group in match.groups() if group is not None)
+        if "lora_" not in tail:
+            layers.setdefault(int(number), set()).add(tail)
+    usual = set().union(*layers.values()) if layers else set()
+    count = count if isinstance(count, int) and 0 < count < 10_000 else max(layers, default=-1) + 1
+    if max(layers, default=0) > 10_000:
+        raise LabError(f"layer {max(layers)} of the {what} part: these are no weights of a Sa2VA.")
+    return [f"{what} layer {n}: {tail}" for n in range(count) for tail in sorted(usual - layers.get(n, set()))]
