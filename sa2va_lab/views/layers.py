@@ -1,0 +1,107 @@
+"""Masks as small transparent pictures that a browser lays over the image: fast to paint, small to send.
+
+A layer is uint8 (H, W) of places in PALETTE. What is wrong has a pattern as well as a hue: stripes for what was made
+up, dots for what was missed, as in `overlays`.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import cache
+
+import numpy as np
+
+from sa2va_lab.views import style
+from sa2va_lab.views.overlays import split_errors
+
+GAP = "#CC79A7"  # Okabe and Ito's reddish purple: a vessel that is broken
+VEIL, RIGHT, MADE_UP, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT = range(10)
+PALETTE = [
+    # (colour, opacity 0 to 255) by the names above
+    ("#FFFFFF", 120),
+    (style.TRUE_POSITIVE, 190),
+    (style.FALSE_POSITIVE, 130),
+    (style.FALSE_POSITIVE, 255),
+    (style.FALSE_NEGATIVE, 130),
+    (style.FALSE_NEGATIVE, 255),
+    (style.PREDICTION, 190),
+    ("#FFFFFF", 235),
+    (GAP, 255),
+    ("#5F6B73", 90),
+]
+
+
+def paint_errors(mask: np.ndarray, truth: np.ndarray | None, *, scale: int = 1) -> np.ndarray:
+    """What is right and wrong, each pixel enlarged `scale` times; without a truth the mask in its own colour."""
+    if truth is None:
+        return _enlarge(np.where(mask, MASK, np.where(_grow(mask), HALO, VEIL)), scale)
+    areas = split_errors(mask, truth)
+    any_of = mask | truth
+    layer = np.where(_grow(any_of), HALO, VEIL)
+    for kind, place in (("true_positive", RIGHT), ("false_positive", MADE_UP), ("false_negative", MISSED)):
+        layer[areas[kind]] = place
+    layer = _enlarge(layer, scale)
+    down, right = np.ogrid[: layer.shape[0], : layer.shape[1]]
+    layer[(layer == MADE_UP) & ((down + right) % 5 < 2)] = STRIPE
+    layer[(layer == MISSED) & (down % 4 < 2) & (right % 4 < 2)] = DOT
+    return layer
+
+
+def paint_line(line, truth: np.ndarray) -> np.ndarray:
+    """A `mistakes.CentreLine` on its truth: found black, lost blue, gaps purple, three pixels wide."""
+    layer = np.where(truth, FAINT, VEIL).astype(np.uint8)
+    for part, place in ((line.found, RIGHT), (line.lost, DOT), (line.gap, BROKEN)):
+        layer[_grow(part)] = place
+    return layer
+
+
+def encode_layer(layer: np.ndarray) -> str:
+    """A layer as the address (data:) of a PNG."""
+    from PIL import Image
+
+    picture = Image.fromarray(layer.astype(np.uint8)).convert("P")
+    picture.putpalette([int(colour[k : k + 2], 16) for colour, _ in PALETTE for k in (1, 3, 5)])
+    return _address(picture, "png", transparency=bytes(opacity for _, opacity in PALETTE), compress_level=3)
+
+
+def encode_probability(probability: np.ndarray) -> str:
+    """Probabilities in [0, 1] in cividis, as the address of a PNG of 64 steps."""
+    from PIL import Image
+
+    steps = np.minimum(probability * 64, 63).astype(np.uint8)
+    picture = Image.fromarray(steps).convert("P")
+    picture.putpalette(_cividis())
+    return _address(picture, "png", compress_level=3)
+
+
+def encode_photo(pixels: np.ndarray, *, quality: int = 80) -> str:
+    """uint8 (H, W, 3) as the address of a JPEG."""
+    from PIL import Image
+
+    return _address(Image.fromarray(pixels), "jpeg", quality=quality)
+
+
+@cache
+def _cividis() -> list[int]:
+    import matplotlib
+
+    colours = matplotlib.colormaps[style.PROBABILITY](np.linspace(0, 1, 64), bytes=True)
+    return colours[:, :3].ravel().tolist()
+
+
+def _address(picture, kind: str, **how) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **how)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _enlarge(layer: np.ndarray, scale: int) -> np.ndarray:
+    return np.repeat(np.repeat(layer.astype(np.uint8), scale, axis=0), scale, axis=1)
+
+
+def _grow(area: np.ndarray) -> np.ndarray:
+    """The area and every pixel beside it."""
+    wide = np.pad(area, 1)
+    tall = wide[:-2] | wide[1:-1] | wide[2:]
+    return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]

@@ -1,0 +1,108 @@
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sa2va_lab import open_dataset
+from sa2va_lab.evaluation.mistakes import KINDS, sort_mistakes
+from sa2va_lab.views import gallery, layers
+
+
+@pytest.fixture(scope="module")
+def looked_at(drawn_run, drawn_data):
+    dataset = open_dataset(drawn_data, groups=r"p(\d+)_")
+    return sort_mistakes(drawn_run, dataset), drawn_run, dataset
+
+
+def test_layers_say_right_and_wrong_by_pattern_and_hue():
+    mask, truth = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
+    mask[2:8, 2:8] = truth[2:8, 5:11] = True
+    layer = layers.paint_errors(mask, truth, scale=2)
+    assert layer.shape == (40, 40)
+    assert set(np.unique(layer[4:16, 4:10])) == {layers.MADE_UP, layers.STRIPE}
+    assert set(np.unique(layer[4:16, 10:16])) == {layers.RIGHT}
+    assert set(np.unique(layer[4:16, 16:22])) == {layers.MISSED, layers.DOT}
+    assert layer[2, 2] == layers.HALO
+    assert set(np.unique(layers.paint_errors(mask, None))) == {layers.MASK, layers.HALO, layers.VEIL}
+
+
+def test_a_layer_keeps_its_places_as_a_png():
+    import base64
+    import io
+
+    from PIL import Image
+
+    layer = np.arange(10, dtype=np.uint8).reshape(2, 5)
+    head, body = layers.encode_layer(layer).split(",")
+    assert head == "data:image/png;base64"
+    colours = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGBA")).reshape(10, 4)
+    expected = [(255, 255, 255, 120), (230, 159, 0, 255), (0, 114, 178, 255)]
+    assert colours[[0, 3, 5]].tolist() == [list(colour) for colour in expected]
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_page_and_csv(looked_at, tmp_path, read_page, lang):
+    table, run, dataset = looked_at
+    path = gallery.write_gallery(table, run, dataset, folder=tmp_path / "g", lang=lang)
+    text = path.read_text("utf-8")
+    page = read_page(path)
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "default-src 'none'" in text
+    assert text.count('<section class="case"') == 6
+    assert all(image["alt"] for image in page.images)
+    assert run.meta["stamp"] in page.text
+    assert not re.search(r"p0\d_[ab]", text), "no file name of the data set"
+    written = pd.read_csv(tmp_path / "g" / "cases.csv")
+    assert list(written["id"]) == list(table["id"])
+    assert set(KINDS) <= set(written)
+
+
+def test_no_more_cases_than_asked_and_every_patient_among_them(looked_at, tmp_path):
+    table = looked_at[0]
+    chosen = gallery.choose_cases(table, most=4)
+    assert len(chosen) == 4
+    assert list(chosen["dice"]) == sorted(chosen["dice"])
+    assert set(gallery.choose_cases(table)["place"]) == {"worst", "median", "best"}
+    assert set(gallery.choose_cases(table)["group"]) == {"P01", "P02", "P03"}
+
+
+def test_answer_has_what_the_index_reads(looked_at):
+    table, run, _ = looked_at
+    answer = gallery.answer_gallery(table, run)
+    first = answer.metrics["mistakes"][0]
+    assert {"kind", "title", "images", "share", "help"} <= set(first)
+    assert first["title"] in answer.sentence
+    assert answer.metrics["cases"] == table["dice"].notna().sum()
+    json.dumps(answer.to_dict(), allow_nan=False)
+    nothing = gallery.answer_gallery(table.assign(dice=np.nan, **dict.fromkeys(KINDS, 0.0)), run)
+    assert nothing.sentence.startswith("No mistake can be named")
+
+
+def test_truths_to_look_at_again(looked_at):
+    table = looked_at[0]
+    rows = {row[0]: row[2] for row in gallery.suspect_table(table).rows}
+    assert set(rows) == set(table.loc[table["suspect"] != "", "id"])
+    assert "P03-V1-F002" in rows, "its truth is empty and the model sees a vessel"
+    assert gallery.suspect_table(table.assign(suspect="")).rows[0][0] == "no truth looks wrong by these rules"
+
+
+def test_figures_state_the_finding(looked_at):
+    found = list(gallery.kind_figures(*looked_at))
+    assert len(found) == 3
+    assert all(re.search(r"in P0\d-V1-F00\d: \d+ pixels", alt) for _, _, alt in found)
+
+
+def test_a_run_half_finished_without_truth_and_images_moved_away(looked_at, tmp_path):
+    _, run, dataset = looked_at
+    half = replace(run, records=run.records[:2])
+    table = sort_mistakes(half, dataset)
+    assert table["error"].notna().sum() == 4
+    assert gallery.write_gallery(table, half, dataset, folder=tmp_path / "half").is_file()
+    bare = replace(dataset, samples=[replace(sample, truths={}) for sample in dataset.samples])
+    table = sort_mistakes(run, bare)
+    assert gallery.answer_gallery(table, run).metrics["mistakes"] == []
+    assert gallery.write_gallery(table, run, bare, folder=tmp_path / "bare").read_text("utf-8").count("<section") == 6
+    assert list(gallery.kind_figures(table, run, bare)) == []
