@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import re
 from functools import cache, partial
+from html import escape
+from pathlib import Path
 
+from sa2va_lab.reports.index import build_blocks, find_pictures
 from sa2va_lab.reports.texts import say
 
+MAIN = "03_evaluation"  # the notebook whose sentence is a report's answer
 HTML_LANG = {"en": "en", "zh": "zh-Hans"}
 
 
@@ -19,16 +23,25 @@ def render_notebook(notebook, *, title: str, home: str | None = None, lang: str 
     return _render("notebook.html.j2", lang=lang, steps=_group(notebook.cells), title=title, home=home)
 
 
-def render_index(report: dict, *, lang: str = "en") -> str:
-    """The index of a report from what its metrics.json holds (`runner.run_report` says what that is)."""
-    done = [part["answer"] for part in report["notebooks"].values() if part["answer"]]
+def render_index(report: dict, *, folder: Path | None = None, lang: str = "en") -> str:
+    """The index of a report from what its metrics.json holds (`runner.run_report` says what that is).
+
+    folder: where the executed notebooks lie; without it the index has no pictures.
+    """
+    answers = {stem: part["answer"] for stem, part in report["notebooks"].items() if part["answer"]}
+    first = [answers[MAIN]] if MAIN in answers else list(answers.values())
+    metrics = answers.get(MAIN, {}).get("metrics", {})
+    blocks = build_blocks(report, pictures=find_pictures(folder, report) if folder else None, lang=lang)
     return _render(
         "index.html.j2",
         lang=lang,
         title=say("report_title", lang=lang, name=report["name"]),
         report=report,
-        answers=[answer["sentence"] for answer in done],
-        stamps=list(dict.fromkeys(answer["stamp"] for answer in done if answer["stamp"])),
+        answers=[answer["sentence"] for answer in first],
+        stamps=list(dict.fromkeys(answer["stamp"] for answer in answers.values() if answer["stamp"])),
+        blocks=blocks,
+        warnings=[text for block in blocks if block.key == "honesty" for text in block.alarms],
+        sources={key: metrics[key] for key in ("run", "weights_sha256", "manifest_sha256") if metrics.get(key)},
     )
 
 
@@ -84,6 +97,7 @@ def _environment():
         "highlight": _as_markup(code),
         "plain": lambda text: strip_ansi(_last_lines(text)),
         "headline": headline,
+        "code": _as_markup(lambda text: re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))),
     }
     return environment
 

@@ -72,7 +72,7 @@ def run_report(
         write_json(folder / FILE, report)
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
     write_json(folder / FILE, report)
-    (folder / "index.html").write_text(render_index(plain(report), lang=lang), "utf-8")
+    (folder / "index.html").write_text(render_index(plain(report), folder=folder, lang=lang), "utf-8")
     final = folder.with_name(folder.name.removeprefix(".").removesuffix(UNFINISHED))
     os.replace(folder, final)
     index = final / "index.html"

@@ -68,7 +68,8 @@ def answer_audits(audits: list[Audit], *, lang: str = "en") -> Answer:
             )
         )
     sentences.append(say("training_no_metric", lang=lang))
-    metrics = {"runs": [found.to_dict() for found in audits]}
+    alarms = [finding.say(lang) for found in audits for finding in found.alarms]
+    metrics = {"runs": [found.to_dict() for found in audits], "alarms": alarms}
     demo = any(is_demo_log(found.run.path) for found in audits)
     return Answer(
         ("" if lang == "zh" else " ").join(sentences), metrics, stamp=say("training_demo", lang=lang) if demo else None
