@@ -42,7 +42,7 @@ PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "
 class Run:
     """A run as it lies on disk.
 
-    meta: what run.json says. records: one per finished sample, in the order they finished, each with id, image_sha256,
+    meta: what run.json says. records: one per finished sample, its last attempt, each with id, image_sha256,
     error (None where it went well), answer, n_seg, size, canvas, seconds, peak_bytes, logits_sha256.
     """
 
@@ -54,6 +54,11 @@ class Run:
     def sample_ids(self) -> list[str]:
         """Every sample that the run is about, finished or not."""
         return self.meta["dataset"]["samples"]
+
+    @property
+    def failed_ids(self) -> list[str]:
+        """Samples that could not be predicted."""
+        return [record["id"] for record in self.records if record["error"] is not None]
 
     @property
     def finished(self) -> bool:
@@ -89,7 +94,8 @@ def open_run(folder: str | Path) -> Run:
         meta["dataset"]["samples"], meta["segmenter"]["weights_sha256"]  # what everything else stands on
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise LabError(f"{folder / META} cannot be read ({error!r}); predict again in a new folder") from error
-    return Run(folder, meta, _read_lines(folder / LINES)[0])
+    last = {record["id"]: record for record in _read_lines(folder / LINES)[0]}  # a second attempt replaces the first
+    return Run(folder, meta, list(last.values()))
 
 
 def predict_dataset(
@@ -100,6 +106,7 @@ def predict_dataset(
     prompt: str | None = None,
     split: str = "all",
     limit: int | None = None,
+    retry_failed: bool = False,
     progress: bool = True,
 ) -> Run:
     """Predicts every sample of a split once and returns the run; what a former start finished is not done again.
@@ -107,7 +114,8 @@ def predict_dataset(
     segmenter: has `predict(image_path, prompt) -> Prediction` and `provenance`; it is given nothing else.
     prompt: for every image; None takes the phrase of the data set.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
-    A sample that cannot be predicted gets a record with its error, and the others go on.
+    A sample that cannot be predicted gets a record with its error, and the others go on. retry_failed: samples whose
+    last record is an error are tried once more; the new record is appended, and the last record of a sample counts.
     Raises LabError, before anything is written, for an empty prompt, an unknown split, a folder that holds something
     else, and a run of other weights, precision, prompt or data; also when another process writes to the same run.
     """
@@ -116,19 +124,19 @@ def predict_dataset(
         raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
     if limit is not None and limit < 1:
         raise LabError(f"the limit is {limit}; expected at least 1 image, or no limit at all")
-    chosen, how = _choose_samples(dataset.split(split), limit)
+    chosen, how = choose_samples(dataset.split(split), limit)
     _refuse_foreign(folder)
     meta = _describe(segmenter, chosen, prompt=prompt, how=how)
     if (folder / META).exists():
         run = open_run(folder)
         _refuse_other(run, meta)
-        if run.finished and run.meta["finished"]:
+        if run.finished and run.meta["finished"] and not (retry_failed and run.failed_ids):
             return run
     try:
         (folder / LOGITS).mkdir(parents=True, exist_ok=True)
         with _only_writer(folder):
             _start(folder, meta)
-            _predict_rest(segmenter, chosen, prompt, folder, progress=progress)
+            _predict_rest(segmenter, chosen, prompt, folder, retry_failed=retry_failed, progress=progress)
             run = open_run(folder)
             _write_json(folder / META, run.meta | {"finished": _now()})
             return open_run(folder)
@@ -139,7 +147,8 @@ def predict_dataset(
         ) from error
 
 
-def _choose_samples(dataset: Dataset, limit: int | None) -> tuple[Dataset, str]:
+def choose_samples(dataset: Dataset, limit: int | None) -> tuple[Dataset, str]:
+    """The samples that a limit leaves, and how they were chosen."""
     if limit is None or limit >= len(dataset):
         return dataset, f"all {len(dataset)} images"
     spread = [dataset.samples[place * len(dataset) // limit].id for place in range(limit)]
@@ -255,10 +264,13 @@ def _start(folder: Path, meta: dict) -> None:
     _write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
 
 
-def _predict_rest(segmenter, dataset: Dataset, prompt: str | None, folder: Path, *, progress: bool) -> None:
+def _predict_rest(
+    segmenter, dataset: Dataset, prompt: str | None, folder: Path, *, retry_failed: bool, progress: bool
+) -> None:
     from tqdm import tqdm
 
-    done = {record["id"] for record in _read_lines(folder / LINES)[0]}
+    run = open_run(folder)
+    done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     bar = tqdm(total=len(dataset), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
     with bar, open(folder / LINES, "ab") as lines:
         for sample in dataset:

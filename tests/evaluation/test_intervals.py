@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sa2va_lab.evaluation.intervals import bootstrap_mean, bootstrap_ratio
+from sa2va_lab.evaluation.intervals import bootstrap_bca, bootstrap_mean, bootstrap_ratio, compare_paired
 
 
 def test_with_one_image_a_group_it_is_scipys_percentile_bootstrap():
@@ -84,3 +84,40 @@ def test_a_level_is_a_share():
     assert most.low < half.low < half.high < most.high
     with pytest.raises(ValueError, match="level is 95"):
         bootstrap_mean(values, groups, level=95)
+
+
+def test_bca_with_one_image_a_group_is_scipys():
+    values = np.random.default_rng(3).beta(8, 2, 40)
+    ours = bootstrap_bca(values, np.arange(40))
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(4))
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.003)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.003)
+    assert ours.low != bootstrap_mean(values, np.arange(40)).low
+
+
+def test_a_paired_difference_by_hand():
+    # three patients, differences 1, 1, 1: of the 8 patterns of signs only +++ and --- are as far from 0
+    found = compare_paired([1, 1, 1], [0, 0, 0], list("abc"))
+    assert (found.mean, found.low, found.high, found.p) == (1.0, 1.0, 1.0, 0.25)
+    assert found.distinguishable
+    # 1 and -1: nothing is nearer to 0 than their sum
+    found = compare_paired([1, 0], [0, 1], list("ab"))
+    assert (found.mean, found.p, found.distinguishable) == (0.0, 1.0, False)
+
+
+def test_an_undefined_value_leaves_its_image_out_of_both():
+    found = compare_paired([0.5, np.nan, 0.7], [0.4, 0.1, np.nan], list("abc"))
+    assert (found.n_images, found.n_groups) == (1, 1)
+    assert found.mean == pytest.approx(0.1)
+    assert np.isnan([found.low, found.p]).all()
+    assert not found.distinguishable
+
+
+def test_the_p_value_is_small_about_as_often_as_it_says():
+    random = np.random.default_rng(8)
+    small = 0
+    for trial in range(200):
+        patients = np.repeat(np.arange(14), 3)
+        apart = random.normal(0, 0.1, 14)[patients] + random.normal(0, 0.02, 42)
+        small += compare_paired(apart, 0 * apart, patients, resamples=500, seed=trial).p <= 0.05
+    assert small <= 20  # 5 % of 200, and room for chance

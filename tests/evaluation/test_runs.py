@@ -122,6 +122,29 @@ def test_failures_are_records_without_names_and_the_others_go_on(make_dataset, m
         assert path.is_dir() or b"INVENTED" not in path.read_bytes()
 
 
+def test_failures_alone_are_tried_again(make_dataset, make_segmenter, tmp_path):
+    dataset, folder = open_dataset(make_dataset()), tmp_path / "run"
+
+    class OutOfMemory(make_segmenter):
+        def predict(self, image, prompt):
+            if "P01" in image.name:
+                raise MemoryError("no room")
+            return super().predict(image, prompt)
+
+    run = predict_dataset(OutOfMemory(), dataset, folder=folder, progress=False)
+    assert run.failed_ids == ["P02-V1-F001", "P02-V1-F002"]
+    still, roomier = OutOfMemory(), make_segmenter()
+    assert predict_dataset(still, dataset, folder=folder, progress=False).failed_ids  # not asked for: left alone
+    assert predict_dataset(still, dataset, folder=folder, retry_failed=True, progress=False).failed_ids
+    before = (folder / "samples.jsonl").read_bytes()
+    run = predict_dataset(roomier, dataset, folder=folder, retry_failed=True, progress=False)
+    assert [image.name[:12] for image, _ in roomier.seen] == ["INVENTED-P01"] * 2
+    assert run.failed_ids == []
+    assert [record["id"] for record in run.records] == run.sample_ids
+    assert (folder / "samples.jsonl").read_bytes().startswith(before)  # the failures stay on record
+    assert run.prediction("P02-V1-F001").n_seg == 1
+
+
 def test_logits_that_are_not_numbers_are_a_failure_and_not_an_empty_mask(dataset, make_segmenter, tmp_path):
     class Overflowing(make_segmenter):
         def predict(self, image, prompt):

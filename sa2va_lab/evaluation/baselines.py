@@ -1,0 +1,96 @@
+"""What anybody gets without a model, measured like the model: on the same images, by the same metric.
+
+frangi: Frangi's vessel filter with Otsu's threshold (scikit-image). training: the mean training mask, cut where its
+own Dice on the training part is best. observer: the second annotator. shuffled: another image's truth (chance).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
+from sa2va_lab.reports.texts import say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sa2va_lab.datasets.samples import Dataset, Sample
+
+GRID = 128  # the mean training mask is kept on so many cells a side: images differ in size
+SIGMAS = (2, 3, 4, 6)  # pixels at 512; half the widths that Frangi's filter answers to
+NAMES = ("nothing", "everything", "training", "frangi", "shuffled", "observer")
+
+
+def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0, lang: str = "en") -> list[dict]:
+    """[{name, title, dice, low, high, n_images, n_groups, scores {id: Dice}}] on the samples with these ids.
+
+    dataset: the whole data set; its training part is looked at for the mean mask. A baseline that cannot be made (no
+    training part, no second annotator) is left out. Images without a truth count for nothing.
+    """
+    chosen = [(sample, truth) for sample in dataset.select(ids) if (truth := sample.truth()) is not None]
+    mean = _mean_training_mask(dataset, {sample.id for sample, _ in chosen})
+    order = _derange(len(chosen), [sample.group for sample, _ in chosen], np.random.default_rng(seed))
+    found: dict[str, dict[str, float]] = {name: {} for name in NAMES}
+    for place, (sample, truth) in enumerate(chosen):
+        masks = {"nothing": np.zeros_like(truth), "everything": np.ones_like(truth), "frangi": filter_vessels(sample)}
+        masks["training"] = None if mean is None else _resize(mean, truth.shape) > 0.5
+        masks["shuffled"] = None if order is None else _resize(chosen[order[place]][1], truth.shape) > 0.5
+        masks["observer"] = sample.truth(annotator=2)
+        for name, mask in masks.items():
+            if mask is not None and mask.shape == truth.shape:
+                found[name][sample.id] = compute_scores(**count_pixels(mask, truth))["dice"]
+    groups = {sample.id: sample.group for sample, _ in chosen}
+    rows = []
+    for name, scores in found.items():
+        if not scores:
+            continue
+        values, of = np.array(list(scores.values())), [groups[sample_id] for sample_id in scores]
+        interval = bootstrap_mean(values, of, seed=seed)
+        mean_dice = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
+        row = {"name": name, "title": say(f"baseline_{name}", lang=lang), "dice": mean_dice}
+        row |= {"low": interval.low, "high": interval.high, "n_images": len(values), "n_groups": len(set(of))}
+        rows.append(row | {"scores": scores})
+    return rows
+
+
+def filter_vessels(sample: Sample) -> np.ndarray:
+    """Dark ridges of the image, bool (H, W): Frangi's filter, cut by Otsu's rule; it sees no truth."""
+    from PIL import Image, ImageOps
+    from skimage.filters import frangi, threshold_otsu
+
+    with Image.open(sample.image) as opened:
+        grey = np.asarray(ImageOps.exif_transpose(opened).convert("L"), np.float32) / 255
+    answer = frangi(grey, sigmas=[sigma * max(grey.shape) / 512 for sigma in SIGMAS], black_ridges=True)
+    answer = np.sqrt(answer)  # its values spread over many powers of ten
+    return answer > threshold_otsu(answer) if np.ptp(answer) else np.zeros(grey.shape, bool)
+
+
+def _mean_training_mask(dataset: Dataset, reported: set[str]) -> np.ndarray | None:
+    """bool (GRID, GRID) of the pixels that are vessel often enough; never from an image that is reported."""
+    part = dataset.select(set(dataset.splits.get("train", ())) - reported)
+    masks = [_resize(truth, (GRID, GRID)) for sample in part if (truth := sample.truth()) is not None]
+    if not masks:
+        return None
+    stack = np.stack(masks)
+    mean = stack.mean(axis=0)
+    cuts = np.unique(np.quantile(mean, np.linspace(0.5, 0.99, 50)))
+    dice = [np.mean([2 * (m * (mean >= c)).sum() / (m.sum() + (mean >= c).sum()) for m in stack]) for c in cuts]
+    return mean >= cuts[int(np.argmax(dice))]
+
+
+def _derange(count: int, groups: list[str], random: np.random.Generator) -> np.ndarray | None:
+    """For each image another one, of another patient; None where all are of one patient."""
+    if len(set(groups)) < 2:
+        return None
+    others = [[k for k in range(count) if groups[k] != group] for group in groups]
+    return np.array([random.choice(choices) for choices in others])
+
+
+def _resize(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    from PIL import Image
+
+    picture = Image.fromarray(mask.astype(np.float32))
+    return np.asarray(picture.resize(shape[::-1], Image.Resampling.BOX), np.float32)

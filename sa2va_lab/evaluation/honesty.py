@@ -1,0 +1,228 @@
+"""Signatures of numbers that should not be believed: each is looked for in every report, and named with its evidence.
+
+None of this proves honesty. A finding says what was seen; a clean one says what was looked at and not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import match_samples, read_truth
+from sa2va_lab.evaluation.runs import choose_samples
+from sa2va_lab.evaluation.thresholds import Choice, count_image, refuse_seen
+from sa2va_lab.reports.texts import say
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.prediction import Prediction
+
+LEAST_RIM = 100  # border pixels of a truth that nobody meets by luck
+ALIKE = 0.985  # IoU on the model's own grid that no model reaches on such a truth
+LONELY = 0.5  # share of wrong pixels without a wrong neighbour: noise has .6 and more, a model's errors lie together
+LEAST_ERRORS = 30
+FEW_VALUES = 16  # different logits in a whole mask
+MOST_FAILED = 0.05
+HALF = 0.5  # of the images with such a truth
+
+
+@dataclass(frozen=True)
+class Finding:
+    """name: what was looked for. alarm: whether it was seen. sentence: for people. evidence: ids and numbers."""
+
+    name: str
+    alarm: bool
+    sentence: str
+    evidence: dict
+
+    def to_dict(self) -> dict:
+        """For metrics.json."""
+        return {"name": self.name, "alarm": self.alarm, "sentence": self.sentence, "evidence": self.evidence}
+
+
+def check_run(
+    run: Run,
+    dataset: Dataset,
+    *,
+    choice: Choice | None = None,
+    others: Sequence[Run] = (),
+    threshold: float = 0.5,
+    lang: str = "en",
+) -> list[Finding]:
+    """All findings about a run, alarms first.
+
+    dataset: the whole data set, so that its training part can be looked at. choice: the threshold's origin, if it was
+    chosen. others: runs that are shown beside this one as other models. Raises LabError as `evaluate_run` does.
+    """
+    seen: dict[str, list[str]] = {}
+    total = judged = 0
+    moves = np.zeros(2)
+    for sample, record in match_samples(run, dataset):
+        total += 1
+        if record is None or record["error"]:
+            if record is not None:
+                seen.setdefault("failed", []).append(sample.id)
+            continue
+        try:
+            prediction = run.prediction(sample.id)
+        except LabError:
+            seen.setdefault("damaged", []).append(sample.id)
+            continue
+        if (prediction.n_seg > 0) != ("[SEG]" in record["answer"]):
+            seen.setdefault("unnamed", []).append(sample.id)
+        names = _look_at_logits(prediction)
+        truth = read_truth(sample, prediction.size)
+        if truth is not None and prediction.n_seg:
+            inside, outside = count_image(prediction.probability(), truth)
+            moves += inside[[50, 950]] + outside[[50, 950]]
+            if np.count_nonzero(_rim(truth)) >= LEAST_RIM:
+                judged += 1
+                names |= _look_at_truth(prediction, truth, threshold)
+        for name in names:
+            seen.setdefault(name, []).append(sample.id)
+    many = {"copied": 0, "child": HALF, "inside": HALF, "noised": HALF, "binary": HALF, "constant": 0}
+    found = []
+    for name, share in many.items():
+        of = judged if name in ("copied", "child", "inside", "noised") else total
+        ids = seen.get(name, [])
+        found.append(_find(name, bool(ids) and len(ids) > share * of, lang, n=len(ids), of=of, ids=ids))
+    for name, alarm in {"damaged": 0, "unnamed": 0, "failed": MOST_FAILED * total}.items():
+        ids = seen.get(name, [])
+        found.append(_find(name, len(ids) > alarm, lang, n=len(ids), of=total, ids=ids))
+    found.append(_find("still", bool(moves[0]) and moves[0] == moves[1], lang, n=int(moves[0]), of=int(moves[1])))
+    found += [_find_repeated(run, lang), _find_picked(run, dataset, lang), _find_leak(run, dataset, lang)]
+    if choice is not None:
+        said = refuse_seen(choice, run, allow=True)
+        found.append(_find("tuned", bool(said), lang, n=choice.n_images, of=total, said=said))
+    for other in others:
+        found.append(_find_twin(run, other, lang))
+    return sorted(found, key=lambda finding: not finding.alarm)
+
+
+def _find(name: str, alarm: bool, lang: str, **evidence) -> Finding:
+    text = say(f"honest_{name}_{'alarm' if alarm else 'clean'}", lang=lang, **evidence)
+    return Finding(name, alarm, text, evidence)
+
+
+def _look_at_logits(prediction: Prediction) -> set[str]:
+    if not prediction.n_seg:
+        return set()
+    names = set()
+    if np.ptp(prediction.logits) < 1e-6:
+        names.add("constant")
+    elif any(len(np.unique(mask)) <= FEW_VALUES for mask in prediction.logits):
+        names.add("binary")
+    return names
+
+
+def _look_at_truth(prediction: Prediction, truth: np.ndarray, threshold: float) -> set[str]:
+    mask = prediction.mask(threshold)
+    if not mask.any():
+        return set()
+    names, wrong = set(), mask ^ truth
+    if not wrong.any():
+        names.add("copied")
+    both = np.count_nonzero(mask & truth)
+    overlap = both / np.count_nonzero(mask | truth)
+    if overlap > 0.2 and both in (np.count_nonzero(mask), np.count_nonzero(truth)):
+        names.add("inside")
+    if np.count_nonzero(wrong) >= LEAST_ERRORS and _share_lonely(wrong) >= LONELY:
+        names.add("noised")
+    grid = prediction.logits.max(axis=0) > np.log(threshold / (1 - threshold) if 0 < threshold < 1 else 1)
+    if max(_overlap(grid, small) for child in _children(truth) for small in _bring_down(child, len(grid))) >= ALIKE:
+        names.add("child")
+    return names
+
+
+def _children(truth: np.ndarray):
+    """The truth, and what morphology and small shifts make of it."""
+    from scipy import ndimage
+
+    square = np.ones((3, 3), bool)
+    yield truth
+    for element in (None, square):
+        for times in (1, 2, 3):
+            yield ndimage.binary_erosion(truth, element, times)
+            yield ndimage.binary_dilation(truth, element, times)
+        yield ndimage.binary_opening(truth, element)
+        yield ndimage.binary_closing(truth, element)
+    for step in ((0, 1), (1, 0), (1, 1), (0, 2), (2, 0), (2, 2), (0, 3), (3, 0)):
+        yield np.roll(truth, step, (0, 1))
+        yield np.roll(truth, (-step[0], -step[1]), (0, 1))
+
+
+def _bring_down(mask: np.ndarray, grid: int):
+    from PIL import Image
+
+    picture = Image.fromarray(mask.astype(np.float32))
+    for how in (Image.Resampling.BOX, Image.Resampling.NEAREST, Image.Resampling.BILINEAR):
+        yield np.asarray(picture.resize((grid, grid), how)) > 0.5
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    either = np.count_nonzero(first | second)
+    return np.count_nonzero(first & second) / either if either else 0.0
+
+
+def _share_lonely(wrong: np.ndarray) -> float:
+    from scipy.ndimage import convolve
+
+    neighbours = convolve(wrong.astype(np.int8), np.ones((3, 3), np.int8), mode="constant")
+    return float(np.mean(neighbours[wrong] == 1))
+
+
+def _rim(mask: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import binary_erosion
+
+    return mask & ~binary_erosion(mask)
+
+
+def _find_repeated(run: Run, lang: str) -> Finding:
+    """Images, or whole predictions of different images, that occur more than once."""
+    images = [record["image_sha256"] for record in run.records if record["image_sha256"]]
+    masks = [record["logits_sha256"] for record in run.records if record["n_seg"]]
+    again = max(len(images) - len(set(images)), len(masks) - len(set(masks)))
+    return _find("repeated", again > 0, lang, n=again, of=len(run.records))
+
+
+def _find_picked(run: Run, dataset: Dataset, lang: str) -> Finding:
+    """Whether the run's images are the split, or evenly spread over it, as it says."""
+    asked, split = set(run.sample_ids), run.meta["dataset"]["split"]
+    if dataset.split_name == split:
+        whole = dataset
+    elif split == "all" or split in dataset.splits:
+        whole = dataset.split(split)
+    else:
+        whole = dataset.select(asked)
+    expected = {sample.id for sample in choose_samples(whole, len(asked))[0]}
+    return _find("picked", asked != expected, lang, n=len(asked - expected), of=len(whole))
+
+
+def _find_leak(run: Run, dataset: Dataset, lang: str) -> Finding:
+    """Images of the run that are in the training part: the same, byte for byte, or hardly to be told apart."""
+    from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
+
+    train = dataset.select(dataset.splits.get("train", ()))
+    reported = set(run.sample_ids)
+    named = reported & {sample.id for sample in train}
+    hashes = {sample.image_sha256() for sample in train} - {None}
+    same = {record["id"] for record in run.records if record["image_sha256"] in hashes}
+    rest = dataset.select(reported - named - same)
+    alike = find_near_duplicates(fingerprint_dataset(rest), fingerprint_dataset(train)) if len(train) else []
+    ids = sorted(named | same | {pair.first for pair in alike})
+    return _find("leak", bool(ids), lang, n=len(ids), of=len(reported), train=len(train), ids=ids)
+
+
+def _find_twin(run: Run, other: Run, lang: str) -> Finding:
+    """Two runs shown as two models that have the same weights, or say the very same thing about every image."""
+    weights = [made.meta["segmenter"]["weights_sha256"] for made in (run, other)]
+    said = [{record["id"]: record["logits_sha256"] for record in made.records} for made in (run, other)]
+    shared = [name for name in said[0].keys() & said[1].keys() if said[0][name]]
+    equal = sum(said[0][name] == said[1][name] for name in shared)
+    alarm = weights[0] == weights[1] or (bool(shared) and equal == len(shared))
+    return _find("twin", alarm, lang, n=equal, of=len(shared), other=other.folder.name)
