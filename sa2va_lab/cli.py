@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 for command in (
     checkpoints.inspect,
+    checkpoints.merge,
     predictions.predict,
     predictions.evaluate,
     data.audit,

@@ -1,4 +1,4 @@
-"""inspect: what is in a checkpoint, before anything is loaded."""
+"""inspect and merge: what is in a checkpoint, and a fine-tune made one with its base."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson, LoraAlpha, TrainingConfig
+from sa2va_lab.commands.options import AsJson, FineTuned, LoraAlpha, TrainingConfig
 
 
 def inspect(
@@ -32,3 +32,38 @@ def inspect(
         print(json.dumps(said[0] if len(said) == 1 else {"inventories": said}, ensure_ascii=False))
         return
     print("\n\n".join("\n".join(item.to_lines()) for item in found))
+
+
+def merge(
+    base: Annotated[Path, typer.Argument(help="A complete Sa2VA folder.")],
+    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    finetune: FineTuned = None,
+    config: TrainingConfig = None,
+    lora_alpha: LoraAlpha = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "bf16",
+    shard_gb: Annotated[float, typer.Option(help="Size of a weight file at most; one is in memory at a time.")] = 4.0,
+    as_json: AsJson = False,
+) -> None:
+    """Write base and fine-tune as one folder in the official form; without a fine-tune, the base at PRECISION."""
+    from tqdm import tqdm
+
+    from sa2va_lab.loading.merge import merge as make
+
+    done = make(
+        base,
+        out,
+        finetune=finetune,
+        config=config,
+        lora_alpha=lora_alpha,
+        precision=precision,
+        shard_bytes=max(1, int(shard_gb * (1 << 30))),
+        progress=iter if as_json else lambda names: tqdm(names, desc="write", unit="tensor"),
+    )
+    if as_json:
+        print(json.dumps(done, ensure_ascii=False))
+        return
+    print(f"{done['tensors']} tensors, {done['bytes']:,} bytes in {out}; LoRA merged into {done['lora_layers']} layers")
+    print(
+        f"read back: {', '.join(done['checked'])} differ by {done['largest_difference']:.3g} at most from "
+        f"{'base + scale B A' if done['lora_layers'] else 'the base'} (rounding allows {done['allowed']:.3g})"
+    )

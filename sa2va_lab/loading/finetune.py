@@ -30,7 +30,7 @@ class FineTune:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
-        state = read_pickle(self.path)
+        self.content = state = read_pickle(self.path)
         state = state.get("state_dict", state) if isinstance(state, dict) else state
         tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
         if not tensors:

@@ -239,19 +239,22 @@ def _read_file(path: Path, *, config: Path | str | None, lora_alpha: float | Non
         language=describe_language(tensors, {}),
         tensors=tensors,
         parts=parts,
-        lora=_describe_lora(halves, path, _find_alpha(content, config, lora_alpha)),
+        lora=_describe_lora(halves, path, find_alpha(content, config, lora_alpha)),
         duplicates={"parameters": sum(h.parameters for h in doubled), "bytes": sum(h.bytes for h in doubled)},
         missing=find_missing(tensors, parts, {}) + (Missing(("config.json", "tokenizer"), "the base model's folder"),),
         sha256={"headers": digest, "content": None},
     )
 
 
-def _find_alpha(content, config: Path | str | None, lora_alpha: float | None) -> float | None:
-    """alpha as given, from the config, or from the copy of the config that mmengine leaves in the .pth."""
+def find_alpha(content: object, config: Path | str | None = None, lora_alpha: float | None = None) -> float | None:
+    """LoRA's alpha as given, from the config, or from the copy of the config that mmengine leaves in the .pth.
+
+    content: what the .pth holds. None where it stands nowhere.
+    """
     from sa2va_lab.training.config import parse_config, read_config
 
-    if lora_alpha or config:
-        return lora_alpha or read_config(config).lora_alpha
+    if lora_alpha or (config and (lora_alpha := read_config(config).lora_alpha)):
+        return lora_alpha
     meta = content.get("meta") if isinstance(content, dict) else None
     text = meta.get("cfg") if isinstance(meta, dict) else None
     try:

@@ -25,7 +25,8 @@ def load(
     """The Sa2VA checkpoint in `path`, ready to answer.
 
     finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training config, where LoRA's
-    alpha stands (it is read, never executed), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16" or "fp16";
+    alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves where none is given), or
+    lora_alpha: alpha itself. precision: "auto", "fp32", "bf16" or "fp16";
     device: "auto", "cpu", "cuda", "cuda:1". What was chosen and why is in `Segmenter.provenance`. Only safetensors,
     config.json, the tokenizer files and the tensors of a .pth are read; Python in the folder is never imported. Raises
     LabError for a folder that is not a complete Sa2VA checkpoint of the InternVL family, and for a fine-tune that does
@@ -35,6 +36,7 @@ def load(
     from transformers.utils import logging
 
     from sa2va_lab.loading.finetune import FineTune, Merged
+    from sa2va_lab.loading.inventory import find_alpha
     from sa2va_lab.sa2va.configuration import read_config
     from sa2va_lab.sa2va.processing import PromptReader
     from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
@@ -45,7 +47,8 @@ def load(
     source = OfficialFolder(folder)
     laid_over = None
     if finetune is not None:
-        source = Merged(source, FineTune(finetune), alpha=lora_alpha or _read_alpha(config))
+        tuned = FineTune(finetune)
+        source = Merged(source, tuned, alpha=find_alpha(tuned.content, config, lora_alpha))
         laid_over = source.describe()
     reader = PromptReader(folder, sizes)
     parameters = sum(math.prod(source.shape(name)) for name in source.names())
@@ -76,11 +79,3 @@ def load(
         "device": {"asked": device, "actual": chosen_device, "reason": device_reason},
     }
     return Segmenter(model, reader, provenance=provenance)
-
-
-def _read_alpha(config: Path | str | None) -> float | None:
-    if config is None:
-        return None
-    from sa2va_lab.training.config import read_config
-
-    return read_config(config).lora_alpha

@@ -25,6 +25,7 @@ from sa2va_lab.sa2va.names import Place, official_names, places
 
 INDEX = "model.safetensors.index.json"
 FULL_DIGEST = 1 << 30
+SPARE = 64 << 20  # bytes that stay free on a disk
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -217,42 +218,82 @@ def save_official(
     """Writes `model` as an official-form checkpoint folder: config.json, tokenizer files, safetensors.
 
     config: the dictionary to write as config.json; tokenizer: a folder whose tokenizer files are copied; dtype: None
-    keeps what the model has. Shards hold at most `shard_bytes` each. Written beside `folder` first and moved there at
-    the end; raises LabError when `folder` exists and is not empty.
+    keeps what the model has. Shards hold at most `shard_bytes` each. Raises LabError as `write_folder` does.
+    """
+    ours = model.state_dict()
+    if name := _tied_name(model.config):
+        ours.pop(name)
+    official = official_names(list(ours))
+
+    def make(name: str) -> Tensor:
+        return _disassemble(ours, official[name]).to(device="cpu", dtype=dtype)
+
+    sizes = {name: make(name).nbytes for name in sorted(official)}
+    return write_folder(folder, make, sizes, config=config, tokenizer=tokenizer, shard_bytes=shard_bytes)
+
+
+def write_folder(
+    folder: Path | str,
+    make: Callable[[str], Tensor],
+    sizes: dict[str, int],
+    *,
+    config: dict,
+    tokenizer: Path | str,
+    shard_bytes: int = 4 << 30,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Path:
+    """Writes a checkpoint folder tensor by tensor; no more than one shard is in memory.
+
+    make: official name -> CPU tensor; sizes: {official name: its bytes}, in the order to write. Written beside `folder`
+    first and moved there at the end; raises LabError when `folder` exists and is not empty, or the disk is too full.
     """
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise LabError(f"{folder} is not empty: give a new folder for the checkpoint.")
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    ours = model.state_dict()
-    if name := _tied_name(model.config):
-        ours.pop(name)
-    shards, filled = [{}], 0
-    for official, found in sorted(official_names(list(ours)).items()):
-        tensor = _disassemble(ours, found).to(device="cpu", dtype=dtype).contiguous()
-        if filled and filled + tensor.nbytes > shard_bytes:
-            shards, filled = [*shards, {}], 0
-        shards[-1][official] = tensor
-        filled += tensor.nbytes
-    weight_map = {}
-    for i, shard in enumerate(shards, 1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        save_file({k: v.clone() for k, v in shard.items()}, draft / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(shard, file)
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (draft / INDEX).write_text(json.dumps(index, indent=1))
-    (draft / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    for file in TOKENIZER_FILES:
-        if (Path(tokenizer) / file).is_file():
-            shutil.copyfile(Path(tokenizer) / file, draft / file)
-    if folder.exists():
-        folder.rmdir()
-    draft.rename(folder)
+    try:
+        needed, free = sum(sizes.values()) + SPARE, shutil.disk_usage(draft).free
+        if needed > free:
+            raise LabError(
+                f"{folder} needs {needed / 1e9:.1f} GB and its disk has {free / 1e9:.1f} GB free: "
+                "make room, choose another disk, or a smaller precision."
+            )
+        _write_shards(draft, make, sizes, shard_bytes=shard_bytes, progress=progress)
+        (draft / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        for file in TOKENIZER_FILES:
+            if (Path(tokenizer) / file).is_file():
+                shutil.copyfile(Path(tokenizer) / file, draft / file)
+        if folder.exists():
+            folder.rmdir()
+        draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_bytes: int, progress: Callable) -> None:
+    shards, filled = [[]], 0
+    for name, size in sizes.items():
+        if filled and filled + size > shard_bytes:
+            shards, filled = [*shards, []], 0
+        shards[-1].append(name)
+        filled += size
+    bar, weight_map = iter(progress(list(sizes))), {}
+    for i, names in enumerate(shards, 1):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+        tensors = {}
+        for name in names:
+            next(bar, None)
+            made = make(name)  # a tensor that shares its storage with another would be refused, hence the copy
+            tensors[name] = made.clone(memory_format=torch.contiguous_format)
+        save_file(tensors, draft / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, file)
+    next(bar, None)
+    if len(shards) > 1:
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (draft / INDEX).write_text(json.dumps(index, indent=1))
 
 
 def _disassemble(ours: dict[str, Tensor], found: tuple[Place, ...]) -> Tensor:

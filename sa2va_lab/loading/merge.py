@@ -1,0 +1,108 @@
+"""A base and its fine-tune written as one official-form folder; without a fine-tune, the base at another precision."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.finetune import FineTune, Merged
+from sa2va_lab.loading.inventory import find_alpha
+from sa2va_lab.loading.plan import PRECISIONS, as_dtype
+from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, match_names, write_folder
+
+TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+RECORD = "merged_from.json"
+
+
+def merge(
+    base: Path | str,
+    out: Path | str,
+    *,
+    finetune: Path | str | None = None,
+    config: Path | str | None = None,
+    lora_alpha: float | None = None,
+    precision: str = "bf16",
+    shard_bytes: int = 4 << 30,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict:
+    """Writes the checkpoint that `load(base, finetune=...)` would run into the new folder `out`.
+
+    LoRA is added in float32 and rounded once, to `precision` ("fp32", "bf16", "fp16"). One shard of at most
+    `shard_bytes` is in memory at a time. `merged_from.json` beside the weights says what went in. Returns
+    {"folder", "bytes", "tensors", "lora_layers", "checked", "largest_difference", "allowed"}: the last three are
+    `check_merge`'s. Raises LabError for weights that do not make a complete Sa2VA, a disk that is too full, a folder
+    that is not empty, and a merge that does not hold; then nothing is left behind.
+    """
+    base, out = Path(base).expanduser(), Path(out).expanduser()
+    if precision not in PRECISIONS:
+        raise LabError(f"Precision {precision!r} cannot be written: use {', '.join(PRECISIONS)}.")
+    dtype, sizes = as_dtype(precision), read_config(base)
+    source = OfficialFolder(base)
+    if finetune is not None:
+        tuned = FineTune(finetune)
+        source = Merged(source, tuned, alpha=find_alpha(tuned.content, config, lora_alpha))
+    expected = build_empty(sizes).state_dict()
+    if sizes.language.get("tie_word_embeddings") and "language_model.lm_head.weight" not in source.names():
+        expected.pop("language_model.lm_head.weight")
+    match_names(source.names(), expected)
+    raw = json.loads((base / "config.json").read_text(encoding="utf-8")) | {"torch_dtype": TORCH_NAMES[precision]}
+    bytes_of = {name: math.prod(source.shape(name)) * dtype.itemsize for name in source.names()}
+    write_folder(
+        out,
+        lambda name: source.tensor(name).to(dtype),
+        bytes_of,
+        config=raw,
+        tokenizer=base,
+        shard_bytes=shard_bytes,
+        progress=progress,
+    )
+    laid_over = source.describe() if finetune is not None else None
+    record = {"base": base.resolve().name, "base_sha256": OfficialFolder(base).sha256(), "finetune": laid_over}
+    (out / RECORD).write_text(json.dumps(record | {"precision": precision}, indent=1) + "\n", encoding="utf-8")
+    pairs = list(source.finetune.pairs) if finetune is not None else []
+    said = {"folder": str(out), "bytes": sum(bytes_of.values()), "tensors": len(bytes_of), "lora_layers": len(pairs)}
+    try:
+        return said | check_merge(out, source, dtype=dtype)
+    except LabError:
+        shutil.rmtree(out)
+        raise
+
+
+def check_merge(folder: Path | str, source: OfficialFolder | Merged, *, dtype: torch.dtype, layers: int = 3) -> dict:
+    """Reads layers of a written folder back and compares them with base + scale B A, worked out in float64.
+
+    layers: how many, from the first to the last that has LoRA (of all tensors, where there is none). The largest
+    difference may be the rounding of the layer's largest value to `dtype`, plus float32's own over the sum.
+    Returns {"checked": names, "largest_difference", "allowed"}; LabError where the difference is larger, or a tensor is
+    not there.
+    """
+    written, tuned = OfficialFolder(folder), getattr(source, "finetune", None)
+    if written.names() != source.names():
+        raise LabError(f"{folder} does not hold the tensors that were to be written: merge again.")
+    names = sorted(tuned.pairs) if tuned is not None and tuned.pairs else source.names()
+    checked = [names[i * (len(names) - 1) // max(1, layers - 1)] for i in range(layers)]
+    worst, allowed = 0.0, 0.0
+    for name in dict.fromkeys(checked):
+        if tuned is not None and name in tuned.pairs:
+            a, b = (tuned.pairs[name][half].double() for half in "AB")
+            wanted = source.base.tensor(name).double() + source.scale * (b @ a)
+        else:
+            wanted = source.tensor(name).double()
+        found = written.tensor(name).double()
+        room = (torch.finfo(dtype).eps + 8 * torch.finfo(torch.float32).eps) * float(wanted.abs().max())
+        gap = float((found - wanted).abs().max()) if found.shape == wanted.shape else math.inf
+        if not gap <= room:
+            raise LabError(
+                f"{name} in {folder} differs by {gap:.3g} from base + scale B A, more than rounding explains "
+                f"({room:.3g}): merge again, on another disk if it happens twice."
+            )
+        if gap >= worst:
+            worst, allowed = gap, room
+    return {"checked": list(dict.fromkeys(checked)), "largest_difference": worst, "allowed": allowed}
