@@ -1,6 +1,7 @@
 # Needs python3 (3.11 or newer) and make; everything else goes into .venv on the first call.
 #   make report   the main job on the demo: run, measure, write outputs/reports/<utc>_demo/index.html
 #   make test     all tests but those that need a GPU or a browser
+#   make browser  the tests that need chromium and npm
 #   make lab      JupyterLab on the notebooks
 #   make lint     style of code and notebooks
 #   make clean    remove .venv (results in outputs/ stay)
@@ -11,7 +12,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
 
-.PHONY: report test lab lint format install clean
+.PHONY: report test browser lab lint format install clean
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -19,6 +20,10 @@ report: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -ra -m "not gpu and not browser"
+
+browser: $(READY)
+	npm ci --prefix tests/browser --no-audit --no-fund
+	$(BIN)/python -m pytest -q -ra -m browser
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks

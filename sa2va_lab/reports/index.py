@@ -173,7 +173,8 @@ def _fill_mistakes(block: Block, answer: dict, tell, *, pictures: dict) -> None:
     metrics = answer["metrics"]
     block.sentences = [answer["sentence"]]
     for mistake in metrics.get("mistakes", ())[:MOST_MISTAKES]:
-        caption = tell("index_mistake", title=mistake["title"], images=mistake.get("images", "?"))
+        title = mistake["title"][:1].upper() + mistake["title"][1:]
+        caption = tell("index_mistake", title=title, images=mistake.get("images", "?"))
         caption += f" {mistake['help']}" if mistake.get("help") else ""
         shown = pictures.get(mistake["kind"], {})
         block.pictures.append({"caption": caption} | shown)

@@ -73,7 +73,7 @@ def test_every_block_is_filled_from_its_notebook():
     ]
     assert blocks["threshold"].sentences[1].startswith("It matters: against 0.5, Dice changes by +0.022")
     assert [picture["caption"] for picture in blocks["mistakes"].pictures] == [
-        "title of thin: 9 images. Help.", "title of border: 4 images. Help.", "title of blob: 2 images. Help.",
+        "Title of thin: 9 images. Help.", "Title of border: 4 images. Help.", "Title of blob: 2 images. Help.",
     ]  # fmt: skip
     assert blocks["precision"].rows[0] == (
         ["fp32", "cpu", "1.00 GiB", "–", "0.50", "0.712", "0.650 – 0.770", "1.000", ""]
