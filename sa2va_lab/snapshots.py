@@ -3,6 +3,9 @@
 <stem>.npz            logits, size, canvas (see `Prediction`)
 <stem>_overlay.png    the mask at 0.5 on the image
 predictions.jsonl     a line an image: image, answer, n_seg, seconds, error
+
+Under a folder called `outputs` nothing names anybody: there <stem> and "image" are the image's pseudonym, the one that
+it has when its folder is opened as a data set.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sa2va_lab.datasets.groups import name_files
 from sa2va_lab.errors import LabError
 
 if TYPE_CHECKING:
@@ -59,21 +63,24 @@ def predict_images(
     check_request(images, prompt, folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    ours = {str(image) for image in images}
+    images = [Path(image) for image in images]
+    names = name_files(images) if "outputs" in folder.resolve().parts else {}
+    ours = {names.get(image, str(image)) for image in images}
     kept = [line for line in _read_lines(folder / LINES) if line.get("image") not in ours]
     _replace(folder / LINES, "".join(_as_line(line) for line in kept).encode())
     for image in images:
-        line = {"image": str(image), "answer": None, "n_seg": None, "seconds": None, "error": None}
+        line = {"image": names.get(image, str(image)), "answer": None, "n_seg": None, "seconds": None, "error": None}
         start = time.perf_counter()
         try:
             prediction = segmenter.predict(image, prompt, answer=answer)
-            stem = Path(image).stem
+            stem = names.get(image, image.stem)
             _replace(folder / f"{stem}.npz", prediction.to_bytes())
             save_overlay(folder / f"{stem}_overlay.png", image, prediction.mask())
             line |= {"answer": prediction.answer, "n_seg": prediction.n_seg}
             line["seconds"] = {stage: round(took, 4) for stage, took in prediction.seconds.items()}
         except LabError as error:
-            line |= {"error": str(error), "seconds": {"wall": round(time.perf_counter() - start, 4)}}
+            said = str(error).replace(str(image), line["image"]) if names else str(error)
+            line |= {"error": said, "seconds": {"wall": round(time.perf_counter() - start, 4)}}
         with open(folder / LINES, "a", encoding="utf-8") as lines:
             lines.write(_as_line(line))
         yield line

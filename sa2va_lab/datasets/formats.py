@@ -141,7 +141,16 @@ def _mask_folder(folder: Folder) -> _Found:
 
 
 def _with_checks(folder: Folder, found: _Found) -> tuple[Folder, _Found]:
-    """Adds mask files that lie beside outlines: the same truth again, to be compared."""
+    """Adds what lies beside outlines: one name for several labels, and mask files of the same truth, to be compared."""
+    table = folder.table("labels.json")
+    names = (
+        {label: phrase for label, phrase in table.items() if isinstance(phrase, str)} if isinstance(table, dict) else {}
+    )
+    drawn = [thing for drawings in found.drawings.values() for drawing in drawings.values() for thing in drawing.things]
+    renamed = [thing for thing in drawn if names.get(thing.phrase, "").strip()]
+    for thing in renamed:
+        thing.phrase = names[thing.phrase].strip()
+    found.words += f"{len(renamed)} objects renamed by labels.json, " if renamed else ""
     if (folder.root / "masks").is_dir() and folder.images != folder.root:
         _add_masks(found, folder, "masks", CHECK)
     return folder, found

@@ -66,6 +66,18 @@ def test_shapes_labels_and_groups(labelled):
     assert open_dataset(root, phrase="catheter")["P01-V1-F001"].truth().sum() == 9
 
 
+def test_several_labels_can_be_one_phrase(labelled):
+    root = labelled(content(shape(label="blood vessel")), content(shape()))
+    assert not open_dataset(root, phrase="blood vessel")["P02-V1-F001"].truth().any()
+    (root / "labels.json").write_text('{"dongmai": "blood vessel", "other": 3}')
+    dataset = open_dataset(root)
+    assert "1 objects renamed by labels.json, " in dataset.reason
+    assert [sample.truth().sum() for sample in dataset.samples[:2]] == [9, 9]
+    for table in ("[1]", "3", "null"):
+        (root / "labels.json").write_text(table)
+        assert "renamed" not in open_dataset(root).reason
+
+
 def test_coordinates_are_scaled_to_the_image(labelled):
     root = labelled(content(shape([[2, 2], [8, 2], [8, 8], [2, 8]]), imageWidth=16, imageHeight=12))
     sample = open_dataset(root)["P01-V1-F001"]

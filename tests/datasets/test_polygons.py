@@ -97,6 +97,17 @@ def test_the_area_of_a_triangle_is_the_analytic_one_within_its_boundary(corners)
 
 
 @settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(1, 30), min_size=3, max_size=40), st.floats(30, 34), st.floats(30, 34))
+def test_the_area_of_a_star_is_the_analytic_one_within_its_boundary(radii, x, y):
+    angles = np.linspace(0, 2 * np.pi, len(radii), endpoint=False)
+    corners = np.stack([x + radii * np.cos(angles), y + radii * np.sin(angles)], 1)  # seen from (x, y): never crosses
+    after = np.roll(corners, -1, axis=0)
+    area = abs((corners[:, 0] * after[:, 1] - corners[:, 1] * after[:, 0]).sum()) / 2
+    boundary = np.abs(after - corners).sum()
+    assert abs(draw(corners.ravel().tolist(), size=(70, 70)).sum() - area) <= boundary / 2 + 3
+
+
+@settings(max_examples=100, deadline=None)
 @given(inside, inside, inside, inside)
 def test_the_area_of_a_rectangle_is_the_analytic_one_within_its_boundary(left, top, right, bottom):
     mask = draw([left, top, right, top, right, bottom, left, bottom], size=(64, 64))

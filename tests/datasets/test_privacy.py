@@ -12,6 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image, PngImagePlugin
 
 from sa2va_lab import cli, open_dataset, paths
@@ -63,12 +64,12 @@ def plant(root, *, labelme):
     return root
 
 
-def run_cli(arguments, monkeypatch, capsys):
+def run_cli(arguments, monkeypatch, capsys, *, status=0):
     monkeypatch.setattr("sys.argv", ["sa2va-lab", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         cli.main()
     said = capsys.readouterr()
-    assert not stop.value.code, f"{arguments}: {said.err}"
+    assert (stop.value.code or 0) == status, f"{arguments}: {said.err}"
     return said.out + said.err
 
 
@@ -108,31 +109,65 @@ def assert_names_nobody(folder):
                     assert form not in content, f"{secret} is in {shown}"
 
 
+LOOKING = {"data", "images", "run", "a", "b", "against"}  # parameters by which a command sees images or their Run
+NOT_RUN = {"demo finetune": "half an hour of training; it keeps a config, a log and weights, none of which has a name"}
+
+
+def find_commands():
+    """name -> {parameter: click's own} of every command there is, those of groups as well."""
+    waiting, found = [("", typer.main.get_command(cli.app))], {}
+    for name, command in waiting:
+        inner = getattr(command, "commands", None)
+        if inner is None:
+            found[name] = {parameter.name: parameter for parameter in command.params}
+        else:
+            waiting += [(f"{name} {word}".strip(), one) for word, one in inner.items()]
+    return found
+
+
+def fill(command, parameters, values):
+    """The words of a call that gives a command everything it needs and all that can hold a name."""
+    words = command.split()
+    for name, parameter in parameters.items():
+        if name not in values:
+            assert not parameter.required, f"`{command}` needs {name}: say in this test what to give it"
+            continue
+        for value in values[name] if isinstance(values[name], list) else [values[name]]:
+            words += [str(value)] if parameter.param_type_name == "argument" else [parameter.opts[0], str(value)]
+    return words
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("labelme", [False, True], ids=["sa2va", "labelme"])
-def test_no_name_gets_into_any_output(tmp_path, monkeypatch, capsys, darkness, labelme):
+def test_no_name_gets_into_any_output(tmp_path, monkeypatch, capsys, darkness, tiny_folder, labelme):
     root, outputs = plant(tmp_path / "films", labelme=labelme), tmp_path / "outputs"
     dataset = open_dataset(root)
     assert len({sample.group for sample in dataset}) == 4
     assert not any(secret in repr(dataset) + dataset.reason for secret in SECRETS)
     run = predict_dataset(darkness, dataset, folder=outputs / "runs" / "darkness", progress=False)
     assert sum(record["error"] is not None for record in run.records) == 1
+    commands = find_commands()
+    looking = {name for name, parameters in commands.items() if LOOKING & set(parameters)} - set(NOT_RUN)
+    assert {"predict", "evaluate", "audit", "convert", "split", "report"} <= looking
+    values = {"data": root, "run": run.folder, "a": run.folder, "b": run.folder, "model": tiny_folder}
+    values |= {"images": [sample.image for sample in dataset], "prompt": "vessel", "answer": "Sure, [SEG]."}
     said = ""
-    for arguments in (
-        ["audit", root, "--fix", outputs / "repaired"],
-        ["audit", root, "--json"],
-        ["convert", root, outputs / "converted", "--to", "coco"],
-        ["split", root, "--train", "0.5", "--val", "0", "--test", "0.5"],
-        ["evaluate", run.folder, "--data", root],
-        ["evaluate", run.folder, "--data", root, "--json"],
-    ):
-        said += run_cli(arguments, monkeypatch, capsys)
+    for name in sorted(looking - {"report", "init"}):
+        given = values | {"out": outputs / f"by {name}", "fix": outputs / f"fixed by {name}"}
+        arguments = fill(name, commands[name], given)
+        for more in ([], ["--json"]) if "as_json" in commands[name] else ([],):
+            said += run_cli([*arguments, *more], monkeypatch, capsys, status=2 if name == "predict" else 0)
+            arguments = [word for word in arguments if word not in ("--fix", str(given["fix"]))]
+    lines = (outputs / "by predict" / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(line)["image"] for line in lines} == {sample.id for sample in dataset}
+    said += run_cli(["convert", root, outputs / "coco", "--to", "coco"], monkeypatch, capsys)
     (outputs / "said.txt").write_text(said)
     notebooks = {path.stem: set(_accepted(path)) for path in (paths.find_root() / "notebooks").glob("[0-9]*.ipynb")}
-    looking = sorted(name for name, accepted in notebooks.items() if "data" in accepted)
-    assert {"01_dataset", "03_evaluation"} <= set(looking)
-    parameters = ["-p", f"data={root}", "-p", f"run={run.folder}", "--outputs", outputs]
-    (outputs / "report.txt").write_text(run_cli(["report", *looking, *parameters], monkeypatch, capsys))
+    seeing = [name for name, accepted in notebooks.items() if LOOKING & accepted]
+    seeing.sort(key=lambda name: (name != "03_evaluation", name))  # others read what it measured
+    assert {"01_dataset", "03_evaluation"} <= set(seeing)
+    report = ["report", *seeing, "-p", f"data={root}", "-p", f"run={run.folder}", "--outputs", outputs]
+    (outputs / "report.txt").write_text(run_cli(report, monkeypatch, capsys))
     assert_names_nobody(outputs)
 
 
