@@ -30,6 +30,14 @@ def demo_model() -> Path:
     return _shipped("base", "the demo model")
 
 
+def demo_finetune() -> Path:
+    """The xtuner fine-tune of the demo model, an iter_*.pth; the last one where there are several."""
+    found = sorted((find_root() / "data" / "demo").glob("iter_*.pth"), key=lambda path: (len(path.name), path.name))
+    if not found:
+        raise LabError("The demo's iter_*.pth should lie in data/demo: restore data/ from the repository.")
+    return found[-1]
+
+
 def demo_data() -> Path:
     """The synthetic angiograms that the demo model was trained and tested on."""
     return _shipped("angiograms", "the demo images")

@@ -1,0 +1,158 @@
+"""What 00_inspect shows of an inventory: where the gigabytes sit, what was trained, what is missing, what notes say."""
+
+from __future__ import annotations
+
+from sa2va_lab.loading.inventory import Inventory
+from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.texts import TEXTS, say
+from sa2va_lab.views import style
+from sa2va_lab.views.tables import Table
+
+NEAR = 0.02  # a noted figure within 2 % of the files' agrees with them: notes are rounded
+
+
+def answer_inventory(whole: Inventory, finetune: Inventory | None = None, *, lang: str = "en") -> Answer:
+    """The answer: size and whether anything is missing. whole: the model that would run; finetune: the .pth in it."""
+    values = dict(parameters=f"{whole.parameters:,}", stored=_size(whole.bytes), half=_size(2 * whole.parameters))
+    if whole.complete:
+        sentences = [say("inventory_complete", lang=lang, **values)]
+    else:
+        missing = ("、" if lang == "zh" else ", ").join(_name(part, lang) for m in whole.missing for part in m.parts)
+        values.pop("half")
+        sentences = [say("inventory_incomplete", lang=lang, missing=missing, **values)]
+    if finetune is not None:
+        own = dict(file=finetune.path.name, parameters=f"{finetune.parameters:,}", stored=_size(finetune.bytes))
+        sentences.append(say("inventory_finetune", lang=lang, **own))
+    metrics = {"inventory": whole.to_dict(), "finetune": finetune.to_dict() if finetune else None}
+    extra = whole.config.get("sa2va_lab")
+    stamp = extra.get("stamp") if isinstance(extra, dict) else None
+    return Answer(("" if lang == "zh" else " ").join(sentences), metrics, stamp=stamp)
+
+
+def part_table(inventory: Inventory, *, lang: str = "en") -> Table:
+    """Tensors, parameters, bytes and dtypes by part, and where each comes from."""
+    keys = ("part", "tensors", "parameters", "stored", "half", "dtypes", "origin")
+    rows = [
+        [
+            _name(part.name, lang),
+            f"{part.tensors:,}",
+            f"{part.parameters:,}",
+            _size(part.bytes),
+            _size(2 * part.parameters),
+            ", ".join(part.dtypes),
+            ", ".join(part.origin),
+        ]
+        for part in inventory.parts
+    ]
+    total = [say("inventory_total", lang=lang), f"{sum(p.tensors for p in inventory.parts):,}"]
+    total += [f"{inventory.parameters:,}", _size(inventory.bytes), _size(2 * inventory.parameters), "", ""]
+    return Table([say(f"inventory_{key}", lang=lang) for key in keys], [*rows, total])
+
+
+def bytes_figure(inventory: Inventory, *, lang: str = "en") -> tuple:
+    """(figure, alt text): one bar a part as stored, and hatched what it is in bf16."""
+    shown, _ = style.figure_language(lang)
+    parts = sorted(inventory.parts, key=lambda part: part.bytes)
+    unit, word = _unit(inventory.bytes)
+    figure = style.new_figure(style.WIDTH, 0.42 * len(parts) + 1.2, lang=lang)
+    ax = figure.subplots()
+    places = range(len(parts))
+    stored = ax.barh([p + 0.2 for p in places], [part.bytes / unit for part in parts], 0.36, color=style.ACCENT)
+    half = ax.barh([p - 0.2 for p in places], [2 * part.parameters / unit for part in parts], 0.36, color="white")
+    for bar in half:
+        bar.set(edgecolor=style.NEUTRAL, hatch="////")
+    ax.set_yticks(list(places), [_name(part.name, shown) for part in parts])
+    for place, part in zip(places, parts, strict=True):
+        ax.text(part.bytes / unit, place + 0.2, f" {_size(part.bytes)}", va="center", fontsize=8)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.margins(x=0.12)
+    ax.set_xlabel(word)
+    ax.legend(
+        [stored, half], [say("inventory_stored", lang=shown), say("inventory_half", lang=shown)], loc="lower right"
+    )
+    extra = inventory.config.get("sa2va_lab")
+    style.stamp(figure, extra.get("stamp") if isinstance(extra, dict) else None)
+    largest = parts[-1]
+    values = dict(first=_name(largest.name, lang), size=_size(largest.bytes), total=_size(inventory.bytes))
+    share = largest.bytes / max(1, inventory.bytes)
+    return figure, say("inventory_alt", lang=lang, share=share, half=_size(2 * inventory.parameters), **values)
+
+
+def trained_table(inventory: Inventory, *, lang: str = "en") -> Table:
+    """Family, LoRA and duplicates of an inventory, a row each."""
+    lora, unknown = inventory.lora, say("inventory_unknown", lang=lang)
+    told = say("inventory_none", lang=lang)
+    if lora:
+        known = {key: f"{lora[key]:g}" if lora[key] else unknown for key in ("rank", "alpha", "scale")}
+        told = say("inventory_lora_is", lang=lang, targets=", ".join(lora["targets"]), **known)
+    twice = inventory.duplicates
+    rows = [
+        [say("inventory_family", lang=lang), inventory.family],
+        [say("inventory_language_model", lang=lang), inventory.language],
+        [say("inventory_lora", lang=lang), told],
+        [say("inventory_twice", lang=lang), f"{twice['parameters']:,} ({_size(twice['bytes'])})"],
+        [say("inventory_digest", lang=lang), inventory.sha256["headers"]],
+    ]
+    return Table([say("inventory_what", lang=lang), say("inventory_found", lang=lang)], rows)
+
+
+def missing_table(inventory: Inventory, *, lang: str = "en") -> Table:
+    """What inference needs and is not here, and where it usually comes from."""
+    rows = [[", ".join(_name(part, lang) for part in m.parts), m.source] for m in inventory.missing]
+    columns = [say("inventory_missing", lang=lang), say("inventory_source", lang=lang)]
+    return Table(columns, rows or [[say("inventory_nothing_missing", lang=lang), "–"]])
+
+
+def note_table(
+    whole: Inventory,
+    finetune: Inventory | None,
+    *,
+    billions: float = 0,
+    gigabytes: float = 0,
+    complete: str = "",
+    lang: str = "en",
+) -> Table:
+    """The files' figures beside those that somebody wrote down. 0 and "" stand for nothing noted.
+
+    billions: parameters; gigabytes: 10^9 bytes in fp32; complete: "yes" or "no", of the .pth, or else of the model.
+    """
+    real_billions, real_bytes = whole.parameters / 1e9, 4 * whole.parameters / 1e9
+    small = real_billions < 0.1
+    is_whole = (finetune or whole).complete
+    yes, no = say("inventory_yes", lang=lang), say("inventory_no", lang=lang)
+    noted = complete.strip().lower() in ("yes", "true", "1", "是")
+    rows = [
+        _note("inventory_billions", real_billions, billions, digits=4 if small else 2, lang=lang),
+        _note("inventory_size_fp32", real_bytes, gigabytes, digits=4 if small else 1, lang=lang),
+        [
+            say("inventory_pth_complete", lang=lang),
+            (yes if noted else no) if complete else "–",
+            yes if is_whole else no,
+            _verdict(noted == is_whole if complete else None, lang),
+        ],
+    ]
+    return Table([say(f"inventory_{key}", lang=lang) for key in ("what", "noted", "found", "verdict")], rows)
+
+
+def _note(key: str, real: float, noted: float, *, digits: int, lang: str) -> list[str]:
+    agrees = abs(noted - real) <= NEAR * real if noted else None
+    return [say(key, lang=lang), f"{noted:.{digits}f}" if noted else "–", f"{real:.{digits}f}", _verdict(agrees, lang)]
+
+
+def _verdict(agrees: bool | None, lang: str) -> str:
+    if agrees is None:
+        return say("inventory_no_notes", lang=lang)
+    return say("inventory_agrees" if agrees else "inventory_differs", lang=lang)
+
+
+def _name(part: str, lang: str) -> str:
+    return say(f"part_{part}", lang=lang) if f"part_{part}" in TEXTS else part
+
+
+def _unit(count: int) -> tuple[int, str]:
+    return (1 << 30, "GiB") if count >= 1 << 28 else (1 << 20, "MiB")
+
+
+def _size(count: int) -> str:
+    unit, word = _unit(count)
+    return f"{count / unit:.2f} {word}"
