@@ -61,6 +61,8 @@ def report(
     chosen = {"model": model, "finetune": finetune, "config": config, "data": data, "log": log, "run": run}
     chosen |= {"lang": lang, "outputs": outputs}
     asked = _parse_pairs(parameter or []) | {k: str(value) for k, value in chosen.items() if value is not None}
+    if "run" in asked and "model" not in asked:  # a Run is looked at as it is: with a model it would be resumed
+        said = {key: value for key, value in said.items() if key not in ("model", "sam2", "finetune")}
     left_out = {}
     if not names:
         names, left_out = choose_notebooks(said | asked)

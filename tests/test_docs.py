@@ -1,0 +1,80 @@
+"""Every sa2va-lab command in the documentation is run, on the demo's files in place of the words in capitals."""
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+PAGES = ("README.md", "README.zh-CN.md", "docs/how-to.md", "data/README.md")
+LONG = ("demo",)  # hours by design, as the page says: only their options are checked
+
+
+def commands_of(text: str) -> list[str]:
+    """Lines of code blocks that start with sa2va-lab, without comments."""
+    found = re.findall(r"^(?: {4}|\t)+(sa2va-lab .*)$", text, re.M)
+    return [re.split(r"\s{2,}|\s#", line.strip())[0] for line in found]
+
+
+def pytest_generate_tests(metafunc):
+    if "command" in metafunc.fixturenames:
+        root = metafunc.config.rootpath
+        found = [command for page in PAGES for command in commands_of((root / page).read_text("utf-8"))]
+        metafunc.parametrize("command", list(dict.fromkeys(found)))
+
+
+@pytest.fixture(scope="module")
+def places(root, drawn_data, drawn_run, tmp_path_factory):
+    demo = root / "data" / "demo"
+    other = tmp_path_factory.mktemp("other") / "other"
+    return {
+        "CHECKPOINT": demo / "base",
+        "FINETUNE": sorted(demo.glob("iter_*.pth"))[-1],
+        "CONFIG": demo / "sa2va_angiogram_finetune.py",
+        "LOG": demo / "sa2va_angiogram_finetune.log",
+        "IMAGE": sorted((demo / "angiograms" / "images").iterdir())[-1],
+        "DATA": drawn_data,
+        "OTHER": demo / "angiograms",
+        "RUN": drawn_run.folder,
+        "NEW": other,
+        "OUT": other.with_name("out"),
+    }
+
+
+def run(arguments, cwd):
+    command = [sys.executable, "-m", "sa2va_lab.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+
+
+def test_commands_are_found(root):
+    assert len(commands_of((root / "docs/how-to.md").read_text("utf-8"))) >= 10
+    assert commands_of("    sa2va-lab audit DATA   every defect\ntext\n    sa2va-lab report # all\n") == [
+        "sa2va-lab audit DATA",
+        "sa2va-lab report",
+    ]
+
+
+@pytest.mark.slow
+def test_every_command_works(command, places, tmp_path, drawn_data):
+    """A report without names would be all notebooks: here it gets one, on two images; the whole is tested elsewhere."""
+    name, *words = shlex.split(command)[1:]
+    if name in LONG:
+        assert run([name, words[0], "--help"], tmp_path).returncode == 0
+        return
+    fresh = {"NEW": tmp_path / "new", "OUT": tmp_path / "out"}
+    words = [str((places | fresh).get(word, word)) for word in words]
+    if name == "report":
+        named = [word for word in words if re.match(r"\d\d_", word)]
+        words += [] if named else ["03_evaluation"]
+        words += ["--outputs", str(tmp_path), "-p", "limit=2", "-p", "groups=p(\\d+)_"]
+        (tmp_path / "lab.yml").write_text(f"model: {places['CHECKPOINT']}\ndata: {drawn_data}\n")
+    done = run([name, *words], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/explanation.md"])
+def test_links_lead_somewhere(page, root):
+    text = (root / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (root / page).parent.joinpath(target).exists(), target
