@@ -63,6 +63,9 @@ def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None, lang:
                 block.absent = tell("index_no_numbers", notebook=stem)
         else:
             block.absent = _why_absent(stem, part, report, tell)
+            inspected = report["notebooks"].get("00_inspect")
+            if key == "fit" and inspected and inspected["answer"]:  # what is in it is half of whether it fits
+                block.page, block.sentences = inspected["page"], [inspected["answer"]["sentence"]]
         blocks.append(block)
     steps = Block("next", tell("block_next"), steps=list_steps(report, lang=lang))
     return [*blocks[:-1], steps, blocks[-1]]
@@ -87,7 +90,7 @@ def list_steps(report: dict, *, lang: str = "en") -> list[str]:
     if training.get("alarms"):
         steps.append(tell("step_training", count=len(training["alarms"])))
     threshold = scored.get("threshold") or metrics("04_threshold_tuning").get("threshold")
-    if threshold and _leaves_out_zero(threshold):
+    if isinstance(threshold, dict) and _leaves_out_zero(threshold):
         steps.append(tell("step_threshold", value=threshold["value"]))
     if 0 < (scored.get("summary") or {}).get("n_groups", 0) < FEW_PATIENTS:
         steps.append(tell("step_patients", n=scored["summary"]["n_groups"]))
@@ -157,7 +160,7 @@ def _fill_quality(block: Block, answer: dict, tell) -> None:
 
 def _fill_threshold(block: Block, answer: dict, tell) -> None:
     found = answer["metrics"].get("threshold")
-    if not found:
+    if not isinstance(found, dict):
         return
     block.sentences.append(
         tell("index_threshold", value=found["value"], origin=found.get("reason") or found.get("origin"))

@@ -109,6 +109,20 @@ def test_missing_keys_never_break_the_index(stem):
         render_index(make_report(metrics))
 
 
+def test_what_is_in_the_checkpoint_stands_in_for_whether_it_fits():
+    report = make_report({"00_inspect": {}})
+    block = blocks_of(report)["fit"]
+    assert block.sentences == ["Sentence of 00_inspect."]
+    assert "06_precision_vram was not run" in block.absent
+    assert 'href="00_inspect.html"' in render_index(report)
+
+
+def test_a_bare_number_is_no_choice_of_threshold():
+    report = make_report()
+    report["notebooks"]["03_evaluation"]["answer"]["metrics"]["threshold"] = 0.5
+    assert blocks_of(report)["threshold"].absent
+
+
 def test_a_threshold_that_cannot_be_told_from_half_hardly_matters():
     report = make_report()
     report["notebooks"]["03_evaluation"]["answer"]["metrics"]["threshold"] |= {"low": -0.01}
