@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.headers import KNOWN, Inert, read_pth
+from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.parts import COPY, LORA, official_name
 from sa2va_lab.sa2va.weights import OfficialFolder
 
@@ -30,6 +31,11 @@ class FineTune:
 
     def __init__(self, path: Path | str):
         self.path = Path(path)
+        if self.path.is_dir():
+            read_inventory(self.path)  # says what a DeepSpeed or any other folder is
+            raise LabError(
+                f"{self.path} is a checkpoint folder: give the fine-tune, a .pth, or load the folder itself."
+            )
         self.content = state = read_pickle(self.path)
         state = state.get("state_dict", state) if isinstance(state, dict) else state
         tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
@@ -78,6 +84,11 @@ class Merged:
             )
         self.scale = alpha / finetune.rank if finetune.pairs else None
         known = set(base.names())
+        if not any(name.startswith("grounding_encoder.") for name in known):
+            raise LabError(
+                f"{base.folder} has no SAM2, so it is a bare vision-language model: give a complete Sa2VA folder as "
+                "the base (InternVL and a SAM2 checkpoint are not put together here yet)."
+            )
         lost = [name for name in (*finetune.whole, *finetune.pairs) if name not in known]
         if lost:
             raise LabError(

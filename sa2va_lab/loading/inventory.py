@@ -146,6 +146,11 @@ def read_inventory(
     files, and for a fine-tune that asks to run code.
     """
     path = Path(path).expanduser()
+    if not path.exists():
+        raise LabError(
+            f"There is nothing at {path}: give a checkpoint folder or a .pth on this disk (a hub id is not fetched: "
+            "`hf download NAME --local-dir FOLDER` first)."
+        )
     found = _read_folder(path) if path.is_dir() else _read_file(path, config=config, lora_alpha=lora_alpha)
     if content:
         found = replace(found, sha256=found.sha256 | {"content": _digest(path)})
@@ -168,6 +173,11 @@ def _read_folder(folder: Path) -> Inventory:
         paths = [folder / name for name in listed if (folder / name).is_file()]
         absent = [name for name in listed if not (folder / name).is_file()]
         lost = (Missing(tuple(absent), "weight files that the index names: download them again"),) if absent else ()
+    if zero := next(folder.rglob("*_model_states.pt"), None):
+        raise LabError(
+            f"{folder} is a DeepSpeed checkpoint ({zero.name}), whose weights are spread over its ranks: put them "
+            "together with the zero_to_fp32.py that DeepSpeed left beside it, and give the .pth."
+        )
     if not paths:
         tuned = sorted(folder.glob("iter_*.pth"), key=lambda file: int(re.sub(r"\D", "", file.stem) or 0))
         hint = f"give the fine-tune in it, {tuned[-1]}" if tuned else "give a checkpoint folder, or a .pth"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 import sa2va_lab
 from sa2va_lab.demo.xtuner import TrainingLog, write_checkpoint
@@ -141,3 +142,10 @@ def test_no_tensors(tmp_path, content):
 def test_no_file(tmp_path):
     with pytest.raises(LabError, match="No fine-tune at"):
         FineTune(tmp_path / "iter_1.pth")
+
+
+def test_a_bare_internvl_is_no_base(tiny_folder, pth, tmp_path):
+    whole = OfficialFolder(tiny_folder)
+    save_file({n: whole.tensor(n) for n in whole.names() if not n.startswith("g")}, tmp_path / "model.safetensors")
+    with pytest.raises(LabError, match=r"has no SAM2.*complete Sa2VA folder"):
+        Merged(OfficialFolder(tmp_path), FineTune(pth), alpha=4)

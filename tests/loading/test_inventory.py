@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.finetune import FineTune
 from sa2va_lab.loading.headers import read_pth, read_safetensors
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.parts import LANGUAGE_SIDE, official_name, part_of
@@ -275,3 +276,21 @@ def test_a_work_folder_points_at_its_fine_tune(pth, tmp_path):
     shutil.copy(pth, tmp_path / "iter_9.pth")
     with pytest.raises(LabError, match=r"give the fine-tune in it, .*iter_24\.pth"):
         read_inventory(tmp_path)
+
+
+@pytest.mark.parametrize("read", [read_inventory, FineTune])
+def test_a_deepspeed_folder_is_told_apart(tmp_path, read):
+    (tmp_path / "iter_9.pth").mkdir()
+    (tmp_path / "iter_9.pth/mp_rank_00_model_states.pt").write_bytes(b"")
+    with pytest.raises(LabError, match=r"DeepSpeed checkpoint .* zero_to_fp32\.py"):
+        read(tmp_path / "iter_9.pth")
+
+
+def test_a_folder_is_no_fine_tune(tiny_folder):
+    with pytest.raises(LabError, match="is a checkpoint folder"):
+        FineTune(tiny_folder)
+
+
+def test_a_hub_id_is_not_fetched():
+    with pytest.raises(LabError, match="There is nothing at Some/Model.*hf download"):
+        read_inventory("Some/Model")
