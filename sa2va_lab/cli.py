@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sa2va_lab.commands import checkpoints, data, demo, predictions, reports
+from sa2va_lab.commands import checkpoints, data, demo, plans, predictions, reports
 from sa2va_lab.errors import LabError
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app = typer.Typer(
 for command in (
     checkpoints.inspect,
     checkpoints.merge,
+    plans.plan,
     predictions.predict,
     predictions.evaluate,
     data.audit,

@@ -39,27 +39,43 @@ class _Seen:
     cache: DynamicCache | None = None
 
 
+class Overflow(LabError):
+    """The network's numbers left the range of their format."""
+
+
 class Segmenter:
     """`predict(image, prompt)` gives a Prediction. Make one with `sa2va_lab.load`.
 
     The last image is remembered (its tokens, SAM2 features and the key/value cache of all that stands before the
-    question); `forget` gives that memory back. `provenance` says which weights run where and why.
+    question); `forget` gives that memory back. `provenance` says which weights run where and why. ladder: knows whether
+    another network would help against an error (`helps`), and loads it (`step_down`); the same image is tried again.
     """
 
-    def __init__(self, model: Sa2VA, reader: PromptReader, *, provenance: dict):
+    def __init__(
+        self,
+        model: Sa2VA,
+        reader: PromptReader,
+        *,
+        provenance: dict,
+        ladder=None,
+    ):
         self.model = model
         self.reader = reader
         self.provenance = provenance
-        self.device = model.language_model.model.embed_tokens.weight.device
+        self._ladder = ladder
         self.draft = reader.answer_ids(FIRST_DRAFT)
         self._seen: _Seen | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in."""
+        return self.model.language_model.model.embed_tokens.weight.device
 
     @property
     def stamp(self) -> str | None:
         """A text that belongs on every figure made with this model (the demo has one), else None."""
         return self.model.config.stamp
 
-    @torch.inference_mode()
     def predict(
         self, image: ImageLike, prompt: str, *, answer: str | None = None, limit: int = ANSWER_LIMIT
     ) -> Prediction:
@@ -67,8 +83,22 @@ class Segmenter:
 
         image: path, PIL image or array (see `read_image`). prompt: a phrase ("blood vessel") or a full question, with
         or without `<image>`. answer: use this text instead of generating ("Sure, [SEG]."); it may hold several [SEG] or
-        none. limit: at most so many answer tokens. Raises LabError for an unreadable image or an empty prompt.
+        none. limit: at most so many answer tokens. Raises LabError for an unreadable image or an empty prompt, and for
+        numbers that overflow where no other precision is left.
         """
+        while True:
+            try:
+                return self._predict(image, prompt, answer, limit)
+            except Exception as error:
+                if self._ladder is None or not self._ladder.helps(error):
+                    raise
+                failure = error.with_traceback(None)  # its frames hold tensors, which must go before anything is loaded
+            self.forget()
+            self.model = None
+            self.model = self._ladder.step_down(failure)
+
+    @torch.inference_mode()
+    def _predict(self, image: ImageLike, prompt: str, answer: str | None, limit: int) -> Prediction:
         question, _ = phrase_prompt(prompt)
         seconds: dict[str, float] = {}
         if self.device.type == "cuda":
@@ -81,6 +111,8 @@ class Segmenter:
                 seen.tokens = self.model.encode_tiles(tiles.to(self.device))
         with self._timed(seconds, "answer"):
             reply = self._answer(seen, self.reader.prompt_ids(question, len(seen.tokens)), answer, limit)
+            if not torch.isfinite(reply.states).all():
+                raise Overflow(self._name_overflow(seen))
             states = reply.states_at(self.reader.seg)
         with self._timed(seconds, "canvas"):
             if len(states) and seen.features is None:
@@ -89,6 +121,8 @@ class Segmenter:
                 seen.features = self.model.encode_canvas(canvas.to(self.device))
         with self._timed(seconds, "masks"):
             logits = self.model.draw(seen.features, states).logits.cpu().numpy() if len(states) else self._no_masks()
+        if not np.isfinite(logits).all():
+            raise Overflow("the mask logits are not finite, though the language model's states are")
         width, height = seen.image.size
         return Prediction(
             logits=logits,
@@ -139,6 +173,30 @@ class Segmenter:
         if image_tokens is not None:
             embeddings[row == self.reader.context] = image_tokens.flatten(0, 1).to(embeddings)
         return embeddings
+
+    def _name_overflow(self, seen: _Seen) -> str:
+        """Which module's output was the first that is not finite; the image is read once more to find out."""
+        found: list[str] = []
+
+        def look(name: str):
+            def hook(module, given, out) -> None:
+                first = out[0] if isinstance(out, tuple) else getattr(out, "last_hidden_state", out)
+                if not found and isinstance(first, Tensor) and not torch.isfinite(first).all():
+                    found.append(name)
+
+            return hook
+
+        handles = [module.register_forward_hook(look(name)) for name, module in self.model.named_modules()]
+        try:
+            tokens = self.model.encode_tiles(cut_tiles(seen.image, self.model.config).to(self.device))
+            question = self.reader.prompt_ids(phrase_prompt("it")[0], len(tokens))
+            self.model.read(self._embed(question.all, tokens), DynamicCache(config=self.model.language_model.config))
+        finally:
+            for handle in handles:
+                handle.remove()
+        where = f"first in {found[0]}" if found else "in this answer only"
+        kind = str(self.model.language_model.model.norm.weight.dtype).removeprefix("torch.")
+        return f"numbers left the range of {kind}, {where}"
 
     def _no_masks(self) -> np.ndarray:
         grid = self.model.grounding_encoder.config.vision_config.backbone_feature_sizes[0][0]

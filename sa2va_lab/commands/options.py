@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 Model = Annotated[Path, typer.Option(help="Checkpoint folder: config.json, tokenizer, *.safetensors.")]
-Precision = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or nf4.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 FineTuned = Annotated[Path | None, typer.Option(help="xtuner's iter_*.pth, laid over the checkpoint.")]
 TrainingConfig = Annotated[Path | None, typer.Option(help="The training config; it is read, never executed.")]

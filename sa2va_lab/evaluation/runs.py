@@ -138,7 +138,7 @@ def predict_dataset(
             _start(folder, meta)
             _predict_rest(segmenter, chosen, prompt, folder, retry_failed=retry_failed, progress=progress)
             run = open_run(folder)
-            _write_json(folder / META, run.meta | {"finished": _now()})
+            _write_json(folder / META, run.meta | {"finished": _now(), "steps": segmenter.provenance.get("steps", [])})
             return open_run(folder)
     except OSError as error:  # of the folder: what goes wrong with an image is caught where it is predicted
         raise LabError(

@@ -112,6 +112,10 @@ class Merged:
         """Shape of a tensor."""
         return self.base.shape(name)
 
+    def dtypes(self) -> set[str]:
+        """ "MERGED" is among them where LoRA is added: such a tensor is no view of any file."""
+        return self.base.dtypes() | ({"MERGED"} if self.finetune.pairs else set())
+
     def tensor(self, name: str) -> Tensor:
         """The merged tensor on the CPU: float32 where LoRA was added, else as stored."""
         if name in self.finetune.whole:

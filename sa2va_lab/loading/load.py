@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa2va_lab.loading.plan import as_dtype, choose_device, choose_precision
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.plan import PRECISIONS, choose_device, climb_down, find_budgets, parse_size
 
 if TYPE_CHECKING:
     from sa2va_lab.segmenter import Segmenter
@@ -20,14 +22,17 @@ def load(
     lora_alpha: float | None = None,
     precision: str = "auto",
     device: str = "auto",
+    max_memory: dict[str, str] | None = None,
     progress: bool = False,
 ) -> Segmenter:
     """The Sa2VA checkpoint in `path`, ready to answer.
 
     finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training config, where LoRA's
     alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves where none is given), or
-    lora_alpha: alpha itself. precision: "auto", "fp32", "bf16" or "fp16";
-    device: "auto", "cpu", "cuda", "cuda:1". What was chosen and why is in `Segmenter.provenance`. Only safetensors,
+    lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4"; device: "auto", "cpu", "cuda",
+    "cuda:1". max_memory: budgets below what is free, as {"cuda:0": "20GiB"}. When memory runs out, here or in a
+    prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
+    `Segmenter.provenance`. Only safetensors,
     config.json, the tokenizer files and the tensors of a .pth are read; Python in the folder is never imported. Raises
     LabError for a folder that is not a complete Sa2VA checkpoint of the InternVL family, and for a fine-tune that does
     not fit it.
@@ -37,9 +42,10 @@ def load(
 
     from sa2va_lab.loading.finetune import FineTune, Merged
     from sa2va_lab.loading.inventory import find_alpha
+    from sa2va_lab.loading.ladder import Ladder
     from sa2va_lab.sa2va.configuration import read_config
     from sa2va_lab.sa2va.processing import PromptReader
-    from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+    from sa2va_lab.sa2va.weights import OfficialFolder
     from sa2va_lab.segmenter import Segmenter
 
     folder = Path(path).expanduser()
@@ -53,19 +59,32 @@ def load(
     reader = PromptReader(folder, sizes)
     parameters = sum(math.prod(source.shape(name)) for name in source.names())
     chosen_device, device_reason = choose_device(device)
-    chosen, precision_reason = choose_precision(precision, device=chosen_device, parameters=parameters)
+    if precision not in ("auto", *PRECISIONS):
+        raise LabError(f"Precision {precision!r} is not available: use auto, {', '.join(PRECISIONS)}.")
+    budgets = find_budgets() | {name: parse_size(text) for name, text in (max_memory or {}).items()}
+    made = climb_down(
+        source, sizes, budgets=budgets, precision=precision, device="auto" if device == "auto" else chosen_device
+    )
+    start = made.chosen if precision == "auto" else 0
+    if start is None:
+        raise LabError(made.explain_none())
+    ladder = Ladder(
+        source,
+        sizes,
+        made,
+        start=start,
+        tell=warnings.warn,
+        progress=(lambda names: tqdm(names, desc="load weights", unit="tensor")) if progress else iter,
+    )
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # building on the meta device warns about things that the weights then settle
     try:
-        model = load_weights(
-            build_empty(sizes),
-            source,
-            dtype=as_dtype(chosen),
-            device=chosen_device,
-            progress=(lambda names: tqdm(names, desc="load weights", unit="tensor")) if progress else iter,
-        )
+        model = ladder.load()
     finally:
         logging.set_verbosity(before)
+    rung = ladder.rung
+    if rung.device != chosen_device:
+        device_reason = rung.reason
     digest, method = source.sha256()
     provenance = {
         "model": folder.resolve().name,
@@ -75,7 +94,14 @@ def load(
         "weights_sha256_of": method,
         "finetune": laid_over,
         "stamp": sizes.stamp,
-        "precision": {"asked": precision, "actual": chosen, "reason": precision_reason},
-        "device": {"asked": device, "actual": chosen_device, "reason": device_reason},
+        "precision": {
+            "asked": precision,
+            "actual": rung.precision,
+            "reason": "as asked" if rung.precision == precision else f"{rung.precision}: {rung.reason}",
+        },
+        "device": {"asked": device, "actual": rung.device, "reason": device_reason},
+        "arithmetic": ladder.arithmetic,
+        "forecast": rung.to_dict()["devices"][0],
+        "steps": ladder.steps,
     }
-    return Segmenter(model, reader, provenance=provenance)
+    return Segmenter(model, reader, provenance=provenance, ladder=ladder)

@@ -92,6 +92,10 @@ class OfficialFolder:
         """Shape from the header; no data is read."""
         return tuple(self.shards[self._where[name]].get_slice(name).get_shape())
 
+    def dtypes(self) -> set[str]:
+        """The dtypes that occur, as the headers call them ("BF16", "F32")."""
+        return {self.shards[path].get_slice(name).get_dtype() for name, path in self._where.items()}
+
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU in its stored dtype, memory-mapped."""
         return self.shards[self._where[name]].get_tensor(name)

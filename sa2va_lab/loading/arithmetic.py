@@ -1,0 +1,130 @@
+"""How the matrix products of a loaded network are done, where plain bf16 or fp32 is not the answer.
+
+`set_arithmetic` changes `nn.Linear` layers in place. Stored weights stay views of the file where they can:
+
+    rows    16-bit weights, products in float32, a block of rows at a time (CPUs without bf16 instructions)
+    int8    int8 weights by row, activations rounded to int8 by token, integer products; CUDA: bitsandbytes
+    nf4     4-bit weights by block of 64, products in bf16; bitsandbytes on both kinds of device
+
+Only the decoder layers of the language model are quantised; `check_quantised` proves it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sa2va_lab.errors import LabError
+
+if TYPE_CHECKING:
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+ROWS = 2048  # of a weight at once in float32: 28 MiB at the width of the 8 B model
+QUANTISED = "language_model.model.layers."
+
+
+def choose_products(*, device: str, dtype: torch.dtype) -> tuple[str, str]:
+    """How 16-bit products are done, and why: ("native" | "rows", reason)."""
+    if device != "cpu" or dtype == torch.float32:
+        return "native", f"{device} multiplies {str(dtype).removeprefix('torch.')} itself"
+    if dtype == torch.float16:
+        return "rows", "rows: float16 products are done in float32 on a CPU"
+    known = torch.cpu.get_capabilities()
+    for feature in ("amx_bf16", "avx512_bf16"):
+        if known.get(feature):
+            return "native", f"native: this CPU has {feature}"
+    return "rows", "rows: this CPU has no bf16 instructions (AMX, AVX512-BF16), so products are done in float32"
+
+
+class RowLinear(nn.Linear):
+    """A Linear whose 16-bit weight is widened to float32 a block of rows at a time; nothing is stored twice."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in the dtype of `given`."""
+        wide = given.float()
+        parts = [F.linear(wide, rows.float()) for rows in self.weight.split(ROWS)]
+        out = torch.cat(parts, dim=-1)
+        return (out if self.bias is None else out + self.bias.float()).to(given.dtype)
+
+
+class Int8Linear(nn.Module):
+    """A Linear with int8 weights (a scale for each row) that rounds its input to int8 (a scale for each token)."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        wide = linear.weight.float()
+        scale = wide.abs().amax(dim=1).clamp_min(1e-12) / 127
+        rounded = (wide / scale[:, None]).round().to(torch.int8)
+        self.register_buffer("weight", rounded.t().contiguous())  # (in, out), as the integer product wants it
+        self.register_buffer("scale", scale)
+        self.bias = linear.bias
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in the dtype of `given`."""
+        wide = given.flatten(0, -2).float()
+        scale = wide.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12) / 127
+        out = torch._int_mm((wide / scale).round().to(torch.int8), self.weight).float() * scale * self.scale
+        if self.bias is not None:
+            out = out + self.bias.float()
+        return out.to(given.dtype).unflatten(0, given.shape[:-1])
+
+
+def set_arithmetic(model: Sa2VA, *, precision: str, device: str) -> str:
+    """Makes `model` compute as `precision` says on `device`; returns what was done and why. Raises LabError for a
+    precision whose library is not installed."""
+    dtype = model.language_model.model.norm.weight.dtype
+    products, reason = choose_products(device=device, dtype=dtype)
+    if precision in ("int8", "nf4"):
+        count = _quantise(model, precision=precision, device=device)
+        reason = f"{count} matrices of the decoder layers in {precision}, all else in bf16; {reason}"
+    if products == "rows":
+        for module in model.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = RowLinear  # the parameters stay the views that they are
+    return reason
+
+
+def check_quantised(model: Sa2VA) -> dict[str, int]:
+    """{"quantised", "kept"}: how many matrices are and are not quantised. Raises LabError when a decoder matrix was
+    missed or anything else was touched."""
+    counted = {"quantised": 0, "kept": 0}
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(weight, Tensor) or not isinstance(module, nn.Linear | Int8Linear):
+            continue
+        done = weight.dtype in (torch.int8, torch.uint8)
+        if done != name.startswith(QUANTISED):
+            raise LabError(f"{name} {'was' if done else 'was not'} quantised, against the plan: do not use this model.")
+        counted["quantised" if done else "kept"] += 1
+    return counted
+
+
+def _quantise(model: Sa2VA, *, precision: str, device: str) -> int:
+    chosen = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.startswith(QUANTISED)]
+    for name, linear in chosen:
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, _quantised(linear, precision=precision, device=device))
+    return len(chosen)
+
+
+def _quantised(linear: nn.Linear, *, precision: str, device: str) -> nn.Module:
+    if precision == "int8" and device == "cpu":
+        return Int8Linear(linear)
+    try:
+        import bitsandbytes
+    except ImportError:
+        raise LabError(f"{precision} needs bitsandbytes: pip install 'sa2va_lab[quant]', or use bf16.") from None
+    rows, columns, bias = linear.out_features, linear.in_features, linear.bias is not None
+    if precision == "int8":
+        made = bitsandbytes.nn.Linear8bitLt(columns, rows, bias=bias, has_fp16_weights=False)
+        made.weight = bitsandbytes.nn.Int8Params(linear.weight.cpu(), requires_grad=False, has_fp16_weights=False)
+    else:
+        made = bitsandbytes.nn.Linear4bit(columns, rows, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
+        made.weight = bitsandbytes.nn.Params4bit(
+            linear.weight.clone(), requires_grad=False, quant_type="nf4", module=made
+        )
+    made.bias = linear.bias
+    return made.to(device).requires_grad_(False)

@@ -1,0 +1,100 @@
+"""Down the ladder: a rung that runs out of memory, or whose numbers overflow, makes room for the next one."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+from collections.abc import Callable
+
+import torch
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.arithmetic import check_quantised, set_arithmetic
+from sa2va_lab.loading.plan import Plan, Rung, as_dtype
+from sa2va_lab.sa2va.modeling import Sa2VA
+from sa2va_lab.sa2va.weights import build_empty, load_weights
+from sa2va_lab.segmenter import Overflow
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the host."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+
+class Ladder:
+    """The rungs of a plan and the one stood on. steps: what was left and why, for the record.
+
+    source: where the weights come from; tell: called with each step as a sentence; progress: wraps the tensors.
+    """
+
+    def __init__(self, source, config, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter):
+        self.source, self.config, self.rungs = source, config, made.rungs
+        self.place, self.tell, self.progress = start, tell, progress
+        self.steps: list[dict] = []
+        self.arithmetic = ""
+
+    @property
+    def rung(self) -> Rung:
+        """The rung stood on."""
+        return self.rungs[self.place]
+
+    def load(self) -> Sa2VA:
+        """The network on this rung, or on the first below it that holds. Raises LabError when none does."""
+        while True:
+            try:
+                return self._load_rung()
+            except Exception as error:  # memory runs out in as many ways as there are allocators
+                if not is_out_of_memory(error):
+                    raise
+            self._descend("out of memory while loading")
+
+    def helps(self, error: BaseException) -> bool:
+        """Whether the network of another rung could do what failed with `error`."""
+        if isinstance(error, Overflow):
+            return self.rung.precision == "fp16"
+        return is_out_of_memory(error) and self.place + 1 < len(self.rungs)
+
+    def step_down(self, error: BaseException) -> Sa2VA:
+        """The network that helps against `error`; whoever calls has let go of the old one before."""
+        if isinstance(error, Overflow):
+            reason = f"instead of fp16, as {error}"
+            self.rungs[self.place] = dataclasses.replace(self.rung, precision="bf16", reason=reason)
+            self._record("fp16", self.rung.device, str(error))
+        else:
+            self._descend("out of memory in a prediction")
+        return self.load()
+
+    def _load_rung(self) -> Sa2VA:
+        rung = self.rung
+        model = load_weights(
+            build_empty(self.config),
+            self.source,
+            dtype=as_dtype(rung.precision),
+            device="cpu" if rung.precision in ("int8", "nf4") else rung.device,
+            progress=self.progress,
+        )
+        self.arithmetic = set_arithmetic(model, precision=rung.precision, device=rung.device)
+        if rung.precision in ("int8", "nf4"):
+            check_quantised(model.to(rung.device))
+        return model
+
+    def _descend(self, why: str) -> None:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        left = self.rung
+        if self.place + 1 == len(self.rungs):
+            raise LabError(
+                f"{left.precision} on {left.device} ran {why}, and no rung is below it: free "
+                "memory, use a smaller image, or another machine."
+            )
+        self.place += 1
+        self._record(left.precision, left.device, why)
+
+    def _record(self, precision: str, device: str, why: str) -> None:
+        step = {"from": f"{precision} on {device}", "to": f"{self.rung.precision} on {self.rung.device}", "why": why}
+        self.steps.append(step)
+        self.tell(f"{step['why']}: from {step['from']} to {step['to']}")

@@ -1,0 +1,240 @@
+"""Forecast and ladder: arithmetic against what really lies in memory, and steps down with nothing lost."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import sa2va_lab
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading import arithmetic, ladder
+from sa2va_lab.loading.arithmetic import Int8Linear, RowLinear, check_quantised, choose_products, set_arithmetic
+from sa2va_lab.loading.forecast import weigh
+from sa2va_lab.loading.plan import parse_size, plan
+from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+
+ANSWER = "Sure, [SEG]."
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 255, (64, 80), np.uint8)
+
+
+def held_bytes(model) -> int:
+    """Bytes of all distinct tensors of a network; a bitsandbytes weight counts its scales."""
+    held = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        held[tensor.data_ptr()] = tensor.nbytes
+        state = getattr(tensor, "quant_state", None)
+        if state is not None:
+            held[state.absmax.data_ptr()] = state.absmax.nbytes
+    return sum(held.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "int8", "nf4"])
+def test_weights_take_what_the_forecast_says(tiny_folder, precision):
+    if precision == "nf4":
+        pytest.importorskip("bitsandbytes", reason="nf4 needs the extra `quant`")
+    source = OfficialFolder(tiny_folder)
+    said = sum(weigh({name: source.shape(name) for name in source.names()}, precision=precision).values())
+    held = held_bytes(sa2va_lab.load(tiny_folder, precision=precision, device="cpu").model)
+    assert abs(held / said - 1) < 0.05, (held, said)
+
+
+def test_real_8b_numbers(root):
+    shapes = json.loads((root / "tests/parity/internvl3_8b_tensors.json").read_text())
+    parts = weigh(shapes, precision="bf16")
+    assert sum(parts.values()) == 2 * (8_182_606_130 + 256)
+    assert parts["decoder"] == 28 * 2 * 233_057_792
+    assert parts["embeddings"] == 2 * 151_679 * 3584
+    assert parts["head"] == parts["embeddings"] + 2 * 3584  # and the last norm
+
+
+def test_plan_for_hardware_that_is_not_here(tiny_folder):
+    made = plan(tiny_folder, gpu="24GiB", gpus=4, cpu="64GiB").to_dict()
+    assert made["chosen"] == 0
+    assert [(rung["precision"], rung["devices"][0]["name"]) for rung in made["rungs"]] == [
+        *((kind, "cuda:0") for kind in ("bf16", "int8", "nf4")),
+        *((kind, "cpu") for kind in ("fp32", "bf16", "int8", "nf4")),
+    ]
+    for rung in made["rungs"]:
+        [device] = rung["devices"]
+        assert device["total"] == device["weights"] + device["activations"]
+        assert rung["fits"] == (device["needed"] <= device["budget"])
+
+
+def test_nothing_fits_and_the_least_is_named(tiny_folder):
+    made = plan(tiny_folder, gpu="1MiB")
+    assert made.chosen is None
+    assert "nf4 on cuda:0 comes nearest" in made.explain_none()
+    with pytest.raises(LabError, match="Nothing fits"):
+        sa2va_lab.load(tiny_folder, device="cpu", max_memory={"cpu": "1MiB"})
+
+
+@pytest.mark.parametrize(("text", "count"), [("24GiB", 24 << 30), ("1.5 GB", 1_500_000_000), ("512MiB", 512 << 20)])
+def test_sizes(text, count):
+    assert parse_size(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "24", "GiB", "-1GiB", "many"])
+def test_no_sizes(text):
+    with pytest.raises(LabError, match="is not a size"):
+        parse_size(text)
+
+
+def test_mapped_weights_need_no_memory_of_their_own(tiny_folder):
+    [stored, other] = [rung for rung in plan(tiny_folder, cpu="8GiB").rungs if rung.precision in ("fp32", "bf16")]
+    assert stored.needed == stored.forecast.total - stored.forecast.weights
+    assert other.needed == other.forecast.total
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_are_as_exact_as_float32(dtype, monkeypatch):
+    monkeypatch.setattr(arithmetic, "ROWS", 7)  # several blocks, the last one short
+    linear = torch.nn.Linear(33, 40).to(dtype)
+    given = torch.randn(2, 5, 33).to(dtype)
+    expected = torch.nn.functional.linear(given.float(), linear.weight.float(), linear.bias.float())
+    before = linear.weight.data_ptr()
+    linear.__class__ = RowLinear
+    torch.testing.assert_close(linear(given), expected.to(dtype), atol=0, rtol=0.01)
+    assert linear.weight.data_ptr() == before
+
+
+def test_int8_products_are_near():
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(256, 64)
+    given = torch.randn(3, 9, 256)
+    expected, got = linear(given), Int8Linear(linear)(given)
+    assert got.shape == expected.shape
+    assert (got - expected).norm() / expected.norm() < 0.02
+
+
+def test_products_follow_the_cpu(monkeypatch):
+    for known, expected in (({"avx512_bf16": True}, "native"), ({"amx_bf16": True}, "native"), ({}, "rows")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda known=known: known)
+        chosen, reason = choose_products(device="cpu", dtype=torch.bfloat16)
+        assert chosen == expected
+        assert reason.startswith(expected)
+    assert choose_products(device="cpu", dtype=torch.float32)[0] == "native"
+    assert choose_products(device="cpu", dtype=torch.float16)[0] == "rows"
+
+
+def test_only_decoder_matrices_are_quantised_and_the_check_sees_it(tiny_folder):
+    model = load_weights(
+        build_empty(read_config(tiny_folder)), OfficialFolder(tiny_folder), dtype=torch.bfloat16, device="cpu"
+    )
+    layers = len(model.language_model.model.layers)
+    with pytest.raises(LabError, match="was not quantised"):
+        check_quantised(model)
+    set_arithmetic(model, precision="int8", device="cpu")
+    assert check_quantised(model)["quantised"] == 7 * layers
+    model.mlp1[1] = Int8Linear(model.mlp1[1])
+    with pytest.raises(LabError, match=r"mlp1\.1 was quantised"):
+        check_quantised(model)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16", "int8"])
+def test_precisions_agree_with_fp32(tiny_folder, image, precision):
+    expected = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu").predict(image, "x", answer=ANSWER)
+    got = sa2va_lab.load(tiny_folder, precision=precision, device="cpu").predict(image, "x", answer=ANSWER)
+    difference = np.abs(got.probability() - expected.probability()).max()
+    assert 0 < difference < 0.1
+
+
+def test_rows_in_a_whole_network(tiny_folder, image, monkeypatch):
+    expected = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu").predict(image, "x", answer=ANSWER)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    segmenter = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu")
+    assert "no bf16 instructions" in segmenter.provenance["arithmetic"]
+    got = segmenter.predict(image, "x", answer=ANSWER)
+    assert np.abs(got.probability() - expected.probability()).max() < 0.1
+
+
+def test_out_of_memory_while_loading_steps_down(tiny_folder, image, monkeypatch):
+    true = ladder.load_weights
+    failures = iter([MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")])
+
+    def fail_twice(*given, **named):
+        if (error := next(failures, None)) is not None:
+            raise error
+        return true(*given, **named)
+
+    monkeypatch.setattr(ladder, "load_weights", fail_twice)
+    with pytest.warns(UserWarning, match="out of memory while loading: from fp32 on cpu to bf16 on cpu"):
+        segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    assert segmenter.provenance["precision"]["asked"] == "fp32"
+    assert segmenter.provenance["precision"]["actual"] == "int8"
+    assert [step["to"] for step in segmenter.provenance["steps"]] == ["bf16 on cpu", "int8 on cpu"]
+    assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
+
+
+@pytest.mark.parametrize("stage", ["encode_tiles", "read", "encode_canvas", "draw"])
+def test_out_of_memory_at_any_stage_costs_no_image(tiny_folder, image, monkeypatch, stage):
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    expected = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu").predict(image, "x", answer=ANSWER)
+    true, failures = getattr(Sa2VA, stage), iter([torch.OutOfMemoryError("CUDA out of memory")])
+
+    def fail_once(*given, **named):
+        if (error := next(failures, None)) is not None:
+            raise error
+        return true(*given, **named)
+
+    monkeypatch.setattr(Sa2VA, stage, fail_once)
+    with pytest.warns(UserWarning, match="out of memory in a prediction: from fp32 on cpu to bf16 on cpu"):
+        got = segmenter.predict(image, "x", answer=ANSWER)
+    np.testing.assert_array_equal(got.logits, expected.logits)
+    assert [step["why"] for step in segmenter.provenance["steps"]] == ["out of memory in a prediction"]
+
+
+def test_at_the_last_rung_the_error_is_said_and_the_network_stays(tiny_folder, image, monkeypatch):
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    segmenter._ladder.place = len(segmenter._ladder.rungs) - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(Sa2VA, "read", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        with pytest.raises(MemoryError):
+            segmenter.predict(image, "x", answer=ANSWER)
+    assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
+
+
+def test_other_errors_step_nowhere(tiny_folder):
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    with pytest.raises(LabError, match="No image file"):
+        segmenter.predict("nowhere.png", "x")
+    assert segmenter.provenance["steps"] == []
+
+
+def test_overflow_in_fp16_is_named_and_steps_to_bf16(tiny_folder, image):
+    def blow_up(segmenter):
+        layer = segmenter.model.language_model.model.layers[1].mlp.down_proj
+        layer.weight = torch.nn.Parameter(layer.weight * 1e9, requires_grad=False)
+
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp16", device="cpu")
+    blow_up(segmenter)
+    with pytest.warns(UserWarning, match=r"float16, first in language_model\.model\.layers\.1\.mlp\.down_proj"):
+        got = segmenter.predict(image, "x", answer=ANSWER)
+    expected = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu").predict(image, "x", answer=ANSWER)
+    np.testing.assert_array_equal(got.logits, expected.logits)
+    assert segmenter.provenance["steps"][0]["to"] == "bf16 on cpu"
+    full = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    full.model.mlp1[1].weight.data = full.model.mlp1[1].weight * float("inf")
+    with pytest.raises(LabError, match="range of float32"):
+        full.predict(image, "x", answer=ANSWER)
+
+
+def test_the_command(tiny_folder, capsys, monkeypatch):
+    from sa2va_lab import cli
+
+    monkeypatch.setattr("sys.argv", ["sa2va-lab", "plan", str(tiny_folder), "--gpu", "1MiB"])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    said = capsys.readouterr()
+    assert "does not fit" in said.out
+    assert said.err.startswith("sa2va-lab: Nothing fits")
