@@ -26,7 +26,7 @@ LEAST_RIM = 100  # border pixels of a truth that nobody meets by luck
 ALIKE = 0.985  # IoU on the model's own grid that no model reaches on such a truth
 LONELY = 0.5  # share of wrong pixels without a wrong neighbour: noise has .6 and more, a model's errors lie together
 LEAST_ERRORS = 30
-FEW_VALUES = 16  # different logits in a whole mask
+FEW_VALUES = 3  # different logits in a whole mask
 MOST_FAILED = 0.05
 HALF = 0.5  # of the images with such a truth
 

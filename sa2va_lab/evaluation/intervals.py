@@ -66,7 +66,8 @@ def bootstrap_ratio(
 @dataclass(frozen=True)
 class Difference:
     """mean: of first less second over the n_images that both have. low, high: its 95 % BCa interval, patients drawn
-    again. p: two-sided sign-flip test of patients. distinguishable: whether the interval leaves out 0."""
+    again. p: two-sided sign-flip test of patients. distinguishable: the interval leaves out 0, and p is at most 0.05
+    or the least that so few patients can give (2 / 2^n: 0.06 for five)."""
 
     mean: float
     low: float
@@ -119,7 +120,7 @@ def compare_paired(first, second, groups, *, resamples: int = RESAMPLES, seed: i
     labels, index = np.unique(groups, return_inverse=True)
     sums = np.bincount(index, apart, minlength=len(labels))
     p = _flip_signs(sums, resamples=resamples, seed=seed) if len(labels) > 1 else np.nan
-    clear = bool(interval.low > 0 or interval.high < 0)
+    clear = bool((interval.low > 0 or interval.high < 0) and p <= max(0.05, 2 / 2 ** len(labels)))
     mean = float(apart.mean()) if len(apart) else np.nan
     return Difference(mean, interval.low, interval.high, p, len(apart), len(labels), clear, interval.reason)
 

@@ -28,8 +28,11 @@ SHOWN_METRICS = ("dice", "iou", "precision", "recall")
 AREAS = ("truth_area", "mask_area")
 
 
-def answer_run(run: Run, dataset: Dataset, summary: dict, *, lang: str = "en") -> Answer:
-    """The answer of a Run: one sentence with Dice, interval, N, threshold and split, and the numbers behind it."""
+def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None = None, lang: str = "en") -> Answer:
+    """The answer of a Run: one sentence with Dice, interval, N, threshold and split, and the numbers behind it.
+
+    more: further metrics; alarms in its "honesty" are said right after the answer.
+    """
     metrics = {
         "summary": summary,
         "split": run.meta["dataset"]["split"],
@@ -42,7 +45,10 @@ def answer_run(run: Run, dataset: Dataset, summary: dict, *, lang: str = "en") -
         "weights_sha256": run.meta["segmenter"]["weights_sha256"],
         "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
     }
-    return Answer(say_answer(metrics, lang=lang), metrics, stamp=run.meta["stamp"])
+    metrics |= more or {}
+    alarms = [finding["sentence"] for finding in metrics.get("honesty", ()) if finding["alarm"]]
+    sentence = ("" if lang == "zh" else " ").join([say_answer(metrics, lang=lang), *alarms])
+    return Answer(sentence, metrics, stamp=run.meta["stamp"])
 
 
 def was_seen(run: Run, dataset: Dataset) -> tuple[str, str]:

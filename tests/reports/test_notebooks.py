@@ -87,13 +87,14 @@ def test_page_answers_first_and_describes_its_figures(report, drawn_run, read_pa
     outputs = [o for cell in executed.cells for o in cell.get("outputs", []) if o.get("name") != "stderr"]
     assert outputs[0].data["text/plain"].startswith("Dice 0.")
     page = read_page(report / "03_evaluation.html")
-    assert [image["alt"].split(":")[0] for image in page.images] == [
+    assert [image["alt"].split(":")[0].split(".")[0] for image in page.images] == [
+        "Mean Dice is 0",
         "Dice of 6 images by patient",
         "Worst",
         "Median",
         "Best",
     ]
-    assert "nothing is predicted, and all 288 annotated pixels are missed." in page.images[1]["alt"]
+    assert "nothing is predicted, and all 288 annotated pixels are missed." in page.images[2]["alt"]
     for note in ("truth is empty", "answer names no mask"):
         assert note in page.text
     assert page.text.count(drawn_run.meta["stamp"]) == 1
@@ -137,5 +138,9 @@ def test_the_demo_gives_a_stamped_report(tmp_path, read_page):
     metrics = report["answer"]["metrics"]
     assert (metrics["split"], metrics["seen"], metrics["summary"]["n_images"]) == ("test", "no", 2)
     assert report["answer"]["stamp"] in read_page(index).text
-    [run] = (tmp_path / "runs").iterdir()
-    assert (run / "run.json").is_file()
+    made = sorted(path.name.split("demo")[1] for path in (tmp_path / "runs").iterdir())
+    assert made == ["", "_beside", "_val"]
+    assert {"threshold", "baselines", "honesty", "beside"} <= set(metrics)
+    assert metrics["threshold"]["origin"] == "validation"
+    assert len(metrics["beside"]) == 1
+    assert not [finding for finding in metrics["honesty"] if finding["alarm"]]

@@ -1,0 +1,146 @@
+"""What stands beside a Run's number in 03_evaluation: other models, baselines, thresholds, findings, widths."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_paired
+from sa2va_lab.evaluation.thresholds import BINS, THRESHOLDS, Choice, Counts
+from sa2va_lab.reports.texts import say
+from sa2va_lab.views import style
+from sa2va_lab.views.tables import Table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sa2va_lab.evaluation.honesty import Finding
+    from sa2va_lab.evaluation.runs import Run
+
+STEPS = 20  # bars of the calibration curve
+
+
+def weigh_threshold(choice: Choice, table: pd.DataFrame, at_half: pd.DataFrame) -> dict:
+    """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval."""
+    found = compare_paired(table["dice"], at_half["dice"], table["group"])
+    told = {"value": choice.value, "origin": name_origin(choice), "rule": choice.rule, "reason": choice.reason}
+    told |= {"dice": float(table["dice"].mean()), "dice_at_half": float(at_half["dice"].mean())}
+    return told | {"difference": found.mean, "low": found.low, "high": found.high}
+
+
+def name_origin(choice: Choice) -> str:
+    """Where a threshold comes from: "validation", "given" (by hand or file) or "default"."""
+    if choice.origin.get("split") == "val":
+        return "validation"
+    return "default" if choice.origin.get("default") else "given"
+
+
+def name_side(run: Run, *, lang: str = "en") -> str:
+    """What the model beside the report's own is: the base alone, or the base with a fine-tune."""
+    tuned = run.meta["segmenter"].get("finetune")
+    return say("side_finetune", lang=lang, file=tuned["file"]) if tuned else say("side_base", lang=lang)
+
+
+def comparison_table(
+    table: pd.DataFrame, others: dict[str, pd.DataFrame], baselines: list[dict], *, name: str, lang: str = "en"
+) -> Table:
+    """The model, other models and baselines on the same images: Dice, N, and how far each is from the model."""
+    interval = bootstrap_mean(table["dice"], table["group"])
+    rows = [
+        _row(name, float(table["dice"].mean()), interval.low, interval.high, table["dice"].notna().sum(), None, lang)
+    ]
+    mine = table.set_index("id")
+    rest = [(title, other.set_index("id")["dice"]) for title, other in others.items()]
+    rest += [(row["title"], row["scores"]) for row in baselines]
+    for title, scores in rest:
+        theirs = np.array([dict(scores).get(sample_id, np.nan) for sample_id in mine.index])
+        around = bootstrap_mean(theirs, mine["group"])
+        found = compare_paired(mine["dice"], theirs, mine["group"])
+        shown = float(np.nanmean(theirs)) if np.isfinite(theirs).any() else math.nan
+        rows.append(_row(title, shown, around.low, around.high, np.isfinite(theirs).sum(), found, lang))
+    keys = ("compare_who", "compare_dice", "interval", "n_images", "compare_difference", "compare_words")
+    return Table([say(key, lang=lang) for key in keys], rows)
+
+
+def _row(title: str, dice: float, low: float, high: float, n: int, found: Difference | None, lang: str) -> list[str]:
+    row = [title, _three(dice), f"{_three(low)} – {_three(high)}", str(int(n))]
+    if found is None:
+        return [*row, "–", say("compare_reference", lang=lang)]
+    apart = f"{found.mean:+.3f} [{_three(found.low)}, {_three(found.high)}]" if found.n_images else "–"
+    words = "compare_clear" if found.distinguishable else "compare_unclear"
+    if found.distinguishable and found.p > 0.05:
+        words = "compare_few"
+    return [*row, apart, say(words, lang=lang, p=found.p, n=found.n_groups)]
+
+
+def finding_table(findings: list[Finding], *, lang: str = "en") -> Table:
+    """Every honesty check with what it saw; alarms first."""
+    rows = [[f.name, say("finding_alarm" if f.alarm else "finding_clean", lang=lang), f.sentence] for f in findings]
+    return Table([say(key, lang=lang) for key in ("finding_name", "finding_result", "finding_said")], rows)
+
+
+def extras_table(extras: pd.DataFrame, *, lang: str = "en") -> Table:
+    """Shape and calibration: mean over images, interval, N."""
+    rows = []
+    for metric in extras.columns.drop(["id", "group"]):
+        values = extras[metric]
+        interval = bootstrap_mean(values, extras["group"])
+        row = [say(f"extra_{metric}", lang=lang), _three(float(values.mean()))]
+        rows.append([*row, f"{_three(interval.low)} – {_three(interval.high)}", str(int(values.notna().sum()))])
+    return Table([say(key, lang=lang) for key in ("metric", "macro", "interval", "n_images")], rows)
+
+
+def width_table(widths: pd.DataFrame, *, lang: str = "en") -> Table:
+    """Share of the annotated pixels that were found, by the width of their vessel."""
+    rows = [
+        [row["width"], _three(row["found"] / row["there"]), f"{row['there']:,}"]
+        for row in widths.to_dict("records")
+        if row["there"]
+    ]
+    return Table([say(key, lang=lang) for key in ("width_class", "width_found", "width_there")], rows)
+
+
+def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None, lang: str = "en"):
+    """Mean Dice at every threshold, precision against recall, and calibration; returns (figure, alt)."""
+    import matplotlib
+
+    shown, _ = style.figure_language(lang)
+    figure = style.new_figure(style.WIDTH, 3.6, lang=lang)
+    curve, half = counts.curve(), counts.curve()[BINS // 2]
+    with matplotlib.rc_context(style.rc(lang)):
+        sweep, tradeoff, calibration = figure.subplots(1, 3)
+        sweep.plot(THRESHOLDS, curve, color="black")
+        if not math.isnan(choice.low):
+            sweep.axvspan(choice.low, choice.high, color=style.ACCENT, alpha=0.15, linewidth=0)
+        sweep.axvline(choice.value, color=style.ACCENT, label=f"{choice.value:g}")
+        sweep.axvline(0.5, color=style.NEUTRAL, linestyle="--", label="0.5")
+        sweep.set(xlabel=say("axis_threshold", lang=shown), ylabel=say("axis_mean_dice", lang=shown), ylim=(0, 1))
+        sweep.legend(loc="lower center")
+        tradeoff.plot(counts.curve("recall", "pooled"), counts.curve("precision", "pooled"), color="black")
+        place = round(choice.value * BINS)
+        tradeoff.plot(counts.curve("recall", "pooled")[place], counts.curve("precision", "pooled")[place], "o")
+        tradeoff.set(xlabel=say("axis_recall", lang=shown), ylabel=say("axis_precision", lang=shown))
+        tradeoff.set(xlim=(0, 1), ylim=(0, 1.02))
+        said, found = calibrate(counts)
+        calibration.plot([0, 1], [0, 1], color=style.NEUTRAL, linestyle="--")
+        calibration.plot(said, found, "o-", color="black", markersize=4)
+        calibration.set(xlabel=say("axis_said", lang=shown), ylabel=say("axis_found", lang=shown))
+        calibration.set(xlim=(0, 1), ylim=(0, 1))
+        style.stamp(figure, stamp)
+    best = int(np.nanargmax(curve))
+    values = dict(value=choice.value, dice=curve[place], half=half, best=THRESHOLDS[best], top=curve[best])
+    return figure, say("alt_threshold", lang=lang, **values)
+
+
+def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Middle of each of STEPS bars of probability, and the share of its pixels that are truth; both (STEPS,)."""
+    edges = np.arange(0, BINS, BINS // STEPS)
+    inside, all_of = (np.append(total, 0) for total in (counts.tp.sum(0)[edges], (counts.tp + counts.fp).sum(0)[edges]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (edges + BINS / STEPS / 2) / BINS, -np.diff(inside) / -np.diff(all_of)
+
+
+def _three(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
