@@ -43,15 +43,13 @@ def demo_data() -> Path:
     return _shipped("angiograms", "the demo images")
 
 
-def demo_finetune() -> dict[str, Path]:
+def demo_tuning() -> dict[str, Path]:
     """{"finetune", "config"}: the demo's fine-tune and the config that it was trained with, as `load` takes them."""
-    folder = find_root() / "data" / "demo"
-    found, configs = sorted(folder.glob("iter_*.pth")), sorted(folder.glob("*.py"))
-    if not found or not configs:
-        raise LabError(
-            f"the demo's iter_*.pth and its config should lie in {folder}: restore data/ from the repository."
-        )
-    return {"finetune": found[-1], "config": configs[-1]}
+    pth = demo_finetune()
+    configs = sorted(pth.parent.glob("*.py"))
+    if not configs:
+        raise LabError(f"the config of {pth.name} should lie in {pth.parent}: restore data/ from the repository.")
+    return {"finetune": pth, "config": configs[-1]}
 
 
 def is_demo_data(path: Path | str) -> bool:
