@@ -76,7 +76,7 @@ class Prediction:
         """bool (H, W): probability strictly above the threshold (0.5 is logit > 0, the official mask)."""
         if not 0 <= threshold <= 1:
             raise LabError(f"threshold is {threshold}; expected a probability between 0 and 1")
-        return self.probability(merge) > threshold
+        return self.probability(merge) > float(threshold)  # a numpy float64 would compare in double precision
 
     def to_bytes(self) -> bytes:
         """The .npz form: `logits`, `size`, `canvas`. The same prediction always gives the same bytes."""

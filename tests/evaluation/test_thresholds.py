@@ -38,7 +38,7 @@ PROBABILITIES = st.floats(0, 1, width=32) | st.sampled_from([float(value) for va
 )
 def test_counts_are_what_thresholding_again_gives(probability, truth, place):
     inside, outside = count_image(probability, truth)
-    counts = count_pixels(probability > THRESHOLDS[place], truth)
+    counts = count_pixels(probability > float(THRESHOLDS[place]), truth)
     assert (inside[place], outside[place]) == (counts["tp"], counts["fp"])
 
 
