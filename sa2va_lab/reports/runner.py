@@ -66,8 +66,9 @@ def run_report(
     for stem, path in notebooks.items():
         if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
             continue
-        made = {"outputs": str(outputs), "run": _find_run(report, outputs)}
-        filled = {key: value for key, value in made.items() if value and key in _accepted(path)} | given[stem]
+        made = {"outputs": str(outputs), "interactive": False, "run": _find_run(report, outputs)}
+        known = _accepted(path)
+        filled = {key: value for key, value in made.items() if value is not None and key in known} | given[stem]
         report["notebooks"][stem] = _run_notebook(path, folder, filled, lang=lang)
         write_json(folder / FILE, report)
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}

@@ -9,7 +9,7 @@ import difflib
 import math
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.reports import dataset_texts, evaluation_texts, gallery_texts, index_texts, inventory_texts
+from sa2va_lab.reports import dataset_texts, evaluation_texts, gallery_texts, index_texts, inventory_texts, tuner_texts
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 
@@ -207,7 +207,8 @@ TEXTS: dict[str, dict[str, str]] = {
     },
 }
 
-TEXTS |= dataset_texts.TEXTS | evaluation_texts.TEXTS | gallery_texts.TEXTS | index_texts.TEXTS | inventory_texts.TEXTS
+for room in (dataset_texts, evaluation_texts, gallery_texts, index_texts, inventory_texts, tuner_texts):
+    TEXTS |= room.TEXTS
 
 
 def check_language(lang: str) -> str:

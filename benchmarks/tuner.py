@@ -1,0 +1,36 @@
+"""How long the tuner takes from slider to picture, and from counts to the split's curve.
+
+python benchmarks/tuner.py RUN DATA [--repeats 40]
+"""
+
+import argparse
+import statistics
+import time
+
+from sa2va_lab import open_dataset, open_run
+from sa2va_lab.views.tuner import Tuner
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("run")
+parser.add_argument("data")
+parser.add_argument("--repeats", type=int, default=40)
+asked = parser.parse_args()
+
+tuner = Tuner(open_run(asked.run), open_dataset(asked.data))
+name = tuner.order[0]
+height, width = tuner.look(name, 0.5).mask.shape
+spent = {"slider to picture, numbers and curve": [], "the same, cleaned": [], "the split's curve from counts": []}
+for turn in range(asked.repeats):
+    threshold = (turn % 19 + 1) / 20
+    steps = (
+        lambda at=threshold: tuner.look(name, at),
+        lambda at=threshold: tuner.look(name, at, min_area=20, holes=20),
+        lambda: tuner.counts.curve(),
+    )
+    for key, step in zip(spent, steps, strict=True):
+        begun = time.perf_counter()
+        step()
+        spent[key].append(1000 * (time.perf_counter() - begun))
+print(f"{width}x{height}, {len(tuner.counts)} images in the split, {asked.repeats} repeats, milliseconds")
+for key, values in spent.items():
+    print(f"| {key} | {statistics.median(values):.1f} median | {max(values):.1f} most |")

@@ -1,0 +1,161 @@
+import json
+import math
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sa2va_lab import open_dataset
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.metrics import evaluate_run
+from sa2va_lab.evaluation.thresholds import read_threshold
+from sa2va_lab.views import dimmer, tuning
+from sa2va_lab.views.tuner import KEPT, Tuner, clean_mask
+
+
+@pytest.fixture(scope="module")
+def dataset(drawn_data):
+    return open_dataset(drawn_data, groups=r"p(\d+)_")
+
+
+@pytest.fixture(scope="module")
+def tuner(drawn_run, dataset):
+    return Tuner(drawn_run, dataset)
+
+
+@pytest.fixture
+def bare(drawn_run, dataset):
+    return Tuner(drawn_run, replace(dataset, samples=[replace(s, truths={}) for s in dataset.samples]))
+
+
+def find(widget, description):
+    found, todo = [], [widget]
+    while todo:
+        one = todo.pop()
+        found += [one] if getattr(one, "description", None) == description else []
+        todo += getattr(one, "children", ())
+    [only] = found
+    return only
+
+
+def test_small_pieces_go_and_small_holes_are_filled():
+    mask = np.zeros((30, 30), bool)
+    mask[2:12, 2:12] = True
+    mask[5:7, 5:7] = False  # a hole of 4
+    mask[20:23, 20:23] = True  # a piece of 9
+    assert clean_mask(mask, min_area=9).sum() == mask.sum()
+    assert clean_mask(mask, min_area=10).sum() == mask.sum() - 9
+    assert clean_mask(mask, holes=3).sum() == mask.sum()
+    assert clean_mask(mask, holes=4).sum() == mask.sum() + 4
+
+
+def test_numbers_are_those_of_the_evaluation(tuner, drawn_run, dataset):
+    for threshold in (0.2, 0.5, 0.8):
+        table = evaluate_run(drawn_run, dataset, threshold=threshold).set_index("id")
+        for name in tuner.order:
+            seen = tuner.look(name, threshold)
+            assert seen.mask.sum() == table.loc[name, "mask_area"]
+            dice = table.loc[name, "dice"]
+            assert f"<td>{'–' if math.isnan(dice) else format(dice, '.3f')}</td>" in seen.numbers
+
+
+def test_worst_is_first(tuner):
+    dice = [tuner.dice[name] for name in tuner.order]
+    assert dice == sorted(dice)
+
+
+def test_curve_says_best_half_and_here(tuner):
+    svg = tuner.draw_curve(0.25)
+    choice = tuner.choice
+    assert 'role="img"' in svg
+    for said in (f"at {choice.value:.3f} (blue", f"{choice.at_half:.3f} at 0.5", "at 0.250 (orange)"):
+        assert said in svg
+
+
+def test_zoom_shows_a_part_as_large_as_the_whole(tuner):
+    whole, part = (tuner.look(tuner.order[-1], 0.5, zoom=zoom).pictures for zoom in (1, 4))
+    assert whole != part
+    assert part.count("<img") == 2
+    assert all(re.findall(r'alt="(.+?)"', text) for text in (whole, part))
+
+
+def test_memory_is_bounded(tuner):
+    for name in tuner.order * 3:
+        tuner.look(name, 0.5, merge="union")
+    assert len(tuner._kept) <= KEPT
+
+
+def test_save_and_read(tuner):
+    path = tuner.save(0.37, note="looked at by hand")
+    read = read_threshold(path)
+    assert (read.value, read.note) == (0.37, "looked at by hand")
+    assert read.reason.startswith("set by eye on ")
+    assert sorted(read.origin["images"]) == sorted(tuner.counts.hashes)
+    assert json.loads(path.read_text("utf-8"))["origin"]["run"] == tuner.run.folder.name
+    assert read_threshold(tuner.save(tuner.choice.value)).reason == tuner.choice.reason
+    path.unlink()
+
+
+def test_widget_moves_together(tuner):
+    widget = dimmer.build_widget(tuner)
+    slider, number = find(widget, "Threshold"), find(widget, "Threshold, number")
+    pictures = widget.children[1].children[1]
+    find(widget, "Image").value = tuner.order[-1]  # the worst has no [SEG]: no threshold changes it
+    slider.value = 0.2
+    before = pictures.value
+    number.value = 0.9
+    assert slider.value == 0.9
+    assert pictures.value != before
+    find(widget, "Search").value = "p02"
+    assert [name for _, name in find(widget, "Image").options] == [n for n in tuner.order if n.startswith("P02")]
+    find(widget, "Search").value = "nothing like it"
+    assert find(widget, "Image").options == ()
+    find(widget, "Search").value = ""
+    find(widget, "Save").click()
+    assert "threshold.json" in widget.children[0].children[-1].value
+    (tuner.run.folder / "threshold.json").unlink()
+
+
+def test_without_truth_there_are_pictures_and_no_metrics(bare):
+    assert bare.choice is None
+    seen = bare.look(bare.order[0], 0.5)
+    assert "Dice" not in seen.numbers
+    assert "not annotated" in seen.numbers
+    assert "There is no curve" in seen.curve
+    with pytest.raises(LabError, match="there are none"):
+        bare.save(0.5)
+    widget = dimmer.build_widget(bare)
+    assert find(widget, "Save").disabled
+    assert tuning.answer_tuner(bare).metrics["threshold"] is None
+    for figure, alt in (tuning.curve_figure(bare), tuning.strip_figure(bare)):
+        assert figure.axes
+        assert alt
+
+
+def test_half_a_run_one_sample_and_none(drawn_run, dataset):
+    one = Tuner(replace(drawn_run, records=drawn_run.records[:1]), dataset)
+    assert len(one.order) == 1
+    assert math.isnan(one.choice.low), "one patient has no interval"
+    dimmer.build_widget(one)
+    with pytest.raises(LabError, match="no prediction so far"):
+        Tuner(replace(drawn_run, records=[]), dataset)
+
+
+def test_images_moved_away(drawn_run, dataset, tmp_path):
+    gone = [replace(sample, image=tmp_path / "gone.png") for sample in dataset.samples]
+    tuner = Tuner(drawn_run, replace(dataset, samples=gone))
+    assert tuner.choice is None
+    assert "<img" in tuner.look(tuner.order[0], 0.5).pictures
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_answer_and_figures(drawn_run, dataset, lang):
+    tuner = Tuner(drawn_run, dataset, lang=lang)
+    answer = tuning.answer_tuner(tuner)
+    assert f"{tuner.choice.value:.3f}" in answer.sentence
+    assert answer.metrics["threshold"]["value"] == tuner.choice.value
+    json.dumps(answer.to_dict(), allow_nan=False)
+    for figure, alt in (tuning.curve_figure(tuner), tuning.strip_figure(tuner)):
+        assert figure.axes
+        assert alt
