@@ -22,11 +22,12 @@ def data(
 def train(
     out: Annotated[Path, typer.Argument(help="Folder for the trained checkpoint.")],
     work: Annotated[Path, typer.Option(help="Folder for frames, checkpoints and logs; resumed if it is there.")],
+    start: Annotated[Path | None, typer.Option(help="A demo base to train further; new weights if not given.")] = None,
 ) -> None:
     """Train the tiny Sa2VA on synthetic angiograms that are not in the shipped set."""
     from sa2va_lab.demo.pretraining import train as make
 
-    print(json.dumps(make(out, work=work), indent=1))
+    print(json.dumps(make(out, work=work, start=start), indent=1))
 
 
 def finetune(

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 
 from sa2va_lab.demo.angiograms import PHRASES
 from sa2va_lab.demo.frames import Frames, expose, normalise, resize, turn
-from sa2va_lab.demo.tiny import ABSENT, CANVAS, HIDDEN, NAMES, PATCH, PRESENT, QUESTIONS, TILE, WIDTH
+from sa2va_lab.demo.tiny import ABSENT, CANVAS, HIDDEN, NAMES, PRESENT, QUESTIONS, TILE, WIDTH
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
 
 CROP = 256  # the drawing lesson starts with pictures of this size: a quarter of the work of a full canvas
 NEAR_UNTIL = 0.37  # share of the drawing lesson spent at that size; then the full canvas
 LOOK_UNTIL = 0.6  # share of the answering lesson in which only the vision tower learns
-GRID = TILE // PATCH // 2  # image tokens a side
 ASKED = (0.2, 0.4, 0.4)  # how often each phrase is asked about where it is there; five times as often where not
 
 
@@ -223,10 +222,15 @@ def teach_drawing(
     folder: Path,
     *,
     steps: int,
+    peak: float = 2e-3,
+    near_until: float = NEAR_UNTIL,
     progress: bool = True,
     check: Callable[[], dict] | None = None,
 ) -> Lesson:
-    """SAM2 learns to draw what each phrase's code stands for. Leaves the averaged weights in `model`."""
+    """SAM2 learns to draw what each phrase's code stands for. Leaves the averaged weights in `model`.
+
+    near_until: the share of the lesson spent on small pictures; 0 for a model that has had the lesson before.
+    """
     codes = phrase_codes()
     sam2 = model.grounding_encoder
     trained = nn.ModuleList([sam2.vision_encoder, sam2.mask_decoder, sam2.prompt_encoder, sam2.shared_image_embedding])
@@ -234,13 +238,13 @@ def teach_drawing(
     direct.trained, direct.no_memory = trained, sam2.no_memory_embedding
 
     def loss(share: float, rng: np.random.Generator) -> tuple[Tensor, dict]:
-        side, batch = (CROP, 4) if share < NEAR_UNTIL else (CANVAS, 2)
+        side, batch = (CROP, 4) if share < near_until else (CANVAS, 2)
         cuts = [cut_window(frames, int(i), side, rng=rng) for i in rng.integers(len(frames), size=batch)]
         pictures, targets, windows = (torch.stack(column) for column in zip(*cuts, strict=True))
         blurred = codes + 0.1 * torch.from_numpy(rng.standard_normal((batch, *codes.shape), dtype=np.float32))
         return mask_loss(*draw_candidates(model, pictures, windows, blurred), targets)
 
-    lesson = Lesson("drawing", direct, folder, steps=steps, peak=2e-3)
+    lesson = Lesson("drawing", direct, folder, steps=steps, peak=peak)
     lesson.run(loss, progress=progress, check=check)
     return lesson
 
@@ -312,6 +316,8 @@ def teach_answering(
     folder: Path,
     *,
     steps: int,
+    peak: float = 1e-3,
+    look_until: float = LOOK_UNTIL,
     batch: int = 16,
     progress: bool = True,
     check: Callable[[], dict] | None = None,
@@ -322,6 +328,7 @@ def teach_answering(
     is thrown away afterwards: a hundred times more to learn from than a yes or no for each picture.
     """
     codes, conversations = phrase_codes(), Conversations(reader)
+    side = math.isqrt(model.config.tokens_per_tile)
     torch.manual_seed(3)
     spot = nn.Linear(WIDTH, 4 * len(PHRASES))  # for each image token, its 2 x 2 patches
     trained = nn.ModuleList([model.vision_model, model.mlp1, spot, model.language_model, model.text_hidden_fcs])
@@ -332,17 +339,17 @@ def teach_answering(
         for i in chosen:
             image, masks = turn(*frames.frame(int(i)), rng=rng, upright=True)
             pictures.append(normalise(expose(resize(image, TILE), rng=rng), tile=True))
-            places.append(F.adaptive_max_pool2d(masks, 2 * GRID))
+            places.append(F.adaptive_max_pool2d(masks, 2 * side))
         tokens = model.encode_tiles(torch.stack(pictures))
-        grid = spot(tokens).unflatten(1, (GRID, GRID)).unflatten(-1, (len(PHRASES), 2, 2))
-        grid = grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # (B, phrases, 2 GRID, 2 GRID)
+        grid = spot(tokens).unflatten(1, (side, side)).unflatten(-1, (len(PHRASES), 2, 2))
+        grid = grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # (B, phrases, 2 side, 2 side)
         found = F.binary_cross_entropy_with_logits(grid, torch.stack(places), pos_weight=torch.tensor(2.0))
-        if share < LOOK_UNTIL:
+        if share < look_until:
             return found, {"found": found.item()}
         presence = np.stack([frames.presence(int(i)) for i in chosen])
         value, parts = answer_loss(model, tokens, conversations.batch(presence, rng=rng), codes)
         return value + found, parts | {"found": found.item()}
 
-    lesson = Lesson("answering", trained, folder, steps=steps, peak=1e-3)
+    lesson = Lesson("answering", trained, folder, steps=steps, peak=peak)
     lesson.run(loss, progress=progress, check=check)
     return lesson

@@ -27,25 +27,35 @@ from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
 from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, save_official
 
-TRAINING_SEEDS, HELD_OUT_SEEDS = 1_000_000, 7_000_000  # where each set's frame numbers begin
+HELD_OUT_SEEDS = 7_000_000  # where the held-out frames' numbers begin; no plan's frames come near
+FROM_NOTHING = {
+    "frames": {"count": 5000, "first": 1_000_000},
+    "drawing": {"steps": 3800},
+    "answering": {"steps": 3000},
+}
+FROM_A_BASE = {  # other frames; the full canvas at once, and the answers soon: what comes before them is known
+    "frames": {"count": 3000, "first": 2_000_000},
+    "drawing": {"steps": 200, "peak": 6e-4, "near_until": 0.0},
+    "answering": {"steps": 500, "peak": 5e-4, "look_until": 0.15},
+}
 
 
 def train(
     folder: Path | str,
     *,
     work: Path | str,
-    frames: int = 5000,
-    held_out: int = 150,
-    drawing_steps: int = 3800,
-    answering_steps: int = 3000,
+    start: Path | str | None = None,
+    held_out: int = 300,
+    plan: dict[str, dict] | None = None,
     resume: bool = True,
     progress: bool = True,
 ) -> dict:
     """Trains the base model and writes it to `folder`; returns what `examine` measured, parameters and seconds.
 
-    With the defaults all of it takes about two hours on two CPU cores. `work` keeps rendered frames (about 360 KB
-    each), checkpoints and logs; `resume=False` starts the lessons anew but keeps the frames. Raises LabError when
-    `folder` holds something that is not a demo model.
+    start: a demo base whose training goes on; new weights if not given. plan: the frames and each lesson's options,
+    `FROM_NOTHING` or `FROM_A_BASE` if not given. `work` keeps rendered frames (about 360 KB each), checkpoints and
+    logs; `resume=False` starts the lessons anew but keeps the frames. Raises LabError when `folder` or `start` holds
+    something that is not a demo model, or when `work` belongs to another plan.
     """
     folder, work = Path(folder), Path(work)
     _refuse_foreign(folder)
@@ -55,16 +65,23 @@ def train(
             for suffix in (".pt", ".jsonl"):
                 (work / f"{name}{suffix}").unlink(missing_ok=True)
     started = time.monotonic()
-    raw = tiny.write_tokenizer(work / "tokenizer")
-    reader = PromptReader(work / "tokenizer", parse_config(raw))
-    model = tiny.build(raw)
-    seen = Frames(work / "training", count=frames, first=TRAINING_SEEDS, progress=progress)
+    plan = plan or (FROM_NOTHING if start is None else FROM_A_BASE)
+    if start is None:
+        tokenizer = work / "tokenizer"
+        raw = tiny.write_tokenizer(tokenizer)
+        model = tiny.build(raw)
+    else:
+        tokenizer = Path(start)
+        raw, model = read_base(tokenizer)
+    _refuse_other_plan(work, plan | {"start": None if start is None else OfficialFolder(start).sha256()[0]})
+    reader = PromptReader(tokenizer, parse_config(raw))
+    seen = Frames(work / "training", **plan["frames"], progress=progress)
     unseen = Frames(work / "held_out", count=held_out, first=HELD_OUT_SEEDS, progress=progress)
     drawing = teach_drawing(
         model,
         seen,
         work,
-        steps=drawing_steps,
+        **plan["drawing"],
         progress=progress,
         check=lambda: measure_drawing(model, unseen, count=24),
     )
@@ -73,7 +90,7 @@ def train(
         seen,
         reader,
         work,
-        steps=answering_steps,
+        **plan["answering"],
         progress=progress,
         check=lambda: examine(model, unseen, reader, count=24)["answers"],
     )
@@ -83,10 +100,23 @@ def train(
         "seconds": {"drawing": round(drawing.seconds), "answering": round(answering.seconds)},
         **examine(model, unseen, reader, count=held_out),
     }
-    write_base(model, folder, raw=raw, tokenizer=work / "tokenizer")
+    write_base(model, folder, raw=raw, tokenizer=tokenizer)
     report["seconds"]["this call"] = round(time.monotonic() - started)
     (work / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
+
+
+def read_base(folder: Path | str) -> tuple[dict, Sa2VA]:
+    """config.json of a demo base, and its network with weights that can be trained on."""
+    folder = Path(folder)
+    raw = json.loads((folder / "config.json").read_text(encoding="utf-8")) if _is_demo(folder) else None
+    if raw is None:
+        raise LabError(f"{folder} holds no demo model: give the folder of one, such as data/demo/base.")
+    model = tiny.build(raw)
+    with torch.no_grad():
+        kept = load_weights(build_empty(parse_config(raw)), OfficialFolder(folder), dtype=torch.float32)
+        model.load_state_dict(kept.state_dict())
+    return raw, model
 
 
 def write_base(model: Sa2VA, folder: Path | str, *, raw: dict, tokenizer: Path | str) -> Path:
@@ -108,9 +138,21 @@ def write_base(model: Sa2VA, folder: Path | str, *, raw: dict, tokenizer: Path |
 def _refuse_foreign(folder: Path) -> None:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    config = folder / "config.json"
-    if not config.is_file() or tiny.STAMP not in config.read_text(encoding="utf-8"):
+    if not _is_demo(folder):
         raise LabError(f"{folder} holds something that is not a demo model: give an empty folder or another name.")
+
+
+def _refuse_other_plan(work: Path, plan: dict) -> None:
+    """Frames and checkpoints of one plan are no beginning for another."""
+    path = work / "plan.json"
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:
+        raise LabError(f"{work} holds the work of another training ({path.name} says which): give a new folder.")
+    path.write_text(json.dumps(plan, indent=1) + "\n", encoding="utf-8")
+
+
+def _is_demo(folder: Path) -> bool:
+    config = folder / "config.json"
+    return config.is_file() and tiny.STAMP in config.read_text(encoding="utf-8")
 
 
 @torch.no_grad()

@@ -190,13 +190,10 @@ def test_conversations_say_what_is_to_be_learnt(tokenizer):
     assert refusals > 5
 
 
-def test_answering_lesson_reaches_every_answering_part_and_lowers_the_loss(
-    model, tokenizer, frames, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(lessons, "LOOK_UNTIL", 0.0)
+def test_answering_lesson_reaches_every_answering_part_and_lowers_the_loss(model, tokenizer, frames, tmp_path):
     reader = PromptReader(tokenizer[0], parse_config(tokenizer[1]))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    lessons.teach_answering(model, frames, reader, tmp_path, steps=20, batch=4, progress=False)
+    lessons.teach_answering(model, frames, reader, tmp_path, steps=20, batch=4, look_until=0.0, progress=False)
     lines = [json.loads(line) for line in (tmp_path / "answering.jsonl").read_text().splitlines()]
     assert lines[-1]["loss"] < lines[0]["loss"]
     still = {name for name, p in model.named_parameters() if torch.equal(p, before[name])}
@@ -230,3 +227,33 @@ def test_examine_counts_every_question_once(model, tokenizer, frames):
     assert sum(entry["n"] for entry in found["answers"].values()) == int((clear >= 0).sum())
     assert [found["dice"][phrase]["n"] for phrase in PHRASES] == (clear == 1).sum(0).tolist()
     assert all(entry["mean"] in (None, 0.0) for entry in found["dice"].values())  # untrained, it never says "Sure"
+
+
+@pytest.mark.slow
+def test_a_base_is_made_from_nothing_and_trained_further(small, tmp_path):
+    """The whole of `demo train`, lessons of a step or two: first from nothing, then from what that gave."""
+    plan = {
+        "frames": {"count": 4, "first": 60, "size": SIDE},
+        "drawing": {"steps": 2, "near_until": 0.0},
+        "answering": {"steps": 2, "look_until": 0.5},
+    }
+    given = {"held_out": 2, "plan": plan, "progress": False}
+    made = pretraining.train(tmp_path / "base", work=tmp_path / "work", **given)
+    assert made["steps"] == {"drawing": 2, "answering": 2}
+    again = pretraining.train(tmp_path / "twin", work=tmp_path / "work2", **given)
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("base", "twin")]
+    assert weights[0] == weights[1], "one plan gives one model"
+    assert made["dice"] == again["dice"]
+
+    further = pretraining.train(tmp_path / "further", work=tmp_path / "more", start=tmp_path / "base", **given)
+    assert further["steps"] == made["steps"]
+    before, after = (OfficialFolder(tmp_path / name) for name in ("base", "further"))
+    assert before.names() == after.names()
+    moved = [name for name in before.names() if not torch.equal(before.tensor(name), after.tensor(name))]
+    assert 0.5 * len(after.names()) < len(moved) < len(after.names()), "trained parts move, the memory does not"
+    nearby = [float((before.tensor(name) - after.tensor(name)).abs().max()) for name in moved]
+    assert max(nearby) < 0.01, "it goes on from where the base was"
+    with pytest.raises(LabError, match="another training"):
+        pretraining.train(tmp_path / "further", work=tmp_path / "work", start=tmp_path / "base", **given)
+    with pytest.raises(LabError, match="holds no demo model"):
+        pretraining.train(tmp_path / "x", work=tmp_path / "y", start=tmp_path, **given)
