@@ -47,8 +47,9 @@ class Segmenter:
     """`predict(image, prompt)` gives a Prediction. Make one with `sa2va_lab.load`.
 
     The last image is remembered (its tokens, SAM2 features and the key/value cache of all that stands before the
-    question); `forget` gives that memory back. `provenance` says which weights run where and why. ladder: knows whether
-    another network would help against an error (`helps`), and loads it (`step_down`); the same image is tried again.
+    question); `forget` gives that memory back. `provenance` says which weights run where and why, also after a step.
+    ladder: knows whether another network would help against an error (`helps`), and loads it (`step_down`); the same
+    image is tried again.
     """
 
     def __init__(
@@ -87,6 +88,9 @@ class Segmenter:
         numbers that overflow where no other precision is left.
         """
         while True:
+            if self.model is None:  # no rung held in the last call; memory may have come back since
+                self.model = self._ladder.load()
+                self._ladder.note(self.provenance)
             try:
                 return self._predict(image, prompt, answer, limit)
             except Exception as error:
@@ -96,6 +100,7 @@ class Segmenter:
             self.forget()
             self.model = None
             self.model = self._ladder.step_down(failure)
+            self._ladder.note(self.provenance)
 
     @torch.inference_mode()
     def _predict(self, image: ImageLike, prompt: str, answer: str | None, limit: int) -> Prediction:

@@ -43,7 +43,8 @@ class Run:
     """A run as it lies on disk.
 
     meta: what run.json says. records: one per finished sample, its last attempt, each with id, image_sha256,
-    error (None where it went well), answer, n_seg, size, canvas, seconds, peak_bytes, logits_sha256.
+    error (None where it went well), precision (of the network that made it), answer, n_seg, size, canvas, seconds,
+    peak_bytes, logits_sha256.
     """
 
     folder: Path
@@ -138,7 +139,7 @@ def predict_dataset(
             _start(folder, meta)
             _predict_rest(segmenter, chosen, prompt, folder, retry_failed=retry_failed, progress=progress)
             run = open_run(folder)
-            _write_json(folder / META, run.meta | {"finished": _now(), "steps": segmenter.provenance.get("steps", [])})
+            _write_json(folder / META, run.meta | {"finished": _now()})
             return open_run(folder)
     except OSError as error:  # of the folder: what goes wrong with an image is caught where it is predicted
         raise LabError(
@@ -271,14 +272,20 @@ def _predict_rest(
 
     run = open_run(folder)
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
+    before, noted = run.meta.get("steps", []), None
     bar = tqdm(total=len(dataset), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
     with bar, open(folder / LINES, "ab") as lines:
         for sample in dataset:
             if sample.id in done:
                 continue
             record, logits = _predict_one(segmenter, sample, prompt or sample.phrase)
+            record["precision"] = segmenter.provenance.get("precision", {}).get("actual")
             if logits is not None:
                 _write_whole(folder / LOGITS / f"{sample.id}.npz", logits)
+            steps = segmenter.provenance.get("steps", [])
+            if len(steps) != noted:  # down the ladder: said before the first line that it made
+                _write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
+                noted = len(steps)
             lines.write(json.dumps(record).encode() + b"\n")
             lines.flush()
             os.fsync(lines.fileno())

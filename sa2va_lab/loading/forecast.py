@@ -1,7 +1,8 @@
 """How many bytes a checkpoint takes at a precision: weights by part, and what one image needs on top.
 
-Everything follows from names, shapes and config.json; nothing is loaded. Factors marked "measured" come from
-benchmarks/RESULTS.md; the rest is arithmetic.
+Everything follows from names, shapes and config.json; nothing is loaded. Weights and the cache are counted exactly.
+Activations are an estimate: the widest tensors that one layer holds at once. So are the CUDA context and fragments,
+which were not measured, as no CUDA device was at hand. What the process itself takes (Python, torch) is not in it.
 """
 
 from __future__ import annotations

@@ -67,6 +67,15 @@ class Ladder:
             self._descend("out of memory in a prediction")
         return self.load()
 
+    def note(self, provenance: dict) -> None:
+        """Writes the rung stood on into a Segmenter's provenance, which has `asked` of precision and device."""
+        rung, precision, device = self.rung, provenance["precision"], provenance["device"]
+        why = f"{rung.precision}: {self.steps[-1]['why'] if self.steps else rung.reason}"
+        precision |= {"actual": rung.precision, "reason": "as asked" if rung.precision == precision["asked"] else why}
+        if rung.device != device["actual"]:
+            device |= {"actual": rung.device, "reason": why}
+        provenance |= {"arithmetic": self.arithmetic, "forecast": rung.to_dict()["devices"][0], "steps": self.steps}
+
     def _load_rung(self) -> Sa2VA:
         rung = self.rung
         model = load_weights(

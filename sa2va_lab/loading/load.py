@@ -61,7 +61,10 @@ def load(
     chosen_device, device_reason = choose_device(device)
     if precision not in ("auto", *PRECISIONS):
         raise LabError(f"Precision {precision!r} is not available: use auto, {', '.join(PRECISIONS)}.")
-    budgets = find_budgets() | {name: parse_size(text) for name, text in (max_memory or {}).items()}
+    budgets = find_budgets()
+    if unknown := set(max_memory or {}) - set(budgets):
+        raise LabError(f"max_memory names {', '.join(sorted(unknown))}, but here are only {', '.join(budgets)}.")
+    budgets |= {name: parse_size(text) for name, text in (max_memory or {}).items()}
     made = climb_down(
         source, sizes, budgets=budgets, precision=precision, device="auto" if device == "auto" else chosen_device
     )
@@ -82,9 +85,6 @@ def load(
         model = ladder.load()
     finally:
         logging.set_verbosity(before)
-    rung = ladder.rung
-    if rung.device != chosen_device:
-        device_reason = rung.reason
     digest, method = source.sha256()
     provenance = {
         "model": folder.resolve().name,
@@ -94,14 +94,8 @@ def load(
         "weights_sha256_of": method,
         "finetune": laid_over,
         "stamp": sizes.stamp,
-        "precision": {
-            "asked": precision,
-            "actual": rung.precision,
-            "reason": "as asked" if rung.precision == precision else f"{rung.precision}: {rung.reason}",
-        },
-        "device": {"asked": device, "actual": rung.device, "reason": device_reason},
-        "arithmetic": ladder.arithmetic,
-        "forecast": rung.to_dict()["devices"][0],
-        "steps": ladder.steps,
+        "precision": {"asked": precision},
+        "device": {"asked": device, "actual": chosen_device, "reason": device_reason},
     }
+    ladder.note(provenance)
     return Segmenter(model, reader, provenance=provenance, ladder=ladder)

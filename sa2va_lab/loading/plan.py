@@ -41,25 +41,14 @@ def choose_device(asked: str = "auto") -> tuple[str, str]:
     return "cpu", "as asked"
 
 
-def choose_precision(asked: str = "auto", *, device: str, parameters: int) -> tuple[str, str]:
-    """The precision of weights and arithmetic, and why; `parameters` is how many numbers have to be held."""
-    if asked != "auto":
-        if asked not in PRECISIONS:
-            raise LabError(f"Precision {asked!r} is not available: use auto, {', '.join(PRECISIONS)}.")
-        return asked, "as asked"
-    if device.startswith("cuda"):
-        import torch
+def choose_precision(device: str) -> tuple[str, str]:
+    """The precision in which a CUDA device of this machine computes best, and why."""
+    import torch
 
-        major, minor = torch.cuda.get_device_capability(device)
-        if major >= 8:
-            return "bf16", f"bf16: compute capability {major}.{minor}"
-        return "fp16", f"fp16: compute capability {major}.{minor} has no bf16"
-    import psutil
-
-    need, free = parameters * 4, psutil.virtual_memory().available
-    if need < 0.8 * free:
-        return "fp32", f"fp32: on a CPU, {need / GIB:.2f} GiB of weights in {free / GIB:.1f} GiB of free memory"
-    return "bf16", f"bf16: on a CPU, fp32 would take {need / GIB:.1f} GiB and {free / GIB:.1f} GiB of memory are free"
+    major, minor = torch.cuda.get_device_capability(device)
+    if major >= 8:
+        return "bf16", f"bf16: compute capability {major}.{minor}"
+    return "fp16", f"fp16: compute capability {major}.{minor} has no bf16"
 
 
 def as_dtype(precision: str) -> torch.dtype:
@@ -177,7 +166,7 @@ def climb_down(
 def _falling(precision: str, device: str) -> list[str]:
     order = ["bf16", "int8", "nf4"] if device != "cpu" else ["fp32", "bf16", "int8", "nf4"]
     if precision == "auto":
-        return [choose_precision("auto", device=device, parameters=0)[0], *order[1:]] if _is_here(device) else order
+        return [choose_precision(device)[0], *order[1:]] if _is_here(device) else order
     return [precision, *(kind for kind in order if BYTES[kind] < BYTES[precision])]
 
 

@@ -1,6 +1,7 @@
 """Forecast and ladder: arithmetic against what really lies in memory, and steps down with nothing lost."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -201,6 +202,61 @@ def test_at_the_last_rung_the_error_is_said_and_the_network_stays(tiny_folder, i
         with pytest.raises(MemoryError):
             segmenter.predict(image, "x", answer=ANSWER)
     assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
+
+
+def test_a_run_names_the_precision_of_every_record_and_the_steps_at_once(
+    tiny_folder, drawn_data, tmp_path, monkeypatch
+):
+    from sa2va_lab.evaluation.runs import open_run, predict_dataset
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+    true, looks, seen = Sa2VA.encode_canvas, [], []
+    folder = tmp_path / "run"
+
+    def fail_third(*given, **named):
+        looks.append(1)
+        if len(looks) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if len(looks) == 5:  # one image after the step, the run still going on
+            seen.extend(open_run(folder).meta["steps"])
+        return true(*given, **named)
+
+    monkeypatch.setattr(Sa2VA, "encode_canvas", fail_third)
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    true_predict = type(segmenter).predict
+    monkeypatch.setattr(type(segmenter), "predict", lambda self, *given: true_predict(self, *given, answer=ANSWER))
+    with pytest.warns(UserWarning, match="from fp32 on cpu to bf16 on cpu"):
+        run = predict_dataset(segmenter, sa2va_lab.open_dataset(drawn_data), folder=folder, progress=False)
+    assert [record["precision"] for record in run.records] == ["fp32"] * 2 + ["bf16"] * 4
+    assert not run.failed_ids
+    assert [step["to"] for step in run.meta["steps"]] == [step["to"] for step in seen] == ["bf16 on cpu"]
+    assert segmenter.provenance["precision"] == {
+        "asked": "fp32",
+        "actual": "bf16",
+        "reason": "bf16: out of memory in a prediction",
+    }
+
+
+def test_a_segmenter_that_lost_its_network_says_so_and_comes_back(tiny_folder, image, monkeypatch):
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    with monkeypatch.context() as patch:
+        patch.setattr(Sa2VA, "read", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        patch.setattr(ladder, "load_weights", lambda *_, **__: (_ for _ in ()).throw(MemoryError()))
+        for turn in range(2):
+            with (
+                pytest.warns(UserWarning, match="out of memory") if turn == 0 else nullcontext(),
+                pytest.raises(LabError, match="no rung is"),
+            ):
+                segmenter.predict(image, "x", answer=ANSWER)
+    assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
+    assert segmenter.provenance["precision"]["actual"] == segmenter._ladder.rungs[-1].precision
+
+
+def test_a_budget_for_a_device_that_is_not_there(tiny_folder):
+    with pytest.raises(LabError, match="max_memory names cuda:7, but here are only"):
+        sa2va_lab.load(tiny_folder, max_memory={"cuda:7": "20GiB"})
 
 
 def test_other_errors_step_nowhere(tiny_folder):
