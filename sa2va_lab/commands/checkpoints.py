@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson, FineTuned, LoraAlpha, TrainingConfig
+from sa2va_lab.commands.options import AsJson, FineTuned, LoraAlpha, Sam2, TrainingConfig
 
 
 def inspect(
@@ -18,15 +18,16 @@ def inspect(
     content: Annotated[bool, typer.Option("--content", help="Also digest every byte; 32 GB take minutes.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What is in it, what is missing, what is stored twice: from headers, in seconds. A base and a .pth: also both."""
+    """What is in it, what is missing, what is stored twice: from headers. A base, SAM2, a .pth: also together."""
     from sa2va_lab.loading.inventory import read_inventory
 
     given = {"config": config, "lora_alpha": lora_alpha, "content": content}
     found = [read_inventory(path, **given) for path in paths]
     bases = [item.path for item in found if item.kind in ("sa2va", "base")]
     tuned = [item.path for item in found if item.kind == "finetune"]
-    if len(bases) == len(tuned) == 1:
-        found.append(read_inventory(bases[0], finetune=tuned[0], **given))
+    masks = [item.path for item in found if item.kind == "sam2"]
+    if len(bases) == 1 and max(len(tuned), len(masks)) == 1:
+        found.append(read_inventory(bases[0], sam2=_only(masks), finetune=_only(tuned), **given))
     if as_json:
         said = [item.to_dict() for item in found]
         print(json.dumps(said[0] if len(said) == 1 else {"inventories": said}, ensure_ascii=False))
@@ -34,9 +35,14 @@ def inspect(
     print("\n\n".join("\n".join(item.to_lines()) for item in found))
 
 
+def _only(paths: list[Path]) -> Path | None:
+    return paths[0] if paths else None
+
+
 def merge(
-    base: Annotated[Path, typer.Argument(help="A complete Sa2VA folder.")],
+    base: Annotated[Path, typer.Argument(help="A complete Sa2VA folder, or with --sam2 an InternVL folder.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
+    sam2: Sam2 = None,
     finetune: FineTuned = None,
     config: TrainingConfig = None,
     lora_alpha: LoraAlpha = None,
@@ -52,6 +58,7 @@ def merge(
     done = make(
         base,
         out,
+        sam2=sam2,
         finetune=finetune,
         config=config,
         lora_alpha=lora_alpha,

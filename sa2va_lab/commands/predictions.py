@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson, Device, FineTuned, LoraAlpha, Model, Precision, TrainingConfig
+from sa2va_lab.commands.options import AsJson, Device, FineTuned, LoraAlpha, Model, Precision, Sam2, TrainingConfig
 from sa2va_lab.errors import LabError
 
 
@@ -19,6 +19,7 @@ def predict(
     prompt: Annotated[str, typer.Option(help='What to segment: a phrase ("blood vessel") or a full question.')],
     out: Annotated[Path, typer.Option(help="Folder for <stem>.npz, <stem>_overlay.png and predictions.jsonl.")],
     answer: Annotated[str | None, typer.Option(help='Take this answer ("Sure, [SEG].") instead of asking.')] = None,
+    sam2: Sam2 = None,
     finetune: FineTuned = None,
     config: TrainingConfig = None,
     lora_alpha: LoraAlpha = None,
@@ -33,7 +34,7 @@ def predict(
     from sa2va_lab.loading.load import load
     from sa2va_lab.views.overlays import save_overlay
 
-    tuned = {"finetune": finetune, "config": config, "lora_alpha": lora_alpha}
+    tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     segmenter = load(model, **tuned, precision=precision, device=device, progress=not as_json)
     if not as_json:
         _say_what_runs(segmenter.provenance)

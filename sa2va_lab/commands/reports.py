@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson, FineTuned, TrainingConfig
+from sa2va_lab.commands.options import AsJson, FineTuned, Sam2, TrainingConfig
 from sa2va_lab.errors import LabError
 
 
@@ -38,6 +38,7 @@ def report(
         list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A notebook's parameter.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Checkpoint folder; the demo's if not given.")] = None,
+    sam2: Sam2 = None,
     finetune: FineTuned = None,
     config: TrainingConfig = None,
     data: Annotated[Path | None, typer.Option(help="Data set; the demo's if not given.")] = None,
@@ -58,7 +59,15 @@ def report(
     if settings is None and Path(FILE).is_file():
         settings = Path(FILE)
     said = {} if settings is None else read_settings(settings).as_parameters()
-    chosen = {"model": model, "finetune": finetune, "config": config, "data": data, "log": log, "run": run}
+    chosen = {
+        "model": model,
+        "sam2": sam2,
+        "finetune": finetune,
+        "config": config,
+        "data": data,
+        "log": log,
+        "run": run,
+    }
     chosen |= {"lang": lang, "outputs": outputs}
     asked = _parse_pairs(parameter or []) | {k: str(value) for k, value in chosen.items() if value is not None}
     if "run" in asked and "model" not in asked:  # a Run is looked at as it is: with a model it would be resumed
@@ -80,7 +89,7 @@ def report(
 def init(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("lab.yml"),
     model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
-    sam2: Annotated[Path | None, typer.Option(help="SAM2 checkpoint, where the model is a bare InternVL.")] = None,
+    sam2: Sam2 = None,
     finetune: FineTuned = None,
     config: TrainingConfig = None,
     data: Annotated[Path | None, typer.Option(help="Images and annotations.")] = None,

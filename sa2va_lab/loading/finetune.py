@@ -64,8 +64,7 @@ class FineTune:
 
     def sha256(self) -> str:
         """Digest of the whole file."""
-        with open(self.path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_file(self.path)
 
 
 class Merged:
@@ -86,8 +85,8 @@ class Merged:
         known = set(base.names())
         if not any(name.startswith("grounding_encoder.") for name in known):
             raise LabError(
-                f"{base.folder} has no SAM2, so it is a bare vision-language model: give a complete Sa2VA folder as "
-                "the base (InternVL and a SAM2 checkpoint are not put together here yet)."
+                f"{base.folder} has no SAM2, so it is a bare vision-language model: add SAM2 (sam2=, --sam2), or give "
+                "a complete Sa2VA folder as the base."
             )
         lost = [name for name in (*finetune.whole, *finetune.pairs) if name not in known]
         if lost:
@@ -140,6 +139,12 @@ class Merged:
         digest, method = self.base.sha256()
         parts = f"{digest}\0{self.finetune.sha256()}\0{self.scale}"
         return hashlib.sha256(parts.encode()).hexdigest(), f"base ({method}), fine-tune (every byte) and LoRA scale"
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of every byte."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_pickle(path: Path) -> object:

@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.headers import TensorHeader, read_pth, read_safetensors
@@ -27,6 +28,10 @@ from sa2va_lab.loading.parts import (
     official_name,
     tell_family,
 )
+from sa2va_lab.loading.union import add_sam2, lay_over
+
+if TYPE_CHECKING:
+    from sa2va_lab.training.config import TrainingConfig
 
 INDEX = "model.safetensors.index.json"
 LARGEST_CONFIG = 4 << 20  # bytes
@@ -135,15 +140,17 @@ def read_inventory(
     path: Path | str,
     *,
     finetune: Path | str | None = None,
+    sam2: Path | str | None = None,
     config: Path | str | None = None,
     lora_alpha: float | None = None,
     content: bool = False,
 ) -> Inventory:
-    """The inventory of a checkpoint folder, a .pth, or (with `finetune`) of the model that the two make together.
+    """The inventory of a checkpoint folder, a .pth, or (with `finetune`, `sam2`) of the model that they make together.
 
-    config: the training config, where LoRA's alpha stands; without it, the copy of it that mmengine leaves in the
-    .pth. content: also digest every byte. Raises LabError for a path that is no checkpoint, for damaged or absurd
-    files, and for a fine-tune that asks to run code.
+    sam2: Meta's .pt or a Hugging Face folder, where the checkpoint is a bare InternVL. config: the training config,
+    where LoRA's alpha stands; without it, the copy of it that mmengine leaves in the .pth. content: also digest every
+    byte. Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a fine-tune that asks
+    to run code.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -154,9 +161,11 @@ def read_inventory(
     found = _read_folder(path) if path.is_dir() else _read_file(path, config=config, lora_alpha=lora_alpha)
     if content:
         found = replace(found, sha256=found.sha256 | {"content": _digest(path)})
+    if sam2 is not None:
+        found = add_sam2(found, read_inventory(sam2, content=content))
     if finetune is None:
         return found
-    return _combine(found, read_inventory(finetune, config=config, lora_alpha=lora_alpha, content=content))
+    return lay_over(found, read_inventory(finetune, config=config, lora_alpha=lora_alpha, content=content))
 
 
 def _read_folder(folder: Path) -> Inventory:
@@ -192,7 +201,7 @@ def _read_folder(folder: Path) -> Inventory:
     config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if not isinstance(config, dict):
         raise LabError(f"{folder / 'config.json'} holds no object: copy the file again from its source.")
-    parts = group_parts(tensors, folder.resolve().name)
+    parts = group_parts(tensors, dict.fromkeys(tensors, (folder.resolve().name,)))
     names = {part.name for part in parts}
     kind = "base" if "language" in names else "sam2"
     kind = "sa2va" if {"language", "sam2_encoder"} <= names else kind
@@ -239,7 +248,7 @@ def _read_file(path: Path, *, config: Path | str | None, lora_alpha: float | Non
             tensors[official_name(name)] = header
     if not tensors:
         raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
-    parts = group_parts(tensors, path.name)
+    parts = group_parts(tensors, dict.fromkeys(tensors, (path.name,)))
     names = {part.name for part in parts}
     kind = "sam2" if not {"language", "embed_tokens", "lora", "projector", "seg_projection"} & names else "finetune"
     return Inventory(
@@ -261,14 +270,22 @@ def find_alpha(content: object, config: Path | str | None = None, lora_alpha: fl
 
     content: what the .pth holds. None where it stands nowhere.
     """
+    if lora_alpha or (config and (lora_alpha := find_training(content, config).lora_alpha)):
+        return lora_alpha
+    kept = find_training(content)
+    return kept.lora_alpha if kept else None
+
+
+def find_training(content: object, config: Path | str | None = None) -> TrainingConfig | None:
+    """The training config: the one given, or the copy that mmengine leaves in the .pth, None where there is none."""
     from sa2va_lab.training.config import parse_config, read_config
 
-    if lora_alpha or (config and (lora_alpha := read_config(config).lora_alpha)):
-        return lora_alpha
+    if config:
+        return read_config(config)
     meta = content.get("meta") if isinstance(content, dict) else None
     text = meta.get("cfg") if isinstance(meta, dict) else None
     try:
-        return parse_config(text).lora_alpha if isinstance(text, str) and text else None
+        return parse_config(text) if isinstance(text, str) and text else None
     except LabError:
         return None
 
@@ -290,36 +307,6 @@ def _describe_lora(halves: dict, path: Path, alpha: float | None) -> dict | None
         "alpha": alpha,
         "scale": alpha / ranks[0] if alpha else None,
     }
-
-
-def _combine(base: Inventory, tuned: Inventory) -> Inventory:
-    """The model that a base and a fine-tune make: LoRA goes into the base, whole tensors take their place."""
-    whole = {name: header for name, header in tuned.tensors.items() if not re.search(r"\.lora_[AB]\.", name)}
-    tensors = base.tensors | whole
-    touched = {part.name: {base.path.resolve().name} for part in base.parts}
-    for part in tuned.parts:
-        touched.setdefault("language" if part.name == "lora" else part.name, set()).add(tuned.path.name)
-    parts = group_parts(tensors, "")
-    parts = tuple(replace(part, origin=tuple(sorted(touched.get(part.name, ())))) for part in parts)
-    shapes = [n for n, h in whole.items() if n in base.tensors and base.tensors[n].shape != h.shape]
-    missing = find_missing(tensors, parts, base.config)
-    missing += tuple(m for m in base.missing if {"config.json", "tokenizer"} & set(m.parts))
-    if shapes:
-        missing += (Missing(tuple(shapes[:5]), "the shape differs: trained on another model than this base"),)
-    if tuned.lora and not tuned.lora["scale"]:
-        missing += (Missing(("LoRA's alpha",), "the training config (--config), or --lora-alpha"),)
-    digest = hashlib.sha256(f"{base.sha256['headers']}\0{tuned.sha256['headers']}".encode()).hexdigest()
-    return replace(
-        base,
-        kind="sa2va",
-        language=describe_language(tensors, base.config),
-        tensors=tensors,
-        parts=parts,
-        lora=tuned.lora,
-        duplicates=tuned.duplicates,
-        missing=missing,
-        sha256={"headers": digest, "content": None},
-    )
 
 
 def _read_json(path: Path):

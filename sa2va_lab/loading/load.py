@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 def load(
     path: Path | str,
     *,
+    sam2: Path | str | None = None,
     finetune: Path | str | None = None,
     config: Path | str | None = None,
     lora_alpha: float | None = None,
@@ -27,36 +28,27 @@ def load(
 ) -> Segmenter:
     """The Sa2VA checkpoint in `path`, ready to answer.
 
-    finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training config, where LoRA's
-    alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves where none is given), or
-    lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4"; device: "auto", "cpu", "cuda",
-    "cuda:1". max_memory: budgets below what is free, as {"cuda:0": "20GiB"}. When memory runs out, here or in a
-    prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
-    `Segmenter.provenance`. Only safetensors,
-    config.json, the tokenizer files and the tensors of a .pth are read; Python in the folder is never imported. Raises
-    LabError for a folder that is not a complete Sa2VA checkpoint of the InternVL family, and for a fine-tune that does
-    not fit it.
+    sam2: Meta's `.pt` or a Hugging Face Sam2VideoModel folder, where `path` is a bare InternVL, which then needs a
+    fine-tune as well. finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training
+    config, where LoRA's alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves
+    where none is given), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4";
+    device: "auto", "cpu", "cuda", "cuda:1". max_memory: budgets below what is free, as {"cuda:0": "20GiB"}. When memory
+    runs out, here or in a prediction, the next rung of the plan takes over, with a warning. What was chosen and why is
+    in `Segmenter.provenance`. Only safetensors, config.json, the tokenizer files and the tensors of a .pth or .pt are
+    read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of the
+    InternVL family, and for a fine-tune that does not fit it.
     """
     from tqdm import tqdm
     from transformers.utils import logging
 
-    from sa2va_lab.loading.finetune import FineTune, Merged
-    from sa2va_lab.loading.inventory import find_alpha
+    from sa2va_lab.loading.assembly import open_model
     from sa2va_lab.loading.ladder import Ladder
-    from sa2va_lab.sa2va.configuration import read_config
     from sa2va_lab.sa2va.processing import PromptReader
-    from sa2va_lab.sa2va.weights import OfficialFolder
     from sa2va_lab.segmenter import Segmenter
 
-    folder = Path(path).expanduser()
-    sizes = read_config(folder)
-    source = OfficialFolder(folder)
-    laid_over = None
-    if finetune is not None:
-        tuned = FineTune(finetune)
-        source = Merged(source, tuned, alpha=find_alpha(tuned.content, config, lora_alpha))
-        laid_over = source.describe()
-    reader = PromptReader(folder, sizes)
+    opened = open_model(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    source, sizes = opened.source, opened.sizes
+    reader = PromptReader(opened.folder, sizes, added=opened.added)
     parameters = sum(math.prod(source.shape(name)) for name in source.names())
     chosen_device, device_reason = choose_device(device)
     if precision not in ("auto", *PRECISIONS):
@@ -87,12 +79,13 @@ def load(
         logging.set_verbosity(before)
     digest, method = source.sha256()
     provenance = {
-        "model": folder.resolve().name,
+        "model": opened.folder.resolve().name,
         "family": "internvl",
         "parameters": parameters,
         "weights_sha256": digest,
         "weights_sha256_of": method,
-        "finetune": laid_over,
+        "finetune": opened.finetune,
+        "sam2": opened.sam2,
         "stamp": sizes.stamp,
         "precision": {"asked": precision},
         "device": {"asked": device, "actual": chosen_device, "reason": device_reason},

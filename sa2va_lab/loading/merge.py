@@ -7,15 +7,16 @@ import math
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, Merged
-from sa2va_lab.loading.inventory import find_alpha
+from sa2va_lab.loading.assembly import list_expected, open_model
+from sa2va_lab.loading.finetune import Merged
 from sa2va_lab.loading.plan import PRECISIONS, as_dtype
-from sa2va_lab.sa2va.configuration import read_config
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, match_names, write_folder
+from sa2va_lab.sa2va.processing import PromptReader
+from sa2va_lab.sa2va.weights import OfficialFolder, match_names, write_folder
 
 TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 RECORD = "merged_from.json"
@@ -25,6 +26,7 @@ def merge(
     base: Path | str,
     out: Path | str,
     *,
+    sam2: Path | str | None = None,
     finetune: Path | str | None = None,
     config: Path | str | None = None,
     lora_alpha: float | None = None,
@@ -32,7 +34,7 @@ def merge(
     shard_bytes: int = 4 << 30,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict:
-    """Writes the checkpoint that `load(base, finetune=...)` would run into the new folder `out`.
+    """Writes the checkpoint that `load(base, sam2=..., finetune=...)` would run into the new folder `out`.
 
     LoRA is added in float32 and rounded once, to `precision` ("fp32", "bf16", "fp16"). One shard of at most
     `shard_bytes` is in memory at a time. `merged_from.json` beside the weights says what went in. Returns
@@ -43,28 +45,25 @@ def merge(
     base, out = Path(base).expanduser(), Path(out).expanduser()
     if precision not in PRECISIONS:
         raise LabError(f"Precision {precision!r} cannot be written: use {', '.join(PRECISIONS)}.")
-    dtype, sizes = as_dtype(precision), read_config(base)
-    source = OfficialFolder(base)
-    if finetune is not None:
-        tuned = FineTune(finetune)
-        source = Merged(source, tuned, alpha=find_alpha(tuned.content, config, lora_alpha))
-    expected = build_empty(sizes).state_dict()
-    if sizes.language.get("tie_word_embeddings") and "language_model.lm_head.weight" not in source.names():
-        expected.pop("language_model.lm_head.weight")
-    match_names(source.names(), expected)
-    raw = json.loads((base / "config.json").read_text(encoding="utf-8")) | {"torch_dtype": TORCH_NAMES[precision]}
+    dtype = as_dtype(precision)
+    opened = open_model(base, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    source = opened.source
+    match_names(source.names(), list_expected(opened.sizes, source.names()))
     bytes_of = {name: math.prod(source.shape(name)) * dtype.itemsize for name in source.names()}
-    write_folder(
-        out,
-        lambda name: source.tensor(name).to(dtype),
-        bytes_of,
-        config=raw,
-        tokenizer=base,
-        shard_bytes=shard_bytes,
-        progress=progress,
-    )
-    laid_over = source.describe() if finetune is not None else None
-    record = {"base": base.resolve().name, "base_sha256": OfficialFolder(base).sha256(), "finetune": laid_over}
+    with TemporaryDirectory() as own:
+        if opened.added:
+            PromptReader(base, opened.sizes, added=opened.added).tokenizer.save_pretrained(own)
+        write_folder(
+            out,
+            lambda name: source.tensor(name).to(dtype),
+            bytes_of,
+            config=opened.raw | {"torch_dtype": TORCH_NAMES[precision]},
+            tokenizer=own if opened.added else base,
+            shard_bytes=shard_bytes,
+            progress=progress,
+        )
+    record = {"base": base.resolve().name, "base_sha256": OfficialFolder(base).sha256()}
+    record |= {"sam2": opened.sam2, "finetune": opened.finetune}
     (out / RECORD).write_text(json.dumps(record | {"precision": precision}, indent=1) + "\n", encoding="utf-8")
     pairs = list(source.finetune.pairs) if finetune is not None else []
     said = {"folder": str(out), "bytes": sum(bytes_of.values()), "tensors": len(bytes_of), "lora_layers": len(pairs)}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.headers import TensorHeader
-from sa2va_lab.sa2va.names import SAM2, missing_sam2
+from sa2va_lab.sa2va.names import OUR_SAM2, SAM2, missing_sam2, official_names
 
 LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight")
 COPY = re.compile(r"(?P<module>.+)\.modules_to_save\.default\.(?P<tail>\w+)")
@@ -82,8 +83,31 @@ def official_name(name: str) -> str:
     return re.sub(r"\.gamma$", ".g_weight", name)
 
 
-def group_parts(tensors: dict[str, TensorHeader], origin: str) -> tuple[Part, ...]:
-    """The parts that are there, in order; all from `origin`."""
+def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | None]]:
+    """{official name: (its name in a SAM2 checkpoint, the row of it that is meant; None for all of it)}.
+
+    Meta's names are the official ones without their prefix. Hugging Face's are those of our network. Raises LabError
+    for names that are neither; `path` is told.
+    """
+    stored = list(stored)
+    if any(name.startswith("image_encoder.") for name in stored):
+        return {SAM2 + official_name(name): (name, None) for name in stored}
+    try:
+        if not any(name.startswith("vision_encoder.") for name in stored):
+            raise KeyError("there is no image encoder")
+        found = official_names([OUR_SAM2 + name for name in stored])
+    except KeyError as error:
+        raise LabError(
+            f"{path} is no SAM2 ({error.args[0]}): give Meta's sam2_hiera_large.pt, or the Hugging Face folder."
+        ) from None
+    return {
+        official: (place[0].name.removeprefix(OUR_SAM2), place[0].index if place[0].kind == "row" else None)
+        for official, place in found.items()
+    }
+
+
+def group_parts(tensors: dict[str, TensorHeader], origins: dict[str, tuple[str, ...]]) -> tuple[Part, ...]:
+    """The parts that are there, in order. origins: {tensor name: the files that it comes from}."""
     groups: dict[str, list] = {name: [] for name in (*PARTS, "lora", "other")}
     for name, header in tensors.items():
         groups["lora" if re.search(r"\.lora_[AB]\.", name) else part_of(name)].append((name, header))
@@ -94,7 +118,7 @@ def group_parts(tensors: dict[str, TensorHeader], origin: str) -> tuple[Part, ..
             sum(h.parameters for n, h in found if BUFFER not in n),
             sum(h.bytes for _, h in found),
             {dtype: sum(h.dtype == dtype for _, h in found) for dtype in sorted({h.dtype for _, h in found})},
-            (origin,),
+            tuple(sorted({file for n, _ in found for file in origins[n]})),
         )
         for part, found in groups.items()
         if found

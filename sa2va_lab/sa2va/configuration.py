@@ -155,6 +155,11 @@ def read_config(folder: Path | str) -> Sa2VAConfig:
     Raises LabError when the folder or its config.json is missing or damaged, or when it is not a Sa2VA checkpoint of
     a family that is built here. Python files beside config.json are never looked at.
     """
+    return parse_config(read_raw(folder), name=str(Path(folder) / "config.json"))
+
+
+def read_raw(folder: Path | str) -> dict:
+    """config.json as it stands. Raises LabError when the folder or the file is missing or damaged."""
     folder = Path(folder)
     if not folder.is_dir():
         raise LabError(f"No checkpoint folder at {folder}: give the folder that holds config.json and *.safetensors.")
@@ -167,7 +172,7 @@ def read_config(folder: Path | str) -> Sa2VAConfig:
         raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
     if not isinstance(raw, dict):
         raise LabError(f"{path} holds a {type(raw).__name__}, not an object: copy the file again from its source.")
-    return parse_config(raw, name=str(path))
+    return raw
 
 
 def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:

@@ -148,10 +148,13 @@ class PromptIds:
 
 
 class PromptReader:
-    """The tokenizer of a checkpoint folder and the layout of a turn."""
+    """The tokenizer of a checkpoint folder and the layout of a turn.
 
-    def __init__(self, folder: Path | str, config: Sa2VAConfig):
-        from transformers import Qwen2Tokenizer
+    added: special tokens that a fine-tune has taught and the folder's tokenizer lacks, in the order of their ids.
+    """
+
+    def __init__(self, folder: Path | str, config: Sa2VAConfig, *, added: tuple[str, ...] = ()):
+        from transformers import AddedToken, Qwen2Tokenizer
 
         folder = Path(folder)
         if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
@@ -160,6 +163,14 @@ class PromptReader:
             self.tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
         except Exception as error:  # damaged files fail in as many ways as there are parsers below
             raise LabError(f"The tokenizer files in {folder} are not readable ({error}): copy them again.") from None
+        if added:
+            self.tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in added])
+            rows = config.language["vocab_size"]
+            if len(self.tokenizer) != rows:
+                raise LabError(
+                    f"The fine-tune has a vocabulary of {rows:,} and {folder} with {' '.join(added)} one of "
+                    f"{len(self.tokenizer):,}: give the base and the config that it was trained with."
+                )
         self.config = config
         self.seg = self._id("[SEG]")
         self.context = self._id("<IMG_CONTEXT>")
