@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sa2va_lab.commands import checkpoints, data, demo, plans, predictions, reports
+from sa2va_lab.commands import checkpoints, data, demo, plans, predictions, reports, runs
 from sa2va_lab.errors import LabError
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ for command in (
     plans.plan,
     predictions.predict,
     predictions.evaluate,
+    runs.runs,
+    runs.compare,
     data.audit,
     data.convert,
     data.split,

@@ -14,10 +14,21 @@ from sa2va_lab.errors import LabError
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...|DATASET", help="Image files, or one data set.")],
     model: Model,
-    prompt: Annotated[str, typer.Option(help='What to segment: a phrase ("blood vessel") or a full question.')],
-    out: Annotated[Path, typer.Option(help="Folder for <stem>.npz, <stem>_overlay.png and predictions.jsonl.")],
+    prompt: Annotated[
+        str | None, typer.Option(help="A phrase or a full question; a data set's own phrase if not given.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Images: folder for <stem>.npz, <stem>_overlay.png, predictions.jsonl.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Data set: which split; test if there is one.")] = "",
+    run: Annotated[str | None, typer.Option(help="Data set: the Run's name; the same name resumes it.")] = None,
+    phrase: Annotated[str | None, typer.Option(help="Data set: what to find, if it names several things.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Data set: regular expression for the patient.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Data set: so many images at most.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Data set: failures once more.")] = False,
+    outputs: Annotated[Path | None, typer.Option(help="Data set: where runs/ lies; outputs/ of the clone.")] = None,
     answer: Annotated[str | None, typer.Option(help='Take this answer ("Sure, [SEG].") instead of asking.')] = None,
     sam2: Sam2 = None,
     finetune: FineTuned = None,
@@ -27,9 +38,32 @@ def predict(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Segment images: masks as logits, overlays to look at, a line an image."""
+    """Segment images (masks as logits, overlays to look at, a line an image), or a data set into a Run."""
     from sa2va_lab.snapshots import check_request, predict_images
 
+    over_data = len(images) == 1 and (images[0].is_dir() or images[0].suffix == ".json")
+    if over_data:
+        if out is not None or answer is not None:
+            raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")
+        from sa2va_lab.commands.runs import predict_data, runs_folder
+        from sa2va_lab.loading.load import load
+
+        folder = _choose_folder(run or images[0].resolve().stem, runs_folder(outputs), named=run is not None)
+        segmenter = load(
+            model, finetune=finetune, config=config, lora_alpha=lora_alpha, precision=precision, device=device
+        )
+        made = predict_data(
+            segmenter, images[0], folder=folder, prompt=prompt, split=split, phrase=phrase, groups=groups,
+            limit=limit, retry_failed=retry_failed, progress=not as_json,
+        )  # fmt: skip
+        told = {"run": str(made.folder), "images": len(made.records), "failed": len(made.failed_ids)}
+        print(json.dumps(told) if as_json else f"{told['images']} images, {told['failed']} failed: {made.folder}")
+        return
+    if prompt is None or out is None:
+        raise LabError("images need --prompt (what to segment) and --out (a folder); a data set needs neither.")
+    of_data = {"split": split, "run": run, "phrase": phrase, "groups": groups, "limit": limit, "outputs": outputs}
+    if misplaced := [name for name, value in of_data.items() if value]:
+        raise LabError(f"--{misplaced[0]} is for a data set, and images were given: leave it out, or name a folder.")
     check_request(images, prompt, out)
     from sa2va_lab.loading.load import load
     from sa2va_lab.views.overlays import save_overlay
@@ -51,6 +85,16 @@ def predict(
         raise LabError(f"{failed} of {len(images)} images were not predicted; {out}/predictions.jsonl says why.")
     if not as_json:
         print(f"{len(images)} predictions in {out}")
+
+
+def _choose_folder(name: str, runs: Path, *, named: bool) -> Path:
+    """The newest Run of that name, to be resumed, if the name was given; else a new one."""
+    from sa2va_lab.paths import new_folder
+
+    fresh = new_folder(runs, name)
+    tail = fresh.name.partition("_")[2]
+    there = sorted(path for path in runs.glob(f"*_{tail}") if path.name.partition("_")[2] == tail) if named else []
+    return there[-1] if there else fresh
 
 
 def evaluate(

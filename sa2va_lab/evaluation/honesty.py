@@ -100,7 +100,7 @@ def check_run(
         said = refuse_seen(choice, run, allow=True)
         found.append(_find("tuned", bool(said), lang, n=choice.n_images, of=total, said=said))
     for other in others:
-        found.append(_find_twin(run, other, lang))
+        found.append(find_twin(run, other, lang))
     return sorted(found, key=lambda finding: not finding.alarm)
 
 
@@ -218,7 +218,7 @@ def _find_leak(run: Run, dataset: Dataset, lang: str) -> Finding:
     return _find("leak", bool(ids), lang, n=len(ids), of=len(reported), train=len(train), ids=ids)
 
 
-def _find_twin(run: Run, other: Run, lang: str) -> Finding:
+def find_twin(run: Run, other: Run, lang: str) -> Finding:
     """Two runs shown as two models that have the same weights, or say the very same thing about every image."""
     weights = [made.meta["segmenter"]["weights_sha256"] for made in (run, other)]
     said = [{record["id"]: record["logits_sha256"] for record in made.records} for made in (run, other)]

@@ -1,0 +1,86 @@
+"""predict over a data set, runs, compare: as a person types them."""
+
+import json
+import shutil
+import sys
+
+import pytest
+
+from sa2va_lab import cli
+from sa2va_lab.evaluation.runs import open_run, predict_dataset
+
+GROUPS = r"p(\d+)_"
+
+
+@pytest.fixture
+def lab(monkeypatch, capsys):
+    """lab(*words) -> (exit status, stdout, stderr)."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["sa2va-lab", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return ended.value.code or 0, said.out, said.err
+
+    return call
+
+
+@pytest.mark.slow
+def test_a_data_set_becomes_a_run_that_its_name_takes_up(lab, tiny_folder, drawn_data, tmp_path):
+    words = ("predict", drawn_data, "--model", tiny_folder, "--groups", GROUPS, "--outputs", tmp_path, "--json")
+    told = json.loads(lab(*words, "--run", "mine", "--split", "all")[1])
+    assert (told["images"], told["failed"]) == (6, 0)
+    made = open_run(told["run"])
+    assert made.folder.parent == tmp_path / "runs"
+    assert made.folder.name.endswith("_mine")
+    lines = (made.folder / "samples.jsonl").read_bytes()
+    cut = lines[: lines.index(b"\n") + 1]
+    (made.folder / "samples.jsonl").write_bytes(cut)  # as a kill after the first image would leave it
+    again = json.loads(lab(*words, "--run", "mine", "--split", "all")[1])
+    assert again == told
+    assert (made.folder / "samples.jsonl").read_bytes().startswith(cut)
+    assert [record["id"] for record in open_run(made.folder).records] == made.sample_ids
+    listed = json.loads(lab("runs", "--outputs", tmp_path, "--json")[1])
+    assert [(row["name"], row["done"], row["of"], row["split"]) for row in listed] == [(made.folder.name, 6, 6, "all")]
+    status, _, error = lab(*words, "--run", "mine", "--split", "all", "--prompt", "something else")
+    assert status == 2
+    assert "other prompt" in error
+
+
+def test_equal_runs_are_told_and_other_images_are_not_ranked(lab, drawn_run, drawn_data, darkness, tmp_path):
+    from sa2va_lab.datasets.formats import open_dataset
+
+    twin = shutil.copytree(drawn_run.folder, tmp_path / "runs" / "20260101T000000Z_twin")
+    data = ("--data", drawn_data, "--groups", GROUPS, "--outputs", tmp_path)
+    status, said, _ = lab("compare", drawn_run.folder, "twin", *data)
+    assert status == 0
+    assert "difference +0.0000" in said
+    assert "not distinguishable" in said
+    assert "same weights" in said
+    images = open_dataset(drawn_data, groups=GROUPS)
+    short = predict_dataset(darkness, images, folder=tmp_path / "runs" / "x_short", limit=3, progress=False)
+    status, said, error = lab("compare", "twin", "short", *data)
+    assert (status, said) == (2, "")
+    assert f"{twin.name} and {short.folder.name} are over other images (6 and 3, 3 in both)" in error
+    status, _, error = lab("compare", "twin", "nowhere", *data)
+    assert status == 2
+    assert "no Run is called nowhere" in error
+
+
+def test_what_belongs_to_images_is_refused_for_a_data_set_and_the_other_way_round(lab, tiny_folder, drawn_data):
+    status, _, error = lab("predict", drawn_data, "--model", tiny_folder, "--out", "x")
+    assert status == 2
+    assert "use --run NAME" in error
+    picture = next((drawn_data / "images").glob("*.png"))
+    assert "images need --prompt" in lab("predict", picture, "--model", tiny_folder)[2]
+    given = ("predict", picture, "--model", tiny_folder, "--prompt", "vessel", "--out", "x", "--split", "test")
+    status, _, error = lab(*given)
+    assert status == 2
+    assert "--split is for a data set" in error
+
+
+def test_no_runs_yet_says_how_to_make_one(lab, tmp_path):
+    status, said, _ = lab("runs", "--outputs", tmp_path)
+    assert status == 0
+    assert "sa2va-lab predict DATA" in said
