@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.finetune import FineTune, Merged, digest_file, read_pickle
+from sa2va_lab.loading.hub import fetch_model, is_hub_id
 from sa2va_lab.loading.inventory import find_alpha, find_training
 from sa2va_lab.loading.parts import part_of, place_sam2
 from sa2va_lab.sa2va.configuration import Sa2VAConfig, parse_config, read_raw
@@ -107,9 +108,14 @@ class Assembled:
 
 @dataclass(frozen=True)
 class Opened:
-    """What was opened. source: the weights; raw: config.json of the Sa2VA that they make; sizes: the same, read;
-    added: tokens that the folder's tokenizer lacks; finetune, sam2: what they are, for the record."""
+    """What was opened.
 
+    name: what to call it; folder: where it lies. source: the weights; raw: config.json of the Sa2VA that they make;
+    sizes: the same, read; added: tokens that the folder's tokenizer lacks; finetune, sam2: what they are, for the
+    record.
+    """
+
+    name: str
     folder: Path
     source: OfficialFolder | Assembled | Merged
     raw: dict
@@ -129,9 +135,13 @@ def open_model(
 ) -> Opened:
     """The weights of `base`, with SAM2 where it has none, and with the fine-tune laid over; nothing is loaded.
 
-    Raises LabError for parts that do not make one complete Sa2VA of the InternVL family, naming what is wrong.
+    base: a folder, or a hub id, which is downloaded. Raises LabError for parts that do not make one complete Sa2VA of
+    the InternVL family, naming what is wrong.
     """
     folder = Path(base).expanduser()
+    name = folder.resolve().name
+    if is_hub_id(base):
+        folder = fetch_model(str(base))
     raw = read_raw(folder)
     bare = raw.get("model_type") == "internvl_chat"
     if bare and (sam2 is None or finetune is None):
@@ -163,7 +173,7 @@ def open_model(
     if tuned is not None:
         source = Merged(source, tuned, alpha=find_alpha(tuned.content, config, lora_alpha))
         laid_over = source.describe()
-    return Opened(folder, source, raw, sizes, added, laid_over, about)
+    return Opened(name, folder, source, raw, sizes, added, laid_over, about)
 
 
 def list_expected(sizes: Sa2VAConfig, official: list[str]) -> dict[str, Tensor]:

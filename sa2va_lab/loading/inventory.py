@@ -11,10 +11,12 @@ import json
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.headers import TensorHeader, read_pth, read_safetensors
+from sa2va_lab.loading.hub import fetch_headers, is_hub_id
 from sa2va_lab.loading.parts import (
     COPY,
     LAYER,
@@ -147,18 +149,24 @@ def read_inventory(
 ) -> Inventory:
     """The inventory of a checkpoint folder, a .pth, or (with `finetune`, `sam2`) of the model that they make together.
 
-    sam2: Meta's .pt or a Hugging Face folder, where the checkpoint is a bare InternVL. config: the training config,
-    where LoRA's alpha stands; without it, the copy of it that mmengine leaves in the .pth. content: also digest every
-    byte. Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a fine-tune that asks
-    to run code.
+    path: may be a hub id, of which headers alone are fetched. sam2: Meta's .pt or a Hugging Face folder, where the
+    checkpoint is a bare InternVL. config: the training config, where LoRA's alpha stands; without it, the copy of it
+    that mmengine leaves in the .pth. content: also digest every byte. Raises LabError for a path that is no checkpoint,
+    for damaged or absurd files, and for a fine-tune that asks to run code.
     """
     path = Path(path).expanduser()
     if not path.exists():
-        raise LabError(
-            f"There is nothing at {path}: give a checkpoint folder or a .pth on this disk (a hub id is not fetched: "
-            "`hf download NAME --local-dir FOLDER` first)."
-        )
-    found = _read_folder(path) if path.is_dir() else _read_file(path, config=config, lora_alpha=lora_alpha)
+        if not is_hub_id(path):
+            raise LabError(f"There is nothing at {path}: give a checkpoint folder, a .pth, or a hub id OWNER/NAME.")
+        if content:
+            raise LabError(f"{path} is on the hub and only its headers are read: to digest every byte, download it.")
+        with TemporaryDirectory() as own:
+            folder = Path(own) / path.name
+            folder.mkdir()
+            fetch_headers(str(path), folder)
+            found = replace(_read_folder(folder), path=path)
+    else:
+        found = _read_folder(path) if path.is_dir() else _read_file(path, config=config, lora_alpha=lora_alpha)
     if content:
         found = replace(found, sha256=found.sha256 | {"content": _digest(path)})
     if sam2 is not None:

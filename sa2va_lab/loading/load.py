@@ -26,7 +26,7 @@ def load(
     max_memory: dict[str, str] | None = None,
     progress: bool = False,
 ) -> Segmenter:
-    """The Sa2VA checkpoint in `path`, ready to answer.
+    """The Sa2VA checkpoint in `path`, ready to answer. A hub id ("ByteDance/Sa2VA-InternVL3-8B") is downloaded first.
 
     sam2: Meta's `.pt` or a Hugging Face Sam2VideoModel folder, where `path` is a bare InternVL, which then needs a
     fine-tune as well. finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training
@@ -79,7 +79,7 @@ def load(
         logging.set_verbosity(before)
     digest, method = source.sha256()
     provenance = {
-        "model": opened.folder.resolve().name,
+        "model": opened.name,
         "family": "internvl",
         "parameters": parameters,
         "weights_sha256": digest,

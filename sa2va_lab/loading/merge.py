@@ -52,17 +52,17 @@ def merge(
     bytes_of = {name: math.prod(source.shape(name)) * dtype.itemsize for name in source.names()}
     with TemporaryDirectory() as own:
         if opened.added:
-            PromptReader(base, opened.sizes, added=opened.added).tokenizer.save_pretrained(own)
+            PromptReader(opened.folder, opened.sizes, added=opened.added).tokenizer.save_pretrained(own)
         write_folder(
             out,
             lambda name: source.tensor(name).to(dtype),
             bytes_of,
             config=opened.raw | {"torch_dtype": TORCH_NAMES[precision]},
-            tokenizer=own if opened.added else base,
+            tokenizer=own if opened.added else opened.folder,
             shard_bytes=shard_bytes,
             progress=progress,
         )
-    record = {"base": base.resolve().name, "base_sha256": OfficialFolder(base).sha256()}
+    record = {"base": opened.name, "base_sha256": OfficialFolder(opened.folder).sha256()}
     record |= {"sam2": opened.sam2, "finetune": opened.finetune}
     (out / RECORD).write_text(json.dumps(record | {"precision": precision}, indent=1) + "\n", encoding="utf-8")
     pairs = list(source.finetune.pairs) if finetune is not None else []

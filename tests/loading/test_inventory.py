@@ -289,8 +289,3 @@ def test_a_deepspeed_folder_is_told_apart(tmp_path, read):
 def test_a_folder_is_no_fine_tune(tiny_folder):
     with pytest.raises(LabError, match="is a checkpoint folder"):
         FineTune(tiny_folder)
-
-
-def test_a_hub_id_is_not_fetched():
-    with pytest.raises(LabError, match="There is nothing at Some/Model.*hf download"):
-        read_inventory("Some/Model")

@@ -1,0 +1,135 @@
+"""A checkpoint named by its hub id: weights, config.json and tokenizer are fetched, never a file of Python.
+
+For an inventory the headers of the weights are enough: they are laid out as a folder whose data is a hole.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.headers import LARGEST_HEADER
+from sa2va_lab.loading.parts import TOKENIZERS
+
+TABLES = ("config.json", "model.safetensors.index.json")
+WANTED = (
+    *TABLES,
+    *TOKENIZERS,
+    "*.safetensors",
+    "tokenizer_config.json",
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+)
+SPARE = 64 << 20  # bytes that stay free on a disk
+
+
+def is_hub_id(path: Path | str) -> bool:
+    """Whether `path` is OWNER/NAME and nothing on this disk: neither the path nor a folder OWNER is here."""
+    text = str(path)
+    named = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", text) and not text.endswith((".pth", ".pt", ".json"))
+    return bool(named) and not Path(text).exists() and not Path(text).parent.exists()
+
+
+def fetch_model(name: str, *, tell: Callable[[str], object] | None = None) -> Path:
+    """The folder of the hub's model `name` in the download cache; what is not there yet is downloaded.
+
+    tell: called with the size and the free disk before a download starts; prints to stderr if not given. Without a
+    connection, a model that was downloaded before is used. Raises LabError where there is no connection, no such model,
+    no access, or too little disk.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        files = list_files(name)
+    except LabError:
+        try:
+            return Path(snapshot_download(name, allow_patterns=list(WANTED), local_files_only=True))
+        except OSError:
+            pass
+        raise
+    left = [file for file in files if file.will_download]
+    cache = Path(constants.HF_HUB_CACHE)
+    if left:
+        size = sum(file.file_size or 0 for file in left)
+        there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+        free = shutil.disk_usage(there).free
+        said = (
+            f"{name}: {size:,} bytes ({size / 1e9:.1f} GB) in {len(left)} files go to {cache}, {free / 1e9:.1f} GB free"
+        )
+        (tell or (lambda text: print(text, file=sys.stderr)))(said)
+        if size + SPARE > free:
+            raise LabError(f"{said}: make room, or set HF_HOME to a folder on a larger disk.")
+    try:
+        return Path(snapshot_download(name, revision=files[0].commit_hash, allow_patterns=list(WANTED)))
+    except OSError as error:
+        raise LabError(
+            f"The download of {name} broke off ({_first_line(error)}): ask again, it goes on where it stopped."
+        ) from None
+
+
+def fetch_headers(name: str, folder: Path) -> None:
+    """Lays the hub's model `name` out in `folder`: headers of the weights over a hole, config.json, index.
+
+    Tokenizer files are empty: an inventory asks only whether they are there. Raises LabError as `fetch_model` does.
+    """
+    from huggingface_hub import hf_hub_download, hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+    for file in list_files(name):
+        path = folder / file.filename
+        if path.parent != folder:
+            continue
+        try:
+            if file.filename in TABLES:
+                shutil.copyfile(hf_hub_download(name, file.filename, revision=file.commit_hash), path)
+            elif file.filename.endswith(".safetensors"):
+                url, raw = hf_hub_url(name, file.filename, revision=file.commit_hash), b""
+                for end in (8, None):
+                    end = end or 8 + min(int.from_bytes(raw[:8], "little"), LARGEST_HEADER, file.file_size - 8)
+                    asked = build_hf_headers() | {"Range": f"bytes={len(raw)}-{end - 1}"}
+                    with get_session().stream("GET", url, headers=asked) as reply:
+                        hf_raise_for_status(reply)
+                        if reply.status_code != 206:
+                            raise OSError("it sends no parts of files")
+                        raw += reply.read()
+                with open(path, "wb") as opened:
+                    opened.write(raw)
+                    opened.truncate(file.file_size)
+            else:
+                path.touch()
+        except OSError as error:
+            raise LabError(f"{file.filename} of {name} was not read from the hub ({_first_line(error)}).") from None
+
+
+def list_files(name: str) -> list:
+    """huggingface_hub's DryRunFileInfo of each file that a model needs. Raises LabError where the hub names none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
+
+    try:
+        files = snapshot_download(name, allow_patterns=list(WANTED), dry_run=True)
+    except OSError as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, GatedRepoError):
+            raise LabError(
+                f"{name} is on the hub, but not for everybody: ask for access, then `hf auth login`."
+            ) from None
+        if isinstance(cause, RepositoryNotFoundError):
+            raise LabError(f"There is nothing at {name}, and the hub has no public model of that name.") from None
+        raise LabError(
+            f"There is nothing at {name}, and as a hub id it cannot be fetched, since the hub cannot be reached: "
+            "`hf download NAME --local-dir FOLDER` where it can, and give FOLDER."
+        ) from None
+    if not any(file.filename.endswith(".safetensors") for file in files):
+        raise LabError(f"{name} on the hub has no *.safetensors: give a model that has.")
+    return files
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
