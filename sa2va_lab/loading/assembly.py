@@ -13,7 +13,8 @@ from pathlib import Path
 from torch import Tensor
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, Merged, digest_file, read_pickle
+from sa2va_lab.loading.digests import digest_file
+from sa2va_lab.loading.finetune import FineTune, Merged, read_pickle
 from sa2va_lab.loading.hub import fetch_model, is_hub_id
 from sa2va_lab.loading.inventory import find_alpha, find_training
 from sa2va_lab.loading.parts import part_of, place_sam2

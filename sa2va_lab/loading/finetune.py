@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.digests import digest_file
 from sa2va_lab.loading.headers import KNOWN, Inert, read_pth
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.parts import COPY, LORA, official_name
@@ -139,12 +140,6 @@ class Merged:
         digest, method = self.base.sha256()
         parts = f"{digest}\0{self.finetune.sha256()}\0{self.scale}"
         return hashlib.sha256(parts.encode()).hexdigest(), f"base ({method}), fine-tune (every byte) and LoRA scale"
-
-
-def digest_file(path: Path) -> str:
-    """sha256 of every byte."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_pickle(path: Path) -> object:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.digests import digest_file
 from sa2va_lab.loading.headers import TensorHeader, read_pth, read_safetensors
 from sa2va_lab.loading.hub import fetch_headers, is_hub_id
 from sa2va_lab.loading.parts import (
@@ -328,11 +329,9 @@ def _read_json(path: Path):
 
 def _digest(path: Path) -> str:
     """sha256 of every byte: of the file, or of a folder's weight files with their names."""
+    if not path.is_dir():
+        return digest_file(path)
     digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")) if path.is_dir() else [path]:
-        with open(file, "rb") as opened:
-            inner = hashlib.file_digest(opened, "sha256").hexdigest()
-        if not path.is_dir():
-            return inner
-        digest.update(f"{file.name}\0{inner}\0".encode())
+    for file in sorted(path.glob("*.safetensors")):
+        digest.update(f"{file.name}\0{digest_file(file)}\0".encode())
     return digest.hexdigest()

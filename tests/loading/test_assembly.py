@@ -89,7 +89,7 @@ def test_the_merged_folder_is_whole(apart, tmp_path):
     found = sa2va_lab.load(out, precision="fp32").predict(apart.image, "blood vessel", **ANSWER)
     written, wanted = OfficialFolder(out), open_model(apart.base, finetune=apart.tuned).source
     assert all(torch.equal(written.tensor(name), wanted.tensor(name)) for name in wanted.names())
-    # Equal weights at other places in memory: kernels may choose another order of sums by alignment.
+    # Equal weights at other places of a mapped file: kernels may sum in another order.
     np.testing.assert_allclose(found.logits, apart.wanted.logits, atol=1e-5)
     inventory = read_inventory(out)
     assert inventory.complete
