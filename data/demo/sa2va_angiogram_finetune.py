@@ -61,7 +61,7 @@ model = dict(
             lora_dropout=0.05,
             bias="none",
             task_type="CAUSAL_LM",
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+            target_modules=['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj'],
             modules_to_save=["embed_tokens", "lm_head"],
         ),
     ),
@@ -69,12 +69,7 @@ model = dict(
     grounding_encoder=dict(type=SAM2TrainRunner),
     loss_mask=dict(type=CrossEntropyLoss, use_sigmoid=True, reduction="mean", loss_weight=3.0),
     loss_dice=dict(
-        type=DiceLoss,
-        use_sigmoid=True,
-        activate=True,
-        reduction="mean",
-        naive_dice=True,
-        eps=1.0,
+        type=DiceLoss, use_sigmoid=True, activate=True, reduction="mean", naive_dice=True, eps=1.0,
         loss_weight=1.0,
     ),
 )
@@ -118,19 +113,11 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(
-        type=LinearLR,
-        start_factor=1e-5,
-        by_epoch=True,
-        begin=0,
-        end=warmup_ratio * max_epochs,
+        type=LinearLR, start_factor=1e-5, by_epoch=True, begin=0, end=warmup_ratio * max_epochs,
         convert_to_iter_based=True,
     ),
     dict(
-        type=CosineAnnealingLR,
-        eta_min=0.0,
-        by_epoch=True,
-        begin=warmup_ratio * max_epochs,
-        end=max_epochs,
+        type=CosineAnnealingLR, eta_min=0.0, by_epoch=True, begin=warmup_ratio * max_epochs, end=max_epochs,
         convert_to_iter_based=True,
     ),
 ]
