@@ -9,7 +9,15 @@ import difflib
 import math
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.reports import dataset_texts, evaluation_texts, gallery_texts, index_texts, inventory_texts, tuner_texts
+from sa2va_lab.reports import (
+    dataset_texts,
+    evaluation_texts,
+    gallery_texts,
+    index_texts,
+    inventory_texts,
+    precision_texts,
+    tuner_texts,
+)
 
 LANGUAGES = {"en": "English", "zh": "简体中文"}
 
@@ -207,7 +215,15 @@ TEXTS: dict[str, dict[str, str]] = {
     },
 }
 
-for room in (dataset_texts, evaluation_texts, gallery_texts, index_texts, inventory_texts, tuner_texts):
+for room in (
+    dataset_texts,
+    evaluation_texts,
+    gallery_texts,
+    index_texts,
+    inventory_texts,
+    precision_texts,
+    tuner_texts,
+):
     TEXTS |= room.TEXTS
 
 

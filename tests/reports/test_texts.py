@@ -28,7 +28,7 @@ def test_every_text_that_is_asked_for_exists_and_none_is_left_over(root):
     asked = set(re.findall(r'\bsay\(\s*"(\w+)"', sources))
     assert asked <= set(texts.TEXTS)
     run_time = (
-        r"(extra|honest|baseline|block|step_seen|seen|case|ceiling|mistake|suspect|gallery|part|inventory|tuner)_"
+        r"(extra|honest|baseline|block|step_seen|seen|case|ceiling|mistake|suspect|gallery|part|plans|inventory|tuner)_"
     )
     made_up = {key for key in texts.TEXTS if re.match(run_time, key)}
     quoted = set(re.findall(r'"(\w+)"', sources))

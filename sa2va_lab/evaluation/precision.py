@@ -1,0 +1,187 @@
+"""What each precision costs and what it changes: every rung of the plan in a process of its own, one after another.
+
+A process of its own, since memory that was used once is not given back in full, and since a rung that is killed must
+not take the others along. The child is this module: `python -m sa2va_lab.evaluation.precision` with its task as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.metrics import evaluate_run, summarise
+from sa2va_lab.evaluation.runs import Run, choose_samples, open_run, predict_dataset
+from sa2va_lab.reports.texts import say
+
+STATUS = Path("/proc/self/status")
+EVERY = 0.02  # seconds between two looks at the process's memory
+STAGES = ("pixels", "vision", "answer", "canvas", "masks")
+
+
+def measure_plans(
+    model: Path | str,
+    data: dict,
+    *,
+    folder: Path | str,
+    limit: int | None = None,
+    tuning: dict | None = None,
+    gpu: str = "24GiB",
+    lang: str = "en",
+) -> dict:
+    """Runs every rung that fits here on the same images: {"plan", "precisions", "reference"}.
+
+    data: {"path", "phrase", "groups", "split"} as `open_dataset` and `Dataset.split` take them. folder: for one Run a
+    rung. tuning: {"finetune", "config"} as `load` takes them. gpu: where there is no CUDA device, the memory of the one
+    that is forecast. plan: the rungs of this machine. precisions: a row a rung, those that were not run with the reason
+    (in `lang`); bytes above what the process held before it loaded, anonymous and mapped memory apart on a CPU.
+    reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
+    with it.
+    """
+    from sa2va_lab.loading.plan import plan
+    from sa2va_lab.sa2va.configuration import read_config
+    from sa2va_lab.sa2va.processing import choose_grid, read_image
+
+    folder, dataset = Path(folder), _open(data)
+    chosen, _ = choose_samples(dataset.split(data["split"]), limit)
+    config = read_config(model)
+    grids = [choose_grid(*read_image(s.image).size, tile=config.tile, max_tiles=config.max_tiles) for s in chosen]
+    tiles = max((columns * rows + (columns * rows > 1) for columns, rows in grids), default=1)
+    here = plan(model, tiles=tiles)
+    away = [] if _has_cuda(here) else plan(model, gpu=gpu, tiles=tiles).rungs
+    rows, reference = [], None
+    for place, rung in enumerate([*here.rungs, *away]):
+        row = {"precision": rung.precision, "device": rung.device, "forecast_bytes": rung.forecast.total, "ran": False}
+        rows.append(row)
+        if place >= len(here.rungs):
+            row["reason"] = say("plans_no_cuda", lang=lang, gpu=gpu)
+            continue
+        if not rung.fits:
+            row["reason"] = say("plans_no_fit", lang=lang, reason=rung.reason)
+            continue
+        own = folder / f"{rung.precision}_{rung.device.replace(':', '')}"
+        task = {"model": str(model), "data": data, "folder": str(own), "limit": limit, "precision": rung.precision}
+        measured, reason = _run_child(task | {"device": rung.device, "tuning": tuning or {}})
+        if measured is None:
+            row["reason"] = say("plans_failed", lang=lang, reason=reason)
+            continue
+        run = open_run(own)
+        reference = reference or (rung.precision, run)
+        row |= {"ran": True, "reason": say("plans_chosen", lang=lang) if place == here.chosen else ""}
+        row |= measured | _score(run, dataset, reference[1])
+    return {"plan": here.to_dict(), "precisions": rows, "reference": reference[0] if reference else None}
+
+
+def _open(data: dict):
+    from sa2va_lab.datasets.formats import open_dataset
+
+    return open_dataset(data["path"], phrase=data["phrase"] or None, groups=data["groups"] or None)
+
+
+def _has_cuda(made) -> bool:
+    return any(rung.device != "cpu" for rung in made.rungs)
+
+
+def _run_child(task: dict) -> tuple[dict | None, str]:
+    """What the child measured, or None and its last words."""
+    command = [sys.executable, "-W", "ignore", "-m", "sa2va_lab.evaluation.precision", json.dumps(task)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    if done.returncode == 0 and lines:
+        return json.loads(lines[-1]), ""
+    said = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return None, said
+
+
+def _score(run: Run, dataset, reference: Run) -> dict:
+    summary = summarise(evaluate_run(run, dataset))
+    ious, largest = [], 0.0
+    for record in run.records:
+        if record["error"] is not None or record["id"] in reference.failed_ids:
+            continue
+        own, other = (found.prediction(record["id"]).probability() for found in (run, reference))
+        both, either = ((own > 0.5) & (other > 0.5)).sum(), ((own > 0.5) | (other > 0.5)).sum()
+        ious.append(both / either if either else 1.0)
+        largest = max(largest, float(np.abs(own - other).max()))
+    dice = {name: summary["dice"][key] for name, key in (("dice", "macro"), ("low", "low"), ("high", "high"))}
+    agreement = float(np.mean(ious)) if ious else np.nan
+    counts = {name: summary[name] for name in ("n_images", "n_groups", "n_failed")}
+    return dice | counts | {"agreement": agreement, "difference": largest if ious else np.nan}
+
+
+class _Memory(threading.Thread):
+    """The highest anonymous and mapped bytes of this process while it runs; zeros where /proc does not tell."""
+
+    def __init__(self):
+        super().__init__(daemon=True)
+        self.before, self.over = _look(), threading.Event()
+        self.peak = self.top = self.before
+
+    def run(self) -> None:
+        while not self.over.wait(EVERY):
+            self.note()
+
+    def note(self) -> None:
+        now = _look()
+        self.peak = tuple(map(max, self.peak, now))
+        self.top = max(self.top, now, key=sum)  # the two need not be highest at one time
+
+    def stop(self) -> dict:
+        self.over.set()
+        self.join()
+        self.note()
+        anonymous, mapped = (high - low for high, low in zip(self.peak, self.before, strict=True))
+        names = {"anonymous_bytes": anonymous, "mapped_bytes": mapped, "peak_bytes": sum(self.top) - sum(self.before)}
+        return names | {"before_bytes": sum(self.before)} if sum(self.before) else dict.fromkeys(names)
+
+
+def _look() -> tuple[int, int]:
+    lines = STATUS.read_text().splitlines() if STATUS.exists() else ()
+    held = {name: int(rest.split()[0]) << 10 for name, _, rest in (x.partition(":") for x in lines) if "Rss" in name}
+    return held.get("RssAnon", 0), held.get("RssFile", 0)
+
+
+def measure_child(task: dict) -> dict:
+    """Loads and predicts in this very process, which should have done nothing else. Raises LabError when the rung that
+    was asked for is not the one that answered."""
+    import torch
+
+    import sa2va_lab.loading.finetune  # what is imported later would be counted as the model
+    import sa2va_lab.loading.ladder
+    import sa2va_lab.sa2va.processing
+    import sa2va_lab.segmenter  # noqa: F401
+    from sa2va_lab.loading.load import load
+
+    dataset = _open(task["data"])
+    memory = _Memory()
+    memory.start()
+    start = time.perf_counter()
+    segmenter = load(task["model"], precision=task["precision"], device=task["device"], **task["tuning"])
+    load_seconds = time.perf_counter() - start
+    split = task["data"]["split"]
+    run = predict_dataset(segmenter, dataset, folder=task["folder"], split=split, limit=task["limit"], progress=False)
+    held = memory.stop()
+    if task["device"] != "cpu":  # the allocator's own count, over all images; loading holds no more than its end
+        held = {"peak_bytes": max([record["peak_bytes"] or 0 for record in run.records], default=0)}
+        held["reserved_bytes"] = torch.cuda.max_memory_reserved(task["device"])
+    steps = segmenter.provenance["steps"]
+    if steps:
+        raise LabError(f"{steps[-1]['why']}, so {steps[-1]['to']} took over")
+    good = [record["seconds"] for record in run.records if record["error"] is None]
+    if not good:
+        raise LabError(f"no image could be predicted: {run.records[0]['error']}")
+    stages = {stage: float(np.median([seconds[stage] for seconds in good])) for stage in STAGES}
+    return held | {"load_seconds": load_seconds, "seconds": float(sum(stages.values())), "stages": stages}
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(measure_child(json.loads(sys.argv[1]))))
+    except LabError as error:
+        sys.exit(str(error))

@@ -1,0 +1,98 @@
+"""Every plan in a process of its own: the plumbing without a network, and the notebook for real."""
+
+import json
+
+import pytest
+
+from sa2va_lab.evaluation import precision
+from sa2va_lab.reports.runner import run_report
+from sa2va_lab.views import plans
+
+
+def row(kind, peak, seconds, dice):
+    return {
+        "precision": kind,
+        "device": "cpu",
+        "forecast_bytes": 10 << 20,
+        "ran": True,
+        "reason": "",
+        "peak_bytes": peak << 20,
+        "load_seconds": 1.0,
+        "seconds": seconds,
+        "stages": dict.fromkeys(precision.STAGES, seconds / 5),
+        **{"dice": dice, "low": dice - 0.1, "high": dice + 0.1, "agreement": 0.9, "difference": 0.1},
+        **{"n_images": 4, "n_groups": 2},
+    }
+
+
+@pytest.fixture
+def measured():
+    rows = [row("fp32", 40, 2.0, 0.8), row("bf16", 20, 3.0, 0.7), row("int8", 30, 4.0, 0.6)]
+    rows.append({"precision": "nf4", "device": "cuda:0", "forecast_bytes": 5 << 30, "ran": False, "reason": "no card"})
+    return {"plan": {"rungs": [], "chosen": 0}, "precisions": rows, "reference": "fp32"}
+
+
+def test_the_front_leaves_out_what_is_larger_and_slower(measured):
+    _, alt = plans.pareto_figure(measured)
+    assert alt.endswith("than fp32, bf16.")
+    assert "int8 30.0 MiB, 4.00 s, 0.600" in alt
+
+
+def test_the_answer_names_least_and_fastest(measured):
+    said = plans.answer_plans(measured).sentence
+    assert said.startswith("3 of 4 plans ran here, on 4 images of 2 patients. Least memory: bf16 (20.0 MiB")
+    assert "Fastest: fp32 (2.00 s" in said
+    assert "between 0.600 and 0.800" in said
+
+
+def test_what_did_not_run_stands_in_the_table_with_its_reason(measured):
+    rows = plans.plan_table(measured).rows
+    assert [line[0] for line in rows] == ["fp32, cpu", "bf16, cpu", "int8, cpu", "nf4, cuda:0"]
+    assert rows[3][1:] == ["5.00 GiB", *["–"] * 9, "no card"]
+
+
+def test_nothing_ran(measured):
+    measured["precisions"] = measured["precisions"][3:]
+    assert plans.answer_plans(measured).sentence == "None of 1 plans ran here: no card"
+    assert "nothing to draw" in plans.pareto_figure(measured)[1]
+
+
+def test_memory_that_was_taken_and_given_back_is_seen():
+    watch = precision._Memory()
+    if not sum(watch.before):
+        pytest.skip("this system has no /proc/self/status")
+    watch.start()
+    held = bytearray(b"x") * (64 << 20)
+    watch.note()
+    del held
+    found = watch.stop()
+    assert 60 << 20 < found["anonymous_bytes"] < 90 << 20
+    assert found["peak_bytes"] >= 60 << 20
+
+
+@pytest.mark.slow
+def test_a_plan_that_fails_says_why(tmp_path, tiny_folder):
+    task = {"model": str(tmp_path), "folder": str(tmp_path / "run"), "limit": 1, "precision": "fp32", "device": "cpu"}
+    data = {"path": str(tmp_path / "none"), "phrase": "", "groups": "", "split": "all"}
+    measured, reason = precision._run_child(task | {"data": data, "tuning": {}})
+    assert measured is None
+    assert "none" in reason
+
+
+@pytest.mark.slow
+def test_the_notebook_measures_every_plan_of_the_demo(tmp_path, read_page):
+    index = run_report(["06_precision_vram"], parameters={"limit": 2}, outputs=tmp_path, name="demo")
+    answer = json.loads((index.parent / "metrics.json").read_text("utf-8"))["notebooks"]["06_precision_vram"]["answer"]
+    rows = answer["metrics"]["precisions"]
+    ran = [line for line in rows if line["ran"]]
+    assert {"fp32", "bf16", "int8"} <= {line["precision"] for line in ran if line["device"] == "cpu"}
+    assert (ran[0]["agreement"], ran[0]["difference"]) == (1.0, 0.0)
+    assert all(line["agreement"] > 0.8 and 0 < line["difference"] < 0.5 for line in ran[1:3])
+    assert all(line["peak_bytes"] > 0 and line["load_seconds"] > 0 for line in ran)
+    assert all(line["reason"] for line in rows if not line["ran"])
+    page = read_page(index.with_name("06_precision_vram.html"))
+    page.assert_self_contained(index.parent)
+    assert [image["alt"].split(":")[0] for image in page.images] == [
+        "Seconds an image and mean Dice against measured memory"
+    ]
+    assert "What does a smaller number format cost?" in read_page(index).text
