@@ -28,23 +28,32 @@ def answer_plans(measured: dict, *, stamp: str | None = None, lang: str = "en") 
     return Answer(say("plans_answer", lang=lang, **values), measured, stamp=stamp)
 
 
-def plan_table(measured: dict, *, lang: str = "en") -> Table:
-    """A row a plan, those that were not run with what was forecast and the reason."""
-    keys = ("forecast", "peak", "anonymous", "mapped", "load", "seconds", "stages", "dice", "agreement", "difference")
-    columns = [say(f"plans_{key}", lang=lang, reference=measured["reference"] or "–") for key in keys]
+def memory_table(measured: dict, *, lang: str = "en") -> Table:
+    """A row a plan: forecast against measured peak; those that were not run with the reason."""
+    keys = ("forecast", "peak", "ratio", "anonymous", "mapped")
     lines = []
     for row in measured["precisions"]:
-        line = [f"{row['precision']}, {row['device']}", _size(row["forecast_bytes"])]
-        if row["ran"]:
-            line += [_size(row.get(f"{name}_bytes")) for name in ("peak", "anonymous", "mapped")]
-            stages = row["stages"]
-            parts = (stages["vision"], stages["answer"], stages["canvas"] + stages["masks"])
-            line += [f"{row['load_seconds']:.2f}", f"{row['seconds']:.2f}", " + ".join(f"{part:.2f}" for part in parts)]
-            line += [f"{row[name]:.3f}" for name in ("dice", "agreement", "difference")]
-        else:
-            line += ["–"] * 9
-        lines.append([*line, row["reason"] or "–"])
+        held = [_size(row.get(f"{name}_bytes")) for name in ("forecast", "peak", "anonymous", "mapped")]
+        peak = row.get("peak_bytes")
+        ratio = f"{peak / row['forecast_bytes']:.2f}" if peak else "–"
+        lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], row["reason"] or "–"])
+    columns = [say(f"plans_{key}", lang=lang) for key in keys]
     return Table([say("precision_row", lang=lang), *columns, say("why", lang=lang)], lines)
+
+
+def change_table(measured: dict, *, lang: str = "en") -> Table:
+    """A row a plan that ran: seconds by stage, Dice, agreement with the most precise one."""
+    keys = ("load", "seconds", "vision", "words", "sam2", "dice", "agreement", "difference")
+    lines = []
+    for row in _ran(measured):
+        stages = row["stages"]
+        spent = [row["load_seconds"], row["seconds"], stages["vision"], stages["answer"]]
+        spent.append(stages["canvas"] + stages["masks"])
+        scores = [row[name] for name in ("dice", "agreement", "difference")]
+        line = [f"{number:.2f}" for number in spent] + [f"{number:.3f}" for number in scores]
+        lines.append([f"{row['precision']}, {row['device']}", *line])
+    columns = [say(f"plans_{key}", lang=lang, reference=measured["reference"] or "–") for key in keys]
+    return Table([say("precision_row", lang=lang), *columns], lines)
 
 
 def pareto_figure(measured: dict, *, stamp: str | None = None, lang: str = "en"):
@@ -67,13 +76,13 @@ def pareto_figure(measured: dict, *, stamp: str | None = None, lang: str = "en")
             below, above = row["dice"] - row["low"], row["high"] - row["dice"]
             quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
             for ax, height in ((speed, row["seconds"]), (quality, row["dice"])):
-                ax.annotate(row["precision"], (place, height), (6, 5), textcoords="offset points")
+                ax.annotate(row["precision"], (place, height), (3, 5), textcoords="offset points", rotation=50)
         for ax, key in ((speed, "plans_axis_seconds"), (quality, "plans_axis_dice")):
             ax.set(xlabel=say("plans_axis_memory", lang=shown, unit=word), title=say(key, lang=shown))
             ax.margins(x=0.2)
             ax.set_xlim(left=0)
             ax.grid(color="#E3E7EA", linewidth=0.8)
-        speed.set_ylim(bottom=0, top=1.15 * max(row["seconds"] for row in rows))
+        speed.set_ylim(bottom=0, top=1.25 * max(row["seconds"] for row in rows))
         quality.set_ylim(0, 1)
         figure.text(0.01, 0.0, say("plans_front", lang=shown), fontsize=8, color=style.NEUTRAL, va="bottom")
         style.stamp(figure, stamp)

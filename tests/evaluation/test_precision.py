@@ -46,9 +46,11 @@ def test_the_answer_names_least_and_fastest(measured):
 
 
 def test_what_did_not_run_stands_in_the_table_with_its_reason(measured):
-    rows = plans.plan_table(measured).rows
+    rows = plans.memory_table(measured).rows
     assert [line[0] for line in rows] == ["fp32, cpu", "bf16, cpu", "int8, cpu", "nf4, cuda:0"]
-    assert rows[3][1:] == ["5.00 GiB", *["–"] * 9, "no card"]
+    assert rows[3][1:] == ["5.00 GiB", *["–"] * 4, "no card"]
+    assert rows[1][1:4] == ["10.0 MiB", "20.0 MiB", "2.00"]
+    assert [line[:3] for line in plans.change_table(measured).rows][1] == ["bf16, cpu", "1.00", "3.00"]
 
 
 def test_nothing_ran(measured):
