@@ -35,26 +35,30 @@ def measure_plans(
     gpu: str = "24GiB",
     lang: str = "en",
 ) -> dict:
-    """Runs every rung that fits here on the same images: {"plan", "precisions", "reference"}.
+    """Runs every rung that fits on the same images: {"plan", "precisions", "reference", "stamp"}.
 
     data: {"path", "phrase", "groups", "split"} as `open_dataset` and `Dataset.split` take them. folder: for one Run a
-    rung. tuning: {"finetune", "config"} as `load` takes them. gpu: where there is no CUDA device, the memory of the one
-    that is forecast. plan: the rungs of this machine. precisions: a row a rung, those that were not run with the reason
+    rung. tuning: {"sam2", "finetune", "config"} as `load` takes them. gpu: memory of the GPU
+    that is forecast where there is none. plan: the rungs here. precisions: a row a rung, those not run with the reason
     (in `lang`); bytes above what the process held before it loaded, anonymous and mapped memory apart on a CPU.
     reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
     with it.
     """
-    from sa2va_lab.loading.plan import plan
-    from sa2va_lab.sa2va.configuration import read_config
+    from sa2va_lab.loading.assembly import open_model
+    from sa2va_lab.loading.plan import climb_down, find_budgets, parse_size
     from sa2va_lab.sa2va.processing import choose_grid, read_image
 
     folder, dataset = Path(folder), _open(data)
     chosen, _ = choose_samples(dataset.split(data["split"]), limit)
-    config = read_config(model)
+    opened = open_model(model, **(tuning or {}))
+    config = opened.sizes
     grids = [choose_grid(*read_image(s.image).size, tile=config.tile, max_tiles=config.max_tiles) for s in chosen]
     tiles = max((columns * rows + (columns * rows > 1) for columns, rows in grids), default=1)
-    here = plan(model, tiles=tiles)
-    away = [] if _has_cuda(here) else plan(model, gpu=gpu, tiles=tiles).rungs
+    budgets = find_budgets()
+    here = climb_down(opened.source, config, budgets=budgets, tiles=tiles)
+    absent = {} if len(budgets) > 1 else {"cuda:0": parse_size(gpu)}
+    away = climb_down(opened.source, config, budgets=absent, tiles=tiles).rungs
+    del opened  # the tensors of a fine-tune
     rows, reference = [], None
     for place, rung in enumerate([*here.rungs, *away]):
         row = {"precision": rung.precision, "device": rung.device, "forecast_bytes": rung.forecast.total, "ran": False}
@@ -75,17 +79,18 @@ def measure_plans(
         reference = reference or (rung.precision, run)
         row |= {"ran": True, "reason": say("plans_chosen", lang=lang) if place == here.chosen else ""}
         row |= measured | _score(run, dataset, reference[1])
-    return {"plan": here.to_dict(), "precisions": rows, "reference": reference[0] if reference else None}
+    return {
+        "plan": here.to_dict(),
+        "precisions": rows,
+        "reference": reference[0] if reference else None,
+        "stamp": config.stamp,
+    }
 
 
 def _open(data: dict):
     from sa2va_lab.datasets.formats import open_dataset
 
     return open_dataset(data["path"], phrase=data["phrase"] or None, groups=data["groups"] or None)
-
-
-def _has_cuda(made) -> bool:
-    return any(rung.device != "cpu" for rung in made.rungs)
 
 
 def _run_child(task: dict) -> tuple[dict | None, str]:
