@@ -46,14 +46,12 @@ def measure_plans(
     """
     from sa2va_lab.loading.assembly import open_model
     from sa2va_lab.loading.plan import climb_down, find_budgets, parse_size
-    from sa2va_lab.sa2va.processing import choose_grid, read_image
 
     folder, dataset = Path(folder), _open(data)
     chosen, _ = choose_samples(dataset.split(data["split"]), limit)
     opened = open_model(model, **(tuning or {}))
     config = opened.sizes
-    grids = [choose_grid(*read_image(s.image).size, tile=config.tile, max_tiles=config.max_tiles) for s in chosen]
-    tiles = max((columns * rows + (columns * rows > 1) for columns, rows in grids), default=1)
+    tiles = max((_count_tiles(sample, config) for sample in chosen), default=1)
     budgets = find_budgets()
     here = climb_down(opened.source, config, budgets=budgets, tiles=tiles)
     absent = {} if len(budgets) > 1 else {"cuda:0": parse_size(gpu)}
@@ -85,6 +83,18 @@ def measure_plans(
         "reference": reference[0] if reference else None,
         "stamp": config.stamp,
     }
+
+
+def _count_tiles(sample, config) -> int:
+    """How many tiles an image is cut into; 1 where it cannot be read: its record will say so."""
+    from sa2va_lab.sa2va.processing import choose_grid
+
+    try:
+        height, width = sample.image_size()
+    except LabError:
+        return 1
+    columns, rows = choose_grid(width, height, tile=config.tile, max_tiles=config.max_tiles)
+    return columns * rows + (columns * rows > 1)
 
 
 def _open(data: dict):
