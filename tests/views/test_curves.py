@@ -240,5 +240,5 @@ def test_notebook_on_the_figures_of_the_real_run(folder, measured, tmp_path, rea
 
 @pytest.mark.slow
 def test_notebook_without_a_log_says_so(folder, tmp_path):
-    with pytest.raises(LabError, match="absent.log cannot be read"):
+    with pytest.raises(LabError, match="absent.log, which does not exist"):
         run_report(["02_loss_curves"], parameters={"log": "absent.log"}, outputs=tmp_path, name="none")
