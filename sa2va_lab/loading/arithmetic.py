@@ -110,6 +110,14 @@ def _quantise(model: Sa2VA, *, precision: str, device: str) -> int:
     return len(chosen)
 
 
+def can_quantise(precision: str, *, device: str) -> bool:
+    """Whether what is installed can make this precision; int8 on a CPU is our own, the rest is bitsandbytes'."""
+    from importlib.util import find_spec
+
+    own = precision not in ("int8", "nf4") or (precision == "int8" and device == "cpu")
+    return own or find_spec("bitsandbytes") is not None
+
+
 def _quantised(linear: nn.Linear, *, precision: str, device: str) -> nn.Module:
     if precision == "int8" and device == "cpu":
         return Int8Linear(linear)

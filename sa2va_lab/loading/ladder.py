@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.arithmetic import check_quantised, set_arithmetic
+from sa2va_lab.loading.arithmetic import can_quantise, check_quantised, set_arithmetic
 from sa2va_lab.loading.plan import Plan, Rung, as_dtype
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.weights import build_empty, load_weights
@@ -27,11 +27,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 class Ladder:
     """The rungs of a plan and the one stood on. steps: what was left and why, for the record.
 
+    A rung below the start is one that this installation can stand on: without bitsandbytes there is no nf4.
+
     source: where the weights come from; tell: called with each step as a sentence; progress: wraps the tensors.
     """
 
     def __init__(self, source, config, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter):
-        self.source, self.config, self.rungs = source, config, made.rungs
+        self.source, self.config = source, config
+        below = [rung for rung in made.rungs[start + 1 :] if can_quantise(rung.precision, device=rung.device)]
+        self.rungs = [*made.rungs[: start + 1], *below]
         self.place, self.tell, self.progress = start, tell, progress
         self.steps: list[dict] = []
         self.arithmetic = ""

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,7 +11,14 @@ import torch
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading import arithmetic, ladder
-from sa2va_lab.loading.arithmetic import Int8Linear, RowLinear, check_quantised, choose_products, set_arithmetic
+from sa2va_lab.loading.arithmetic import (
+    Int8Linear,
+    RowLinear,
+    can_quantise,
+    check_quantised,
+    choose_products,
+    set_arithmetic,
+)
 from sa2va_lab.loading.forecast import weigh
 from sa2va_lab.loading.plan import parse_size, plan
 from sa2va_lab.sa2va.configuration import read_config
@@ -252,6 +260,14 @@ def test_a_segmenter_that_lost_its_network_says_so_and_comes_back(tiny_folder, i
                 segmenter.predict(image, "x", answer=ANSWER)
     assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
     assert segmenter.provenance["precision"]["actual"] == segmenter._ladder.rungs[-1].precision
+
+
+def test_a_rung_without_its_library_is_none(tiny_folder, monkeypatch):
+    monkeypatch.setattr(ladder, "can_quantise", lambda precision, *, device: precision != "nf4")
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    assert [rung.precision for rung in segmenter._ladder.rungs] == ["fp32", "bf16", "int8"]
+    assert can_quantise("int8", device="cpu")
+    assert can_quantise("nf4", device="cpu") == (find_spec("bitsandbytes") is not None)
 
 
 def test_a_budget_for_a_device_that_is_not_there(tiny_folder):
