@@ -29,9 +29,8 @@ def test_cells_are_short_and_define_nothing(notebook):
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        declares = "parameters" in cell.metadata.get("tags", [])  # one line a parameter, and nothing else
-        assert len(cell.source.splitlines()) <= (18 if declares else 15), cell.source
-        if declares:
+        assert len(cell.source.splitlines()) <= 15, cell.source
+        if "parameters" in cell.metadata.get("tags", []):
             assert all(isinstance(node, ast.AnnAssign) for node in ast.parse(cell.source).body), cell.source
         forbidden = ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.Try
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)], cell.source
