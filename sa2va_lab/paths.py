@@ -60,15 +60,19 @@ def is_demo_data(path: Path | str) -> bool:
 def new_folder(parent: Path | str, name: str) -> Path:
     """`<parent>/<utc>_<name>`, a path that does not exist yet; nothing is created.
 
-    name: reduced to letters, digits, dot, dash and underscore.
+    name: reduced as `as_file_name` says.
     """
-    stem = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
-    stamped = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{stem}"
+    stamped = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}_{as_file_name(name)}"
     taken, path = 1, Path(parent) / stamped
     while path.exists():
         taken += 1
         path = Path(parent) / f"{stamped}-{taken}"
     return path
+
+
+def as_file_name(name: str) -> str:
+    """`name` with everything but letters, digits, dot, dash and underscore replaced by dashes."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
 
 
 def _shipped(folder: str, what: str) -> Path:

@@ -89,12 +89,11 @@ def predict(
 
 def _choose_folder(name: str, runs: Path, *, named: bool) -> Path:
     """The newest Run of that name, to be resumed, if the name was given; else a new one."""
-    from sa2va_lab.paths import new_folder
+    from sa2va_lab.paths import as_file_name, new_folder
 
-    fresh = new_folder(runs, name)
-    tail = fresh.name.partition("_")[2]
-    there = sorted(path for path in runs.glob(f"*_{tail}") if path.name.partition("_")[2] == tail) if named else []
-    return there[-1] if there else fresh
+    tail = as_file_name(name)
+    there = sorted(path for path in runs.glob("*_*") if path.name.partition("_")[2] == tail) if named else []
+    return there[-1] if there else new_folder(runs, name)
 
 
 def evaluate(

@@ -26,6 +26,16 @@ def lab(monkeypatch, capsys):
     return call
 
 
+def test_a_name_finds_its_run_within_the_same_second(tmp_path):
+    from sa2va_lab.commands.predictions import _choose_folder
+
+    for name in ("mine", "my [best] run"):
+        made = _choose_folder(name, tmp_path, named=True)
+        made.mkdir(parents=True)
+        assert _choose_folder(name, tmp_path, named=True) == made
+        assert _choose_folder(name, tmp_path, named=False) != made
+
+
 @pytest.mark.slow
 def test_a_data_set_becomes_a_run_that_its_name_takes_up(lab, tiny_folder, drawn_data, tmp_path):
     words = ("predict", drawn_data, "--model", tiny_folder, "--groups", GROUPS, "--outputs", tmp_path, "--json")
