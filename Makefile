@@ -2,6 +2,7 @@
 #   make report   the main job on the demo: run, measure, write outputs/reports/<utc>_demo/index.html
 #   make test     all tests but those that need a GPU or a browser
 #   make browser  the tests that need chromium and npm
+#   make bench    every benchmark, into benchmarks/RESULTS.md (some minutes; wants a quiet machine)
 #   make tuner    the threshold widget alone, in a browser (Voila)
 #   make lab      JupyterLab on the notebooks
 #   make lint     style of code and notebooks
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
 
-.PHONY: report test browser tuner lab lint format install clean
+.PHONY: report test browser bench tuner lab lint format install clean
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -25,6 +26,9 @@ test: $(READY)
 browser: $(READY)
 	npm ci --prefix tests/browser --no-audit --no-fund
 	$(BIN)/python -m pytest -q -ra -m browser
+
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py
 
 tuner: $(READY)
 	$(BIN)/voila notebooks/04_threshold_tuning.ipynb

@@ -85,13 +85,15 @@ def main() -> None:
             size = len(text_lines(1, 1000, 10**7)) / 1000
             write(path, text_lines, lines=int(asked.gigabytes * 1e9 / size))
             results[f"{asked.gigabytes:g} GB of text"] = read(path)
-    if asked.json:
-        print(json.dumps(results))
-        return
-    for name, found in results.items():
-        print(f"{name}: {found['lines']:,} lines ({found['mib']:,} MiB) in {found['seconds']} s "
-              f"({found['cpu_seconds']} s of CPU), {found['lines'] / found['seconds']:,.0f} lines a second, "
-              f"peak {found['peak_mib']:,} MiB ({found['before_mib']} before)")  # fmt: skip
+    rows = [
+        {
+            "what": f"{name}, {found['lines']:,} lines ({found['mib']:,} MiB)",
+            "figure": f"{found['seconds']} s ({found['cpu_seconds']} s of CPU), process at its peak "
+            f"{found['peak_mib']:,} MiB ({found['before_mib']} before)",
+        }
+        for name, found in results.items()
+    ]
+    print(json.dumps({"rows": rows}) if asked.json else "\n".join("{what}: {figure}".format(**row) for row in rows))
 
 
 if __name__ == "__main__":

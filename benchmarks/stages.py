@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import resource
 import statistics
 import time
 
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     result = measure(asked)
-    print(json.dumps(result) if asked.json else as_text(result))
+    print(json.dumps(result | {"rows": as_rows(result)}) if asked.json else as_text(result))
 
 
 def photograph() -> Image.Image:
@@ -114,6 +115,7 @@ def measure(asked: argparse.Namespace) -> dict:
         "answer_tokens": len(greedy.ids),
         "repeats": asked.repeats,
         "load_seconds": load_seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         "seconds": {name: statistics.median(taken) for name, taken in seconds.items()},
         "draft_speed_up": {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)},
         "second_question_speed_up": {"median": statistics.median(again), "low": min(again), "high": max(again)},
@@ -127,6 +129,27 @@ def cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def as_rows(result: dict) -> list[dict[str, str]]:
+    """The same for the table of all benchmarks: each way beside the way that it saves."""
+    seconds, saved = result["seconds"], {}
+    saved["answer with its draft"] = ("answer token by token", result["draft_speed_up"])
+    saved["whole second question"] = ("whole first question", result["second_question_speed_up"])
+    rows = [
+        {"what": f"load, {result['parameters'] / 1e6:.2f} M parameters", "figure": f"{result['load_seconds']:.3f} s"},
+        {"what": "memory, process at its peak", "figure": f"{result['peak_bytes'] / 1e6:.0f} MB"},
+    ]
+    for name in seconds:
+        if name == "answer token by token":
+            continue
+        row = {"what": name, "figure": f"{seconds[name]:.4f} s"}
+        if name in saved:
+            plain, ratio = saved[name]
+            row["plain"] = f"{seconds[plain]:.4f} s: {plain}"
+            row["ratio"] = "{median:.2f} ({low:.2f} to {high:.2f})".format(**ratio)
+        rows.append(row)
+    return rows
 
 
 def as_text(result: dict) -> str:

@@ -1,9 +1,10 @@
 """How long the tuner takes from slider to picture, and from counts to the split's curve.
 
-python benchmarks/tuner.py RUN DATA [--repeats 40]
+python benchmarks/tuner.py RUN DATA [--repeats 40] [--json]
 """
 
 import argparse
+import json
 import statistics
 import time
 
@@ -14,6 +15,7 @@ parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("run")
 parser.add_argument("data")
 parser.add_argument("--repeats", type=int, default=40)
+parser.add_argument("--json", action="store_true")
 asked = parser.parse_args()
 
 tuner = Tuner(open_run(asked.run), open_dataset(asked.data))
@@ -31,6 +33,9 @@ for turn in range(asked.repeats):
         begun = time.perf_counter()
         step()
         spent[key].append(1000 * (time.perf_counter() - begun))
-print(f"{width}x{height}, {len(tuner.counts)} images in the split, {asked.repeats} repeats, milliseconds")
-for key, values in spent.items():
-    print(f"| {key} | {statistics.median(values):.1f} median | {max(values):.1f} most |")
+rows = [
+    {"what": f"{key}, {width}x{height}, {len(tuner.counts)} images in the split",
+     "figure": f"{statistics.median(values):.1f} ms (most {max(values):.1f} of {asked.repeats})"}
+    for key, values in spent.items()
+]  # fmt: skip
+print(json.dumps({"rows": rows}) if asked.json else "\n".join("{what}: {figure}".format(**row) for row in rows))

@@ -1,0 +1,41 @@
+"""The table of all benchmarks: rows become cells, a busy machine is told, and what was written by hand is kept."""
+
+import importlib.util
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def bench(root):
+    spec = importlib.util.spec_from_file_location("bench", root / "benchmarks" / "bench.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_was_written_by_hand_is_kept(bench):
+    page = f"# Title\n{bench.BEGIN}\nold\n{bench.END}\n## By hand\n|  x |\n"
+    new = bench.replace_table(page, "new")
+    assert new == f"# Title\n{bench.BEGIN}\n\nnew\n\n{bench.END}\n## By hand\n|  x |\n"
+    assert bench.replace_table(new, "new") == new
+    with pytest.raises(SystemExit, match="lacks the marks"):
+        bench.replace_table("# Title\n", "new")
+
+
+def test_the_shipped_page_has_the_marks(bench):
+    assert bench.replace_table(bench.RESULTS.read_text("utf-8"), "") != bench.RESULTS.read_text("utf-8")
+
+
+def test_a_busy_machine_is_told_row_by_row(bench):
+    rows = [{"what": "load", "figure": "1 s"}, {"what": "answer", "figure": "2 s", "plain": "8 s", "ratio": "4"}]
+    quiet = {"rows": rows[:1], "others": 0.02}
+    stages = {"rows": rows, "others": 0.43, "device": "A processor", "threads": 2}
+    table = bench.write_table({"stages": stages, "logs": quiet})
+    assert "A processor, " in table
+    assert "**Busy machine** (other programs took of it, during stages 43%)" in table
+    assert table.splitlines()[-3:] == [
+        "| stages (busy) | load | 1 s |  |  |",
+        "| stages (busy) | answer | 2 s | 8 s | 4 |",
+        "| logs | load | 1 s |  |  |",
+    ]
+    assert "Busy" not in bench.write_table({"stages": stages | {"others": 0.0}})
