@@ -1,0 +1,54 @@
+"""A process that loads a checkpoint once and forks, for each line on stdin, a process that predicts a data set.
+
+`forking.py MODEL`; a line is [data folder, Run folder, file for what was opened, whether to look at a truth]. It
+prints the pid of each fork and, when that has ended, its exit status (-9 for a kill). Importing torch takes seconds
+and a fork milliseconds, so twenty real processes with a real network can be killed in a test.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+
+class Told:
+    """A Segmenter that is told the answer: untrained weights write five hundred tokens without a [SEG]."""
+
+    def __init__(self, segmenter):
+        self.segmenter, self.provenance = segmenter, segmenter.provenance
+
+    def predict(self, image, prompt):
+        return self.segmenter.predict(image, prompt, answer="Sure, [SEG].")
+
+
+def predict(segmenter, data, folder, opened_file, peek):
+    opened = []  # every path that Python code opens from here on, the data set's opening included
+    sys.addaudithook(lambda event, facts: opened.append(str(facts[0])) if event == "open" else None)
+    dataset = open_dataset(data)
+    predict_dataset(Told(segmenter), dataset, folder=folder, progress=False)
+    if peek:
+        dataset.samples[0].truth()
+    Path(opened_file).write_text(json.dumps(opened[:]))
+
+
+if __name__ == "__main__":
+    import torch
+
+    from sa2va_lab.datasets import open_dataset
+    from sa2va_lab.evaluation import predict_dataset
+    from sa2va_lab.loading.load import load
+
+    torch.set_num_threads(1)  # a pool of threads would not survive a fork
+    segmenter = load(sys.argv[1], device="cpu", precision="fp32", progress=False)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        if child := os.fork():
+            print(child, flush=True)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+            continue
+        try:
+            predict(segmenter, *json.loads(line))
+        except BaseException as error:
+            print(repr(error), file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
