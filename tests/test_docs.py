@@ -73,7 +73,14 @@ def test_every_command_works(command, places, tmp_path, drawn_data):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.parametrize("page", [*PAGES, "docs/explanation.md"])
+@pytest.mark.slow
+def test_the_reference_is_that_of_the_code(root):
+    page, script = root / "docs" / "reference.md", root / "docs" / "make_reference.py"
+    made = subprocess.run([sys.executable, str(script), "--print"], capture_output=True, text=True, check=True).stdout
+    assert made == page.read_text("utf-8"), "run: python docs/make_reference.py"
+
+
+@pytest.mark.parametrize("page", [*PAGES, "docs/explanation.md", "docs/reference.md"])
 def test_links_lead_somewhere(page, root):
     text = (root / page).read_text("utf-8")
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):

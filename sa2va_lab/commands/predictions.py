@@ -41,6 +41,7 @@ def predict(
     """Segment images (masks as logits, overlays to look at, a line an image), or a data set into a Run."""
     from sa2va_lab.snapshots import check_request, predict_images
 
+    tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     over_data = len(images) == 1 and (images[0].is_dir() or images[0].suffix == ".json")
     if over_data:
         if out is not None or answer is not None:
@@ -49,9 +50,7 @@ def predict(
         from sa2va_lab.loading.load import load
 
         folder = _choose_folder(run or images[0].resolve().stem, runs_folder(outputs), named=run is not None)
-        segmenter = load(
-            model, finetune=finetune, config=config, lora_alpha=lora_alpha, precision=precision, device=device
-        )
+        segmenter = load(model, **tuned, precision=precision, device=device)
         made = predict_data(
             segmenter, images[0], folder=folder, prompt=prompt, split=split, phrase=phrase, groups=groups,
             limit=limit, retry_failed=retry_failed, progress=not as_json,
@@ -68,7 +67,6 @@ def predict(
     from sa2va_lab.loading.load import load
     from sa2va_lab.views.overlays import save_overlay
 
-    tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     segmenter = load(model, **tuned, precision=precision, device=device, progress=not as_json)
     if not as_json:
         _say_what_runs(segmenter.provenance)

@@ -36,6 +36,13 @@ def test_a_name_finds_its_run_within_the_same_second(tmp_path):
         assert _choose_folder(name, tmp_path, named=False) != made
 
 
+def test_a_data_set_takes_the_options_that_images_take(lab, tiny_folder, drawn_data, tmp_path):
+    words = ("--model", tiny_folder, "--sam2", tiny_folder, "--outputs", tmp_path)
+    status, _, said = lab("predict", drawn_data, *words)
+    assert status == 2
+    assert "was given as SAM2 without a fine-tune" in said
+
+
 @pytest.mark.slow
 def test_a_data_set_becomes_a_run_that_its_name_takes_up(lab, tiny_folder, drawn_data, tmp_path):
     words = ("predict", drawn_data, "--model", tiny_folder, "--groups", GROUPS, "--outputs", tmp_path, "--json")
