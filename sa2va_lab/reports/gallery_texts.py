@@ -133,7 +133,6 @@ TEXTS: dict[str, dict[str, str]] = {
     "gallery_close": {"en": "Close", "zh": "关闭"},
     "gallery_previous": {"en": "Previous picture", "zh": "上一幅"},
     "gallery_next": {"en": "Next picture", "zh": "下一幅"},
-    "gallery_enlarge": {"en": "enlarge", "zh": "放大"},
     "gallery_said": {"en": "Answer", "zh": "回答"},
     "gallery_keys": {
         "en": "Tab and Enter enlarge a picture, the arrow keys go to the next, Esc closes. Black: found and there. Orange with stripes: made up. Blue with dots: missed. On centre lines: black found, blue lost, purple a gap.",

@@ -25,7 +25,7 @@ TEXTS: dict[str, dict[str, str]] = {
     "tuner_worst_first": {"en": "worst first", "zh": "最差在前"},
     "tuner_by_patient": {"en": "by patient", "zh": "按患者"},
     "tuner_search": {"en": "Search", "zh": "搜索"},
-    "tuner_sample": {"en": "Image", "zh": "图像"},
+    "tuner_sample": {"en": "Image, Dice at 0.5", "zh": "图像（0.5 处 Dice）"},
     "tuner_threshold": {"en": "Threshold", "zh": "阈值"},
     "tuner_number": {"en": "Threshold, number", "zh": "阈值（数字）"},
     "tuner_union": {"en": "all together", "zh": "合并"},

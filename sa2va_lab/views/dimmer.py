@@ -36,7 +36,8 @@ def build_widget(tuner: Tuner):
         w.Button(description=text("save")),
     )
     best.disabled = save.disabled = tuner.choice is None
-    pictures, numbers, curve, status = w.HTML(), w.HTML(), w.HTML(), w.HTML()
+    numbers, curve = w.HTML(layout=w.Layout(flex="0 0 13em")), w.HTML(layout=w.Layout(flex="1 1 0", min_width="0"))
+    pictures, status = w.HTML(), w.HTML()
 
     def fill(_=None) -> None:
         ids = sorted(tuner.order) if by.value == "patient" else tuner.order

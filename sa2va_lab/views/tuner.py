@@ -89,7 +89,7 @@ class Tuner:
         about = say("panel_probability", lang=self.lang)
         photo = layers.encode_photo(pixels[part], quality=90)
         pictures = (
-            '<div style="display:flex;flex-wrap:wrap;gap:12px">'
+            '<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">'
             + _picture(layer, said, under=photo)
             + _picture(layers.encode_probability(probability[part]), f"{about}, {sample_id}")
             + "</div>"
@@ -188,7 +188,8 @@ def _window(shape: tuple[int, int], zoom: int, across: float, down: float) -> tu
 
 def _picture(address: str, alt: str, *, under: str = "") -> str:
     back = f"background:url({under}) center/100% 100%;" if under else ""
-    return f'<img src="{address}" alt="{escape(alt)}" style="{back}width:min(512px,100%);image-rendering:pixelated">'
+    how = "flex:1 1 240px;min-width:0;max-width:512px;image-rendering:pixelated"  # side by side where there is room
+    return f'<img src="{address}" alt="{escape(alt)}" style="{back}{how}">'
 
 
 def _upright(at: float, colour: str, dashes: str, width: float) -> str:

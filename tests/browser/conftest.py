@@ -1,5 +1,5 @@
-"""A real chromium, and the servers it looks at. Without chromium these tests skip and say so; where
-SA2VA_LAB_BROWSER is "required" they fail instead."""
+"""A real chromium, and the servers it looks at. Where chromium or axe-core is missing these tests skip and say so;
+where SA2VA_LAB_BROWSER is "required" they fail instead."""
 
 import os
 import shutil
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+PATIENCE = 120  # seconds: nothing here waits for time to pass, so a slow machine is only slow
 ARGUMENTS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
@@ -19,25 +20,23 @@ ARGUMENTS = (
 
 
 @pytest.fixture(scope="session")
-def browser():
-    path = shutil.which("chromium")
-    if path is None:
-        reason = "no chromium was found: apt-get install chromium"
-        pytest.fail(reason) if os.environ.get("SA2VA_LAB_BROWSER") == "required" else pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
+def give_up():
+    """give_up(reason) skips, or fails where a browser is required."""
+    return pytest.fail if os.environ.get("SA2VA_LAB_BROWSER") == "required" else pytest.skip
 
+
+@pytest.fixture(scope="session")
+def browser(give_up):
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is None:
+        give_up("no chromium was found: apt-get install chromium")
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=1000 * PATIENCE)
     with sync_playwright() as play:
-        opened = play.chromium.launch(executable_path=path, args=ARGUMENTS)
+        opened = play.chromium.launch(executable_path=path, args=ARGUMENTS, timeout=1000 * PATIENCE)
         yield opened
         opened.close()
-
-
-@pytest.fixture
-def page(browser):
-    opened = browser.new_page(viewport={"width": 1500, "height": 1200})
-    opened.set_default_timeout(30_000)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture(scope="session")
@@ -49,6 +48,16 @@ def screenshots(root) -> Path:
 
 
 @pytest.fixture
+def page(browser, screenshots, request):
+    """A page of its own; what it showed last is kept as a picture, also where the test failed."""
+    opened = browser.new_page(viewport={"width": 1500, "height": 1200})
+    opened.set_default_timeout(1000 * PATIENCE)
+    yield opened
+    opened.screenshot(path=screenshots / f"{request.node.name}.png")
+    opened.close()
+
+
+@pytest.fixture
 def serve(tmp_path, root):
     """serve(*arguments) starts `python -m ...` with a free port and returns its address; it ends with the test."""
     started = []
@@ -57,23 +66,26 @@ def serve(tmp_path, root):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        home = tmp_path / "jupyter"
+        home, log = tmp_path / "jupyter", tmp_path / "server.log"
         paths = {f"JUPYTER_{name}_DIR": str(home / name) for name in ("CONFIG", "RUNTIME")}
         here = os.environ | paths | {"PYTHONPATH": str(root), "JUPYTER_PLATFORM_DIRS": "1"}
-        log = open(tmp_path / "server.log", "w")  # noqa: SIM115 - it lives as long as the server
         command = [sys.executable, "-m", *arguments, "--no-browser", f"--port={port}"]
-        started.append((subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=here), log))
-        address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
+        with open(log, "w") as out:
+            server = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=here)
+        started.append(server)
+        address, until = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
+        while server.poll() is None and time.monotonic() < until:
             try:
-                urllib.request.urlopen(address, timeout=60).close()
+                urllib.request.urlopen(address, timeout=PATIENCE).close()
                 return address
             except OSError:
                 time.sleep(0.25)
-        pytest.fail(f"no server within a minute: {(tmp_path / 'server.log').read_text()[-2000:]}")
+        pytest.fail(f"{arguments[0]} does not answer: {log.read_text()[-2000:]}")
 
     yield start
-    for process, log in started:
-        process.terminate()
-        process.wait(20)
-        log.close()
+    for server in started:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()

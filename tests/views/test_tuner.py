@@ -100,17 +100,18 @@ def test_save_and_read(tuner):
 def test_widget_moves_together(tuner):
     widget = dimmer.build_widget(tuner)
     slider, number = find(widget, "Threshold"), find(widget, "Threshold, number")
+    samples = find(widget, "Image, Dice at 0.5")
     pictures = widget.children[1].children[1]
-    find(widget, "Image").value = tuner.order[-1]  # the worst has no [SEG]: no threshold changes it
+    samples.value = tuner.order[-1]  # the worst has no [SEG]: no threshold changes it
     slider.value = 0.2
     before = pictures.value
     number.value = 0.9
     assert slider.value == 0.9
     assert pictures.value != before
     find(widget, "Search").value = "p02"
-    assert [name for _, name in find(widget, "Image").options] == [n for n in tuner.order if n.startswith("P02")]
+    assert [name for _, name in samples.options] == [n for n in tuner.order if n.startswith("P02")]
     find(widget, "Search").value = "nothing like it"
-    assert find(widget, "Image").options == ()
+    assert samples.options == ()
     find(widget, "Search").value = ""
     find(widget, "Save").click()
     assert "threshold.json" in widget.children[0].children[-1].value
