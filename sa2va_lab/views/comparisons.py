@@ -75,6 +75,21 @@ def _row(title: str, dice: float, low: float, high: float, n: int, found: Differ
     return [*row, apart, say(words, lang=lang, p=found.p, n=found.n_groups)]
 
 
+def phrase_table(asked: dict[str, list[dict]], *, lang: str = "en") -> Table:
+    """By model, each thing asked for by its own name: rows of `phrases.measure_phrase`."""
+    rows = [
+        [
+            name, told["phrase"], _three(told["dice"]), f"{_three(told['low'])} – {_three(told['high'])}",
+            say("phrase_counted", lang=lang, images=told["n_there"], groups=told["n_groups"]),
+            say("phrase_refused", lang=lang, **told) if told["n_absent"] else "–",
+        ]
+        for name, things in asked.items()
+        for told in things
+    ]  # fmt: skip
+    keys = ("compare_who", "phrase_asked", "compare_dice", "interval", "phrase_where", "phrase_refusals")
+    return Table([say(key, lang=lang) for key in keys], rows)
+
+
 def finding_table(findings: list[Finding], *, lang: str = "en") -> Table:
     """Every honesty check with what it saw; alarms first."""
     rows = [[f.name, say("finding_alarm" if f.alarm else "finding_clean", lang=lang), f.sentence] for f in findings]

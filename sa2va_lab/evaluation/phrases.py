@@ -1,0 +1,72 @@
+"""Each thing of a data set asked for by its own name: is it found where it is, and refused where it is not?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa2va_lab.datasets.formats import open_dataset
+from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.metrics import evaluate_run
+from sa2va_lab.evaluation.runs import Run, predict_dataset
+from sa2va_lab.paths import as_file_name
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Dataset
+
+MOST = 3  # things asked for, the most frequent first: a data set may name dozens
+
+
+def list_phrases(dataset: Dataset, *, most: int = MOST) -> list[str]:
+    """The data set's own phrase, then the others that it names, the most frequent first; `most` of them in all."""
+    things = [thing.phrase for drawing in dataset.drawings.get(1, {}).values() for thing in drawing.things]
+    named = Counter(phrase for phrase in things if phrase) or Counter(dict.fromkeys(dataset.labels, 1))
+    others = sorted(named.keys() - {dataset.phrase}, key=lambda phrase: (-named[phrase], phrase))
+    return [dataset.phrase, *others][:most]
+
+
+def predict_others(
+    segmenter,
+    dataset: Dataset,
+    *,
+    source: Path | str,
+    run: Run,
+    groups: str | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+) -> list[tuple[Run, Dataset]]:
+    """Asks the images of `run` for the other things of its data set, each into a Run beside it; with its data set.
+
+    source: what `dataset` was opened from. groups, limit: as they were given for `run`. Raises what `predict_dataset` raises.
+    """
+    made = []
+    for phrase in list_phrases(dataset)[1:]:
+        other = open_dataset(source, phrase=phrase, groups=groups)
+        folder = Path(f"{run.folder}_{as_file_name(phrase)}")
+        split = run.meta["dataset"]["split"]
+        asked = predict_dataset(segmenter, other, folder=folder, split=split, limit=limit, progress=progress)
+        made.append((asked, other))
+    return made
+
+
+def measure_phrase(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> dict:
+    """How well one thing is found where it is annotated, and how often it is refused where it is not.
+
+    phrase; dice, low, high, n_there and n_groups: macro mean over the images in which something of it is annotated
+    (no mask counts as 0), 95 % bootstrap over patients; refused of n_absent: answers without [SEG] where an annotated
+    image shows nothing of it. Images that failed or that nobody annotated count nowhere. Undefined is NaN.
+    """
+    table = evaluate_run(run, dataset, threshold=threshold)
+    there, absent = table[table["truth_area"] > 0], table[table["truth_area"] == 0]
+    interval = bootstrap_mean(there["dice"], there["group"])
+    return {
+        "phrase": run.meta["dataset"]["phrase"],
+        "dice": float(there["dice"].mean()),
+        "low": interval.low,
+        "high": interval.high,
+        "n_there": len(there),
+        "n_groups": int(there["group"].nunique()),
+        "refused": int((absent["n_seg"] == 0).sum()),
+        "n_absent": len(absent),
+    }
