@@ -17,7 +17,7 @@ from sa2va_lab.loading.digests import digest_file
 from sa2va_lab.loading.finetune import FineTune, Merged, read_pickle
 from sa2va_lab.loading.hub import fetch_model, is_hub_id
 from sa2va_lab.loading.inventory import find_alpha, find_training
-from sa2va_lab.loading.parts import part_of, place_sam2
+from sa2va_lab.loading.parts import find_state, part_of, place_sam2
 from sa2va_lab.sa2va.configuration import Sa2VAConfig, parse_config, read_raw
 from sa2va_lab.sa2va.names import OUR_SAM2, SAM2, official_names
 from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, match_names
@@ -42,9 +42,7 @@ class Sam2:
             self._stored = OfficialFolder(self.path)
             stored = self._stored.names()
         else:
-            content = read_pickle(self.path)
-            content = content.get("model", content) if isinstance(content, dict) else {}
-            self._stored = {n: t for n, t in content.items() if isinstance(t, Tensor)}
+            self._stored = find_state(read_pickle(self.path), Tensor, self.path)
             stored = list(self._stored)
         self._places = place_sam2(stored, str(self.path))
 

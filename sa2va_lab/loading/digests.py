@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,12 @@ def digest_file(path: Path) -> str:
     if about.st_size > SMALL:
         _write_cache(_read_cache() | {key: digest})
     return digest
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """sha256 over the names and contents of several files, in order of their names."""
+    told = "".join(f"{path.name}\0{digest_file(path)}\0" for path in sorted(paths))
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _place() -> Path:

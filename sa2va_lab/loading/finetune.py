@@ -14,58 +14,38 @@ import torch
 from torch import Tensor
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.digests import digest_file
+from sa2va_lab.loading.digests import digest_file, digest_files
 from sa2va_lab.loading.headers import KNOWN, Inert, read_pth
 from sa2va_lab.loading.inventory import read_inventory
-from sa2va_lab.loading.parts import COPY, LORA, official_name
+from sa2va_lab.loading.parts import find_state, sort_trained
+from sa2va_lab.loading.zero import is_zero, read_zero
 from sa2va_lab.sa2va.weights import OfficialFolder
-
-HALVES = ("A", "B")
 
 
 class FineTune:
-    """The tensors of one .pth by official name.
+    """The tensors of one .pth, or of the DeepSpeed folder in its place, by official name: pairs, whole and rank as
+    `parts.Trained` has them. note: what was read, where that is not plain.
 
-    pairs: {official weight name: {"A": (r, in), "B": (out, r)}}; whole: {official name: tensor}. Raises LabError for a
-    file that is not a checkpoint, that asks to run code, or whose LoRA pairs are incomplete.
+    Raises LabError for a file that is no checkpoint, that asks to run code, or whose LoRA pairs are incomplete.
     """
 
     def __init__(self, path: Path | str):
-        self.path = Path(path)
-        if self.path.is_dir():
-            read_inventory(self.path)  # says what a DeepSpeed or any other folder is
+        self.path, self.note = Path(path), ""
+        if is_zero(self.path):
+            self.content, self.note = read_zero(self.path, read_pickle, _join)
+        elif self.path.is_dir():
+            read_inventory(self.path)  # says what any other folder is
             raise LabError(
                 f"{self.path} is a checkpoint folder: give the fine-tune, a .pth, or load the folder itself."
             )
-        self.content = state = read_pickle(self.path)
-        state = state.get("state_dict", state) if isinstance(state, dict) else state
-        tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
-        if not tensors:
-            raise LabError(f"{self.path} holds no tensors by name: give the .pth that the training wrote.")
-        self.pairs: dict[str, dict[str, Tensor]] = {}
-        self.whole: dict[str, Tensor] = {}
-        for name, tensor in tensors.items():
-            if match := LORA.fullmatch(name):
-                self.pairs.setdefault(official_name(match["module"]) + ".weight", {})[match["half"]] = tensor
-            elif match := COPY.fullmatch(name):
-                self.whole[f"{official_name(match['module'])}.{match['tail']}"] = tensor
-            elif ".original_module." not in name:  # the untrained twin of a copied module
-                self.whole[official_name(name)] = tensor
-        broken = [name for name, pair in self.pairs.items() if set(pair) != set(HALVES)]
-        if broken:
-            raise LabError(f"{self.path} holds only half of the LoRA pair for {broken[0]}: the file is incomplete.")
-
-    @property
-    def rank(self) -> int | None:
-        """The rank of the LoRA pairs, None where there are none; LabError when they differ."""
-        ranks = {len(pair["A"]) for pair in self.pairs.values()}
-        if len(ranks) > 1:
-            raise LabError(f"{self.path} mixes LoRA ranks {sorted(ranks)}: one scale cannot fit them all.")
-        return next(iter(ranks), None)
+        else:
+            self.content = read_pickle(self.path)
+        found = sort_trained(find_state(self.content, Tensor, self.path), self.path)
+        self.pairs, self.whole, self.rank = found.pairs, found.whole, found.rank
 
     def sha256(self) -> str:
-        """Digest of the whole file."""
-        return digest_file(self.path)
+        """Digest of the whole file, or of the DeepSpeed folder's."""
+        return digest_files(self.path.glob("*_states.pt")) if self.path.is_dir() else digest_file(self.path)
 
 
 class Merged:
@@ -133,13 +113,24 @@ class Merged:
             "tensors": len(self.finetune.whole) + 2 * len(self.finetune.pairs),
             "rank": self.finetune.rank,
             "scale": self.scale,
-        }
+        } | ({"note": self.finetune.note} if self.finetune.note else {})
 
     def sha256(self) -> tuple[str, str]:
         """A digest of base, fine-tune and scale together, and what it was taken of."""
         digest, method = self.base.sha256()
         parts = f"{digest}\0{self.finetune.sha256()}\0{self.scale}"
         return hashlib.sha256(parts.encode()).hexdigest(), f"base ({method}), fine-tune (every byte) and LoRA scale"
+
+
+def _join(pieces: list[tuple[Tensor, int, int]], shape: tuple, copy: Tensor | None) -> Tensor:
+    """A tensor of a DeepSpeed folder; ValueError where its first numbers do not round to those of its 16-bit copy."""
+    cut = [row[start:stop] for row, start, stop in pieces]
+    made = (cut[0] if len(cut) == 1 else torch.cat(cut)).view(shape)
+    if copy is not None:
+        one, other, exact = made.flatten()[:64].float(), copy.flatten()[:64].float(), torch.finfo(copy.dtype)
+        if not torch.allclose(one, other, rtol=exact.eps, atol=exact.tiny, equal_nan=True):
+            raise ValueError("the optimiser's numbers are not those of the weights")
+    return made
 
 
 def read_pickle(path: Path) -> object:

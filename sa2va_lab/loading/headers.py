@@ -36,8 +36,13 @@ _TORCH_TYPES = {
     "float64": "fp64", "float32": "fp32", "float16": "fp16", "int64": "int64", "int32": "int32", "int16": "int16",
     "int8": "int8", "uint8": "uint8", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8",
 }  # fmt: skip
-# What mmengine keeps beside the weights, and what numpy and pickle need to describe it; nothing else opens.
+# What mmengine and DeepSpeed keep beside the weights, and what numpy and pickle need to describe it; no other opens.
 KNOWN = (
+    "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
+    "deepspeed.runtime.fp16.loss_scaler.LossScaler",
+    "deepspeed.runtime.zero.config.ZeroStageEnum",
+    "deepspeed.utils.tensor_fragment.fragment_address",
+    "mmengine.config.config.ConfigDict",
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.core.multiarray._reconstruct",
     "numpy._core.multiarray._reconstruct",

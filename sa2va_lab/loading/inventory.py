@@ -15,23 +15,23 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.digests import digest_file
+from sa2va_lab.loading.digests import digest_file, digest_files
 from sa2va_lab.loading.headers import TensorHeader, read_pth, read_safetensors
 from sa2va_lab.loading.hub import fetch_headers, is_hub_id
 from sa2va_lab.loading.parts import (
-    COPY,
     LAYER,
-    LORA,
     TOKENIZERS,
     Missing,
     Part,
     describe_language,
     find_missing,
+    find_state,
     group_parts,
-    official_name,
+    sort_trained,
     tell_family,
 )
 from sa2va_lab.loading.union import add_sam2, lay_over
+from sa2va_lab.loading.zero import is_zero, read_zero
 
 if TYPE_CHECKING:
     from sa2va_lab.training.config import TrainingConfig
@@ -47,7 +47,8 @@ class Inventory:
     tensors: {official name: header}; a LoRA tensor keeps `.lora_A` or `.lora_B` in its name. parts: those that are
     there, in the order of `PARTS`, then "lora" and "other". lora: {rank, targets, tensors, alpha, scale}, None without
     any. duplicates: what only repeats another module, in this file or in the base that it needs. language: one line on
-    the language model. sha256: {"headers": ..., "content": None unless asked for}.
+    the language model. sha256: {"headers": ..., "content": None unless asked for}. note: what was read of a DeepSpeed
+    folder.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Inventory:
     missing: tuple[Missing, ...]
     sha256: dict
     config: dict = field(default_factory=dict, repr=False)
+    note: str = ""
 
     @property
     def complete(self) -> bool:
@@ -111,6 +113,7 @@ class Inventory:
             "complete": self.complete,
             "missing": [str(missing) for missing in self.missing],
             "sha256": self.sha256,
+            "note": self.note,
         }
 
     def to_lines(self) -> list[str]:
@@ -136,6 +139,7 @@ class Inventory:
                 f"stored twice: {self.duplicates['parameters']:,} parameters ({self.duplicates['bytes']:,} bytes)"
             )
         lines += [f"missing: {missing}" for missing in self.missing] or ["complete: nothing is missing for inference"]
+        lines += [self.note] if self.note else []
         return [*lines, f"sha256 of headers {self.sha256['headers']}"]
 
 
@@ -150,10 +154,11 @@ def read_inventory(
 ) -> Inventory:
     """The inventory of a checkpoint folder, a .pth, or (with `finetune`, `sam2`) of the model that they make together.
 
-    path: may be a hub id, of which headers alone are fetched. sam2: Meta's .pt or a Hugging Face folder, where the
-    checkpoint is a bare InternVL. config: the training config, where LoRA's alpha stands; without it, the copy of it
-    that mmengine leaves in the .pth. content: also digest every byte. Raises LabError for a path that is no checkpoint,
-    for damaged or absurd files, and for a fine-tune that asks to run code.
+    path: may be DeepSpeed's folder in the place of a .pth, or a hub id, of which headers alone are fetched. sam2:
+    Meta's .pt or a Hugging Face folder, where the checkpoint is a bare InternVL. config: the training config, where
+    LoRA's alpha stands; without it, the copy of it that mmengine leaves in the .pth. content: also digest every byte.
+    Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a fine-tune that asks to run
+    code.
     """
     path = Path(path).expanduser()
     if not path.exists():
@@ -167,7 +172,8 @@ def read_inventory(
             fetch_headers(str(path), folder)
             found = replace(_read_folder(folder), path=path)
     else:
-        found = _read_folder(path) if path.is_dir() else _read_file(path, config=config, lora_alpha=lora_alpha)
+        folder = path.is_dir() and not is_zero(path)
+        found = _read_folder(path) if folder else _read_trained(path, config=config, lora_alpha=lora_alpha)
     if content:
         found = replace(found, sha256=found.sha256 | {"content": _digest(path)})
     if sam2 is not None:
@@ -191,13 +197,9 @@ def _read_folder(folder: Path) -> Inventory:
         paths = [folder / name for name in listed if (folder / name).is_file()]
         absent = [name for name in listed if not (folder / name).is_file()]
         lost = (Missing(tuple(absent), "weight files that the index names: download them again"),) if absent else ()
-    if zero := next(folder.rglob("*_model_states.pt"), None):
-        raise LabError(
-            f"{folder} is a DeepSpeed checkpoint ({zero.name}), whose weights are spread over its ranks: put them "
-            "together with the zero_to_fp32.py that DeepSpeed left beside it, and give the .pth."
-        )
     if not paths:
-        tuned = sorted(folder.glob("iter_*.pth"), key=lambda file: int(re.sub(r"\D", "", file.stem) or 0))
+        tuned = {*folder.glob("iter_*.pth"), *(file.parent for file in folder.glob("*/*_model_states.pt"))}
+        tuned = sorted(tuned, key=lambda file: int(re.sub(r"\D", "", file.stem)[:9] or 0))
         hint = f"give the fine-tune in it, {tuned[-1]}" if tuned else "give a checkpoint folder, or a .pth"
         raise LabError(f"{folder} has no *.safetensors: {hint}.")
     tensors, digest = {}, hashlib.sha256()
@@ -234,32 +236,30 @@ def _read_folder(folder: Path) -> Inventory:
     )
 
 
-def _read_file(path: Path, *, config: Path | str | None, lora_alpha: float | None) -> Inventory:
+def _read_trained(path: Path, *, config: Path | str | None, lora_alpha: float | None) -> Inventory:
     if path.suffix == ".safetensors" and path.is_file():
         raise LabError(f"{path} is one file of a checkpoint: give its folder, {path.parent}.")
-    content, digest = read_pth(path)
-    raw = content if isinstance(content, dict) else {}
-    raw = next((raw[key] for key in ("state_dict", "model") if isinstance(raw.get(key), dict)), raw)
-    tensors, halves, doubled = {}, {}, []
-    for name, header in raw.items():
-        if not isinstance(header, TensorHeader):
-            continue
-        if match := LORA.fullmatch(name):
-            module = official_name(match["module"])
-            tensors[f"{module}.lora_{match['half']}.weight"] = header
-            halves.setdefault(module, {})[match["half"]] = header
-        elif match := COPY.fullmatch(name):
-            tensors[f"{official_name(match['module'])}.{match['tail']}"] = header
-            doubled.append(header)
-        elif ".original_module." in name:
-            doubled.append(header)
-        else:
-            tensors[official_name(name)] = header
-    if not tensors:
-        raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
+    digests, note = [], ""
+
+    def read(file: Path) -> object:
+        content, digest = read_pth(file)
+        digests.append(digest)
+        return content
+
+    if path.is_dir():
+        content, note = read_zero(
+            path, read, lambda pieces, shape, copy: TensorHeader(tuple(shape), pieces[0][0].dtype)
+        )
+        digests = [hashlib.sha256("".join(digests).encode()).hexdigest()]
+    else:
+        content = read(path)
+    found = sort_trained(find_state(content, TensorHeader, path), path)
+    pairs = {name.removesuffix(".weight"): pair for name, pair in found.pairs.items()}
+    tensors = found.whole | {f"{name}.lora_{half}.weight": pair[half] for name, pair in pairs.items() for half in pair}
     parts = group_parts(tensors, dict.fromkeys(tensors, (path.name,)))
     names = {part.name for part in parts}
     kind = "sam2" if not {"language", "embed_tokens", "lora", "projector", "seg_projection"} & names else "finetune"
+    alpha = find_alpha(content, config, lora_alpha)
     return Inventory(
         path=path,
         kind=kind,
@@ -267,10 +267,22 @@ def _read_file(path: Path, *, config: Path | str | None, lora_alpha: float | Non
         language=describe_language(tensors, {}),
         tensors=tensors,
         parts=parts,
-        lora=_describe_lora(halves, path, find_alpha(content, config, lora_alpha)),
-        duplicates={"parameters": sum(h.parameters for h in doubled), "bytes": sum(h.bytes for h in doubled)},
+        lora={
+            "rank": found.rank,
+            "targets": sorted({name.rsplit(".", 1)[-1] for name in pairs}),
+            "tensors": 2 * len(pairs),
+            "alpha": alpha,
+            "scale": alpha / found.rank if alpha else None,
+        }
+        if pairs
+        else None,
+        duplicates={
+            "parameters": sum(h.parameters for h in found.doubled),
+            "bytes": sum(h.bytes for h in found.doubled),
+        },
         missing=find_missing(tensors, parts, {}) + (Missing(("config.json", "tokenizer"), "the base model's folder"),),
-        sha256={"headers": digest, "content": None},
+        sha256={"headers": digests[0], "content": None},
+        note=note,
     )
 
 
@@ -299,25 +311,6 @@ def find_training(content: object, config: Path | str | None = None) -> Training
         return None
 
 
-def _describe_lora(halves: dict, path: Path, alpha: float | None) -> dict | None:
-    if not halves:
-        return None
-    broken = [module for module, pair in halves.items() if len(pair) != 2]
-    if broken:
-        raise LabError(f"{path} holds only half of the LoRA pair for {broken[0]}: the file is incomplete.")
-    ranks = sorted({pair["A"].shape[0] if pair["A"].shape else 0 for pair in halves.values()})
-    if len(ranks) > 1 or not ranks[0]:
-        raise LabError(f"{path} mixes LoRA ranks {ranks}: one scale cannot fit them all.")
-    targets = sorted({module.rsplit(".", 1)[-1] for module in halves})
-    return {
-        "rank": ranks[0],
-        "targets": targets,
-        "tensors": 2 * len(halves),
-        "alpha": alpha,
-        "scale": alpha / ranks[0] if alpha else None,
-    }
-
-
 def _read_json(path: Path):
     try:
         if path.stat().st_size > (LARGEST_CONFIG if path.name == "config.json" else 64 << 20):
@@ -331,7 +324,4 @@ def _digest(path: Path) -> str:
     """sha256 of every byte: of the file, or of a folder's weight files with their names."""
     if not path.is_dir():
         return digest_file(path)
-    digest = hashlib.sha256()
-    for file in sorted(path.glob("*.safetensors")):
-        digest.update(f"{file.name}\0{digest_file(file)}\0".encode())
-    return digest.hexdigest()
+    return digest_files(path.glob("*_states.pt" if is_zero(path) else "*.safetensors"))

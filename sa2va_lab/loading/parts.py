@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.headers import TensorHeader
 from sa2va_lab.sa2va.names import OUR_SAM2, SAM2, missing_sam2, official_names
 
-LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])\.default\.weight")
+LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
 COPY = re.compile(r"(?P<module>.+)\.modules_to_save\.default\.(?P<tail>\w+)")
 BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
 PARTS = {
@@ -58,6 +59,17 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Trained:
+    """What a fine-tune holds, as headers or as tensors. pairs: {official weight name: {"A": (r, in), "B": (out, r)}};
+    whole: {official name: one}; doubled: those that only repeat a module of the base; rank: None without pairs."""
+
+    pairs: dict[str, dict]
+    whole: dict
+    doubled: list
+    rank: int | None
+
+
+@dataclass(frozen=True)
 class Missing:
     """Parts that inference needs and that are not here, and where they usually come from."""
 
@@ -81,6 +93,37 @@ def official_name(name: str) -> str:
             break
     name = name.replace("language_model.base_model.model.", "language_model.")
     return re.sub(r"\.gamma$", ".g_weight", name)
+
+
+def find_state(content: object, kind: type, path: Path) -> dict:
+    """{name: tensor} of what a .pth holds. kind: Tensor or TensorHeader. LabError where there are none by name."""
+    state = content if isinstance(content, dict) else {}
+    state = next((state[key] for key in ("state_dict", "model", "module") if isinstance(state.get(key), dict)), state)
+    found = {name: value for name, value in state.items() if isinstance(value, kind)}
+    if not found or not all(isinstance(name, str) and name.isprintable() for name in found):
+        raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
+    return found
+
+
+def sort_trained(state: dict, path: Path) -> Trained:
+    """The tensors of a fine-tune by what they are. LabError for halves of pairs, and for ranks that differ."""
+    pairs, whole, doubled = {}, {}, []
+    for name, value in state.items():
+        if match := LORA.fullmatch(name):
+            pairs.setdefault(official_name(match["module"]) + ".weight", {})[match["half"]] = value
+        elif match := COPY.fullmatch(name):
+            whole[f"{official_name(match['module'])}.{match['tail']}"] = value
+            doubled.append(value)
+        elif ".original_module." in name:  # the untrained twin of a copied module
+            doubled.append(value)
+        else:
+            whole[official_name(name)] = value
+    if broken := [name for name, pair in pairs.items() if len(pair) != 2]:
+        raise LabError(f"{path} holds only half of the LoRA pair for {broken[0]}: the file is incomplete.")
+    ranks = sorted({pair["A"].shape[0] if pair["A"].shape else 0 for pair in pairs.values()})
+    if len(ranks) > 1 or 0 in ranks:
+        raise LabError(f"{path} mixes LoRA ranks {ranks}: one scale cannot fit them all.")
+    return Trained(pairs, whole, doubled, ranks[0] if ranks else None)
 
 
 def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | None]]:

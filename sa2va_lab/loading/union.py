@@ -74,4 +74,5 @@ def lay_over(base: Inventory, tuned: Inventory) -> Inventory:
         duplicates=tuned.duplicates,
         missing=missing,
         sha256=_digest_both(base, tuned),
+        note=tuned.note,
     )

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 import sa2va_lab
 from sa2va_lab.demo.xtuner import TrainingLog, write_checkpoint
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, Merged, official_name
+from sa2va_lab.loading.finetune import FineTune, Merged
+from sa2va_lab.loading.parts import official_name
 from sa2va_lab.sa2va.weights import OfficialFolder
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"

@@ -278,14 +278,6 @@ def test_a_work_folder_points_at_its_fine_tune(pth, tmp_path):
         read_inventory(tmp_path)
 
 
-@pytest.mark.parametrize("read", [read_inventory, FineTune])
-def test_a_deepspeed_folder_is_told_apart(tmp_path, read):
-    (tmp_path / "iter_9.pth").mkdir()
-    (tmp_path / "iter_9.pth/mp_rank_00_model_states.pt").write_bytes(b"")
-    with pytest.raises(LabError, match=r"DeepSpeed checkpoint .* zero_to_fp32\.py"):
-        read(tmp_path / "iter_9.pth")
-
-
 def test_a_folder_is_no_fine_tune(tiny_folder):
     with pytest.raises(LabError, match="is a checkpoint folder"):
         FineTune(tiny_folder)
