@@ -34,11 +34,15 @@ def match_samples(run: Run, dataset: Dataset) -> Iterator[tuple[Sample, dict | N
     records = {record["id"]: record for record in run.records}
     for name in run.sample_ids:
         sample, record = samples[name], records.get(name)
-        if record and record["image_sha256"] is not None and record["image_sha256"] != sample.image_sha256():
-            raise LabError(
-                f"the image of {name} is not the one that was predicted (its bytes changed); "
-                "open the data set that the run was made on, or predict again in a new folder"
-            )
+        if record and record["image_sha256"] is not None:
+            now = sample.image_sha256()
+            if now is None:
+                raise LabError(f"the image of {name} cannot be read; bring the images back to where they were")
+            if now != record["image_sha256"]:
+                raise LabError(
+                    f"the image of {name} is not the one that was predicted (its bytes changed); "
+                    "open the data set that the run was made on, or predict again in a new folder"
+                )
         yield sample, record
 
 

@@ -133,17 +133,20 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset, lang: st
 
 
 def choose_cases(table: pd.DataFrame, *, most: int = 100) -> pd.DataFrame:
-    """At most so many rows for the page, worst first: each patient's worst, median and best, each kind's strongest,
-    every suspect truth, then the worst of the rest. A column "place" says worst, median or best third of the Run."""
+    """At most so many rows for the page, worst first: each kind's strongest, each patient's worst, median and best,
+    every suspect truth, then the worst of the rest. Where there is no room for three of each patient, of patients
+    evenly spread from the worst to the best. A column "place" says worst, median or best third of the Run."""
     scored = table[table["dice"].notna()].sort_values(["dice", "id"])
     if not len(scored):
         return table[table["error"].isna()].head(most).assign(place="")
     thirds = np.array(["worst", "median", "best"])[np.arange(len(scored)) * 3 // len(scored)]
     scored = scored.assign(place=thirds)
-    wanted = []
-    for frames in scored.groupby("group")["id"]:
-        wanted += [frames[1].iloc[place] for place in (0, len(frames[1]) // 2, -1)]
-    wanted += [scored.loc[scored[kind].idxmax(), "id"] for kind in KINDS if scored[kind].max() > 0]
+    wanted = [scored.loc[scored[kind].idxmax(), "id"] for kind in KINDS if scored[kind].max() > 0]
+    groups = scored.groupby("group")["dice"].mean().sort_values(kind="stable").index
+    room = max((most - len(wanted)) // 3, 1)
+    for place in dict.fromkeys(np.linspace(0, len(groups) - 1, min(room, len(groups))).round().astype(int)):
+        frames = scored.loc[scored["group"] == groups[place], "id"]
+        wanted += [frames.iloc[at] for at in (0, len(frames) // 2, -1)]
     wanted += scored.loc[scored["suspect"] != "", "id"].tolist()
     wanted = list(dict.fromkeys([*wanted, *scored["id"]]))[:most]
     return scored[scored["id"].isin(wanted)]

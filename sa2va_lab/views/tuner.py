@@ -62,7 +62,7 @@ class Tuner:
             self.counts = count_run(run, dataset, progress=progress)
             self.choice = choose_threshold(self.counts)
             self._curve = self.counts.curve()
-            dice = dict(zip(self.counts.ids, self.counts.scores()[:, BINS // 2], strict=True))
+            dice = dict(zip(self.counts.ids, compute_scores(**self.counts.at(0.5))["dice"], strict=True))
             self.reason = self.choice.reason
         except LabError as error:  # no truth, or images moved away: there is still much to look at
             self.reason = str(error)

@@ -70,7 +70,7 @@ def strip_figure(tuner: Tuner):
             overlays.draw_comparison(pixels, probability > step, truth, ax=ax)
             said = f"{step:g}"
             if name in (tuner.counts.ids if tuner.counts else ()):
-                dice = tuner.counts.scores()[tuner.counts.ids.index(name), int(round(step * BINS))]
+                dice = tuner.counts.select([name]).scores()[0, round(step * BINS)]
                 said += "" if np.isnan(dice) else f": Dice {dice:.2f}"
             ax.set_title(said)
             told.append(said)

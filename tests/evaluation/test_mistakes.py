@@ -9,9 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from sa2va_lab import open_dataset
-from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation import predict_dataset
-from sa2va_lab.evaluation.latest import choose_run
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.mistakes import KINDS, MADE_UP, MISSED, sort_mistakes, sort_pixels, summarise_mistakes
 
@@ -106,14 +103,3 @@ def test_gain_is_the_dice_without_that_kind(sorted_run):
     assert gain["no_seg"] == pytest.approx(1 / table["dice"].notna().sum())
     bare = summarise_mistakes(table.assign(dice=math.nan))
     assert all(row["pixels"] == 0 and math.isnan(row["gain"]) for row in bare)
-
-
-def test_the_newest_run_of_these_images_is_chosen(drawn_data, darkness, tmp_path):
-    dataset = open_dataset(drawn_data, groups=r"p(\d+)_")
-    with pytest.raises(LabError, match="make one with 03_evaluation"):
-        choose_run("", dataset, runs=tmp_path)
-    for name in ("20260101T000000Z_a", "20260102T000000Z_b"):
-        predict_dataset(darkness, dataset, folder=tmp_path / name, limit=1, progress=False)
-    assert choose_run("", dataset, runs=tmp_path)[0].folder.name == "20260102T000000Z_b"
-    asked, reason = choose_run(tmp_path / "20260101T000000Z_a", dataset, runs=tmp_path)
-    assert (asked.folder.name, reason) == ("20260101T000000Z_a", "as asked")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from sa2va_lab import open_dataset
+from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, sort_mistakes
 from sa2va_lab.views import gallery, layers
 
@@ -69,6 +70,19 @@ def test_no_more_cases_than_asked_and_every_patient_among_them(looked_at, tmp_pa
     assert set(gallery.choose_cases(table)["group"]) == {"P01", "P02", "P03"}
 
 
+def test_many_patients_are_spread_from_worst_to_best():
+    rows = range(240)
+    table = pd.DataFrame({"id": [f"S{row:03}" for row in rows], "group": [f"P{row // 4:02}" for row in rows]})
+    table = table.assign(dice=[row / 240 for row in rows], suspect="", **dict.fromkeys(KINDS, 0.0))
+    table.loc[200, "gap"] = 7.0  # the only gap of all is no extreme of its patient
+    chosen = gallery.choose_cases(table.sample(frac=1, random_state=0), most=40)
+    assert len(chosen) == 40
+    assert "S200" in set(chosen["id"])
+    count = chosen["group"].value_counts()
+    assert {"P00", "P59"} <= set(count.index[count >= 3])
+    assert chosen["place"].value_counts().min() >= 12
+
+
 def test_answer_has_what_the_index_reads(looked_at):
     table, run, _ = looked_at
     answer = gallery.answer_gallery(table, run)
@@ -95,14 +109,27 @@ def test_figures_state_the_finding(looked_at):
     assert all(re.search(r"in P0\d-V1-F00\d: \d+ pixels", alt) for _, _, alt in found)
 
 
-def test_a_run_half_finished_without_truth_and_images_moved_away(looked_at, tmp_path):
+def test_a_run_half_finished_of_one_image_or_without_truth(looked_at, tmp_path):
     _, run, dataset = looked_at
-    half = replace(run, records=run.records[:2])
-    table = sort_mistakes(half, dataset)
-    assert table["error"].notna().sum() == 4
-    assert gallery.write_gallery(table, half, dataset, folder=tmp_path / "half").is_file()
+    for finished in (2, 1):
+        part = replace(run, records=run.records[:finished])
+        table = sort_mistakes(part, dataset)
+        assert table["error"].notna().sum() == 6 - finished
+        page = gallery.write_gallery(table, part, dataset, folder=tmp_path / str(finished))
+        assert page.read_text("utf-8").count("<section") == finished
     bare = replace(dataset, samples=[replace(sample, truths={}) for sample in dataset.samples])
     table = sort_mistakes(run, bare)
     assert gallery.answer_gallery(table, run).metrics["mistakes"] == []
     assert gallery.write_gallery(table, run, bare, folder=tmp_path / "bare").read_text("utf-8").count("<section") == 6
     assert list(gallery.kind_figures(table, run, bare)) == []
+
+
+def test_images_moved_away(looked_at, tmp_path):
+    table, run, dataset = looked_at
+    gone = replace(dataset, samples=[replace(sample, image=tmp_path / "p9_name.png") for sample in dataset.samples])
+    with pytest.raises(LabError, match="cannot be read") as told:
+        sort_mistakes(run, gone)
+    assert "p9_name" not in str(told.value)
+    with pytest.raises(LabError, match="cannot be read"):  # a truth cannot be laid on an image of unknown size
+        gallery.write_gallery(table, run, gone, folder=tmp_path / "gone")
+    assert not (tmp_path / "gone").exists(), "nothing half-written"

@@ -1,6 +1,8 @@
 import json
 import math
+import os
 import re
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -141,6 +143,35 @@ def test_half_a_run_one_sample_and_none(drawn_run, dataset):
     dimmer.build_widget(one)
     with pytest.raises(LabError, match="no prediction so far"):
         Tuner(replace(drawn_run, records=[]), dataset)
+
+
+def test_no_seg_and_an_empty_truth_are_said(tuner):
+    seen = tuner.look("P03-V1-F001", 0.2)
+    assert not seen.mask.any()
+    assert "There is none." in seen.numbers
+    assert "truth is empty" in tuner.look("P03-V1-F002", 0.2).numbers
+
+
+def test_a_large_run_opens_with_counts_alone_in_memory(tuner, drawn_run, dataset, tmp_path):
+    record, sample = drawn_run.records[0], dataset.samples[0]
+    ids = [f"P{number // 25:03}-V1-F{number % 25:03}" for number in range(400)]
+    (tmp_path / "logits").mkdir()
+    for name in ids:
+        os.link(drawn_run.folder / "logits" / f"{record['id']}.npz", tmp_path / "logits" / f"{name}.npz")
+    meta = drawn_run.meta | {"dataset": drawn_run.meta["dataset"] | {"samples": ids}}
+    run = replace(drawn_run, folder=tmp_path, meta=meta, records=[record | {"id": name} for name in ids])
+    many = replace(dataset, samples=[replace(sample, id=name, group=name[:4]) for name in ids])
+    tracemalloc.start()
+    tuner = Tuner(run, many)
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(tuner.order) == len(tuner.counts) == 400
+    assert kept / 400 < 10_000, "8,000 bytes of counts an image; its probabilities would be 12,288 more"
+    assert peak / 400 < 120_000
+    dimmer.build_widget(tuner)
+    for name in tuner.order[:20]:
+        tuner.look(name, 0.5)
+    assert len(tuner._kept) <= 8
 
 
 def test_images_moved_away(drawn_run, dataset, tmp_path):
