@@ -106,8 +106,9 @@ class Segmenter:
     def _predict(self, image: ImageLike, prompt: str, answer: str | None, limit: int) -> Prediction:
         question, _ = phrase_prompt(prompt)
         seconds: dict[str, float] = {}
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        cards = {tensor.device for tensor in self.model.parameters() if tensor.device.type == "cuda"}
+        for card in cards:
+            torch.cuda.reset_peak_memory_stats(card)
         with self._timed(seconds, "pixels"):
             seen = self._look_at(read_image(image))
             tiles = cut_tiles(seen.image, self.model.config) if seen.tokens is None else None
@@ -135,7 +136,7 @@ class Segmenter:
             answer=self.reader.decode(reply.ids),
             canvas=self.model.config.canvas,
             seconds=seconds,
-            peak_bytes=torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None,
+            peak_bytes=sum(map(torch.cuda.max_memory_allocated, cards)) or None,
         )
 
     def predict_many(self, images: Iterable[ImageLike], prompt: str, **options) -> Iterator[Prediction]:

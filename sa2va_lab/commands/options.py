@@ -10,6 +10,7 @@ import typer
 Model = Annotated[Path, typer.Option(help="Checkpoint folder: config.json, tokenizer, *.safetensors.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or nf4.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Gpus = Annotated[int | None, typer.Option(help="Spread the decoder layers over the first so many GPUs.")]
 Sam2 = Annotated[Path | None, typer.Option(help="SAM2 (.pt or folder), where the checkpoint is a bare InternVL.")]
 FineTuned = Annotated[Path | None, typer.Option(help="xtuner's iter_*.pth, laid over the checkpoint.")]
 TrainingConfig = Annotated[Path | None, typer.Option(help="The training config; it is read, never executed.")]

@@ -9,7 +9,17 @@ from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson, Device, FineTuned, LoraAlpha, Model, Precision, Sam2, TrainingConfig
+from sa2va_lab.commands.options import (
+    AsJson,
+    Device,
+    FineTuned,
+    Gpus,
+    LoraAlpha,
+    Model,
+    Precision,
+    Sam2,
+    TrainingConfig,
+)
 from sa2va_lab.errors import LabError
 
 
@@ -36,12 +46,14 @@ def predict(
     lora_alpha: LoraAlpha = None,
     precision: Precision = "auto",
     device: Device = "auto",
+    gpus: Gpus = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment images (masks as logits, overlays to look at, a line an image), or a data set into a Run."""
     from sa2va_lab.snapshots import check_request, predict_images
 
-    tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
+    how = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
+    how |= {"precision": precision, "device": device, "gpus": gpus}
     over_data = len(images) == 1 and (images[0].is_dir() or images[0].suffix == ".json")
     if over_data:
         if out is not None or answer is not None:
@@ -50,7 +62,7 @@ def predict(
         from sa2va_lab.loading.load import load
 
         folder = _choose_folder(run or images[0].resolve().stem, runs_folder(outputs), named=run is not None)
-        segmenter = load(model, **tuned, precision=precision, device=device)
+        segmenter = load(model, **how)
         made = predict_data(
             segmenter, images[0], folder=folder, prompt=prompt, split=split, phrase=phrase, groups=groups,
             limit=limit, retry_failed=retry_failed, progress=not as_json,
@@ -67,7 +79,7 @@ def predict(
     from sa2va_lab.loading.load import load
     from sa2va_lab.views.overlays import save_overlay
 
-    segmenter = load(model, **tuned, precision=precision, device=device, progress=not as_json)
+    segmenter = load(model, **how, progress=not as_json)
     if not as_json:
         _say_what_runs(segmenter.provenance)
     failed = 0

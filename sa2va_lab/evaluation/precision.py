@@ -59,7 +59,7 @@ def measure_plans(
     del opened  # the tensors of a fine-tune
     rows, reference = [], None
     for place, rung in enumerate([*here.rungs, *away]):
-        row = {"precision": rung.precision, "device": rung.device, "forecast_bytes": rung.forecast.total, "ran": False}
+        row = {"precision": rung.precision, "device": rung.device, "forecast_bytes": rung.total, "ran": False}
         rows.append(row)
         if place >= len(here.rungs):
             row["reason"] = say("plans_no_cuda", lang=lang, gpu=gpu)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from sa2va_lab.sa2va.modeling import Sa2VA
 
 ROWS = 2048  # of a weight at once in float32: 28 MiB at the width of the 8 B model
-QUANTISED = "language_model.model.layers."
+DECODER = "language_model.model.layers."
+QUANTISED = ("int8", "nf4")
 
 
 def choose_products(*, device: str, dtype: torch.dtype) -> tuple[str, str]:
@@ -77,8 +78,11 @@ def set_arithmetic(model: Sa2VA, *, precision: str, device: str) -> str:
     precision whose library is not installed."""
     dtype = model.language_model.model.norm.weight.dtype
     products, reason = choose_products(device=device, dtype=dtype)
-    if precision in ("int8", "nf4"):
-        count = _quantise(model, precision=precision, device=device)
+    if precision in QUANTISED:
+        for name, module in list(model.named_modules()):
+            if type(module) is nn.Linear:
+                quantise_matrix(model, f"{name}.weight", precision=precision, device=device)
+        count = check_quantised(model)["quantised"]
         reason = f"{count} matrices of the decoder layers in {precision}, all else in bf16; {reason}"
     if products == "rows":
         for module in model.modules():
@@ -96,25 +100,32 @@ def check_quantised(model: Sa2VA) -> dict[str, int]:
         if not isinstance(weight, Tensor) or not isinstance(module, nn.Linear | Int8Linear):
             continue
         done = weight.dtype in (torch.int8, torch.uint8)
-        if done != name.startswith(QUANTISED):
+        if done != is_quantised(f"{name}.weight"):
             raise LabError(f"{name} {'was' if done else 'was not'} quantised, against the plan: do not use this model.")
         counted["quantised" if done else "kept"] += 1
     return counted
 
 
-def _quantise(model: Sa2VA, *, precision: str, device: str) -> int:
-    chosen = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.startswith(QUANTISED)]
-    for name, linear in chosen:
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, _quantised(linear, precision=precision, device=device))
-    return len(chosen)
+def is_quantised(name: str) -> bool:
+    """Whether a tensor of the network is a matrix of a decoder layer, which int8 and nf4 quantise."""
+    return name.startswith(DECODER) and name.endswith("_proj.weight")
+
+
+def quantise_matrix(model: Sa2VA, name: str, *, precision: str, device: str) -> None:
+    """Puts a quantised layer on `device` in the place of the one whose weight has this name, if that is a matrix of a
+    decoder layer. While a model is loaded, so that no more than one matrix is there at full width."""
+    if is_quantised(name):
+        owner = name.removesuffix(".weight")
+        parent, _, child = owner.rpartition(".")
+        made = _quantised(model.get_submodule(owner), precision=precision, device=device)
+        setattr(model.get_submodule(parent), child, made)
 
 
 def can_quantise(precision: str, *, device: str) -> bool:
     """Whether what is installed can make this precision; int8 on a CPU is our own, the rest is bitsandbytes'."""
     from importlib.util import find_spec
 
-    own = precision not in ("int8", "nf4") or (precision == "int8" and device == "cpu")
+    own = precision not in QUANTISED or (precision == "int8" and device == "cpu")
     return own or find_spec("bitsandbytes") is not None
 
 

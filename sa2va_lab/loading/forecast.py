@@ -24,14 +24,17 @@ DECODER = "language_model.model.layers."
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of one replica on one device. parts: weights by part; activations: the largest stage of one image;
-    cache: keys and values; overhead: device context and fragments (0 on a CPU)."""
+    """Bytes of one replica. parts: weights by part; layers: how many decoder layers there are, all alike; matrix: the
+    largest of their matrices; activations: the largest stage of one image; reading: what a decoder layer holds besides
+    its weights; cache: keys and values."""
 
     precision: str
     parts: dict[str, int]
+    layers: int
+    matrix: int
     activations: int
+    reading: int
     cache: int
-    overhead: int
 
     @property
     def weights(self) -> int:
@@ -39,9 +42,19 @@ class Forecast:
         return sum(self.parts.values())
 
     @property
-    def total(self) -> int:
-        """Bytes of everything."""
-        return self.weights + self.activations + self.cache + self.overhead
+    def layer(self) -> float:
+        """Weights of one decoder layer."""
+        return self.parts["decoder"] / self.layers
+
+    @property
+    def layer_cache(self) -> float:
+        """Keys and values of one decoder layer."""
+        return self.cache / self.layers
+
+    @property
+    def outside(self) -> int:
+        """Weights of all that is no decoder layer."""
+        return self.weights - self.parts["decoder"]
 
 
 def part_of(name: str) -> str:
@@ -71,9 +84,7 @@ def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, in
     return {part: int(taken) for part, taken in parts.items()}
 
 
-def forecast(
-    shapes: dict[str, tuple[int, ...]], config: Sa2VAConfig, *, precision: str, tiles: int = 1, cuda: bool = False
-) -> Forecast:
+def forecast(shapes: dict[str, tuple[int, ...]], config: Sa2VAConfig, *, precision: str, tiles: int = 1) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included."""
     width = 4 if precision == "fp32" else 2
     language, vision = config.language, config.vision
@@ -83,17 +94,21 @@ def forecast(
     kept = language.get("num_key_value_heads", heads) * (hidden // heads)
     cache = 2 * language["num_hidden_layers"] * tokens * kept * width
     patches = (config.tile // vision.get("patch_size", 14)) ** 2 + 1
+    reading = tokens * (4 * hidden + 3 * wide) * width
     stages = {
         "vision": tiles * patches * (4 * vision["hidden_size"] + 2 * vision["intermediate_size"]) * width,
-        "reading": tokens * (4 * hidden + 3 * wide) * width + language["vocab_size"] * 4 * 8,
+        "reading": reading + language["vocab_size"] * 4 * 8,
         "canvas": _canvas_bytes(config, width),
     }
-    activations = max(stages.values())
-    parts = weigh(shapes, precision=precision)
-    overhead = 0
-    if cuda:
-        overhead = CUDA_CONTEXT + int(FRAGMENTS * (sum(parts.values()) + activations + cache))
-    return Forecast(precision, parts, activations, cache, overhead)
+    return Forecast(
+        precision,
+        weigh(shapes, precision=precision),
+        layers=language["num_hidden_layers"],
+        matrix=hidden * wide * width,
+        activations=max(stages.values()),
+        reading=reading,
+        cache=cache,
+    )
 
 
 def _canvas_bytes(config: Sa2VAConfig, width: int) -> int:

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.arithmetic import can_quantise, check_quantised, set_arithmetic
+from sa2va_lab.loading.arithmetic import QUANTISED, can_quantise, is_quantised, quantise_matrix, set_arithmetic
 from sa2va_lab.loading.plan import Plan, Rung, as_dtype
+from sa2va_lab.loading.shards import Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from sa2va_lab.segmenter import Overflow
@@ -66,7 +67,7 @@ class Ladder:
         if isinstance(error, Overflow):
             reason = f"instead of fp16, as {error}"
             self.rungs[self.place] = dataclasses.replace(self.rung, precision="bf16", reason=reason)
-            self._record("fp16", self.rung.device, str(error))
+            self._record("fp16", self.rung.where, str(error))
         else:
             self._descend("out of memory in a prediction")
         return self.load()
@@ -76,22 +77,29 @@ class Ladder:
         rung, precision, device = self.rung, provenance["precision"], provenance["device"]
         why = f"{rung.precision}: {self.steps[-1]['why'] if self.steps else rung.reason}"
         precision |= {"actual": rung.precision, "reason": "as asked" if rung.precision == precision["asked"] else why}
-        if rung.device != device["actual"]:
-            device |= {"actual": rung.device, "reason": why}
-        provenance |= {"arithmetic": self.arithmetic, "forecast": rung.to_dict()["devices"][0], "steps": self.steps}
+        if rung.where != device["actual"]:
+            device |= {"actual": rung.where, "reason": why}
+        provenance |= {"arithmetic": self.arithmetic, "plan": rung.to_dict(), "steps": self.steps}
 
     def _load_rung(self) -> Sa2VA:
-        rung = self.rung
-        model = load_weights(
-            build_empty(self.config),
+        rung, layout = self.rung, self.rung.layout
+        model, dtype, small = build_empty(self.config), as_dtype(rung.precision), rung.precision in QUANTISED
+        shelf = Shelf(model, self.source, dtype)
+
+        def settle(name: str) -> None:
+            if small:
+                quantise_matrix(model, name, precision=rung.precision, device=layout.place(name))
+
+        load_weights(
+            model,
             self.source,
-            dtype=as_dtype(rung.precision),
-            device="cpu" if rung.precision in ("int8", "nf4") else rung.device,
+            dtype=dtype,
+            device=lambda name: "cpu" if small and is_quantised(name) else layout.place(name),
             progress=self.progress,
+            settle=settle,
         )
         self.arithmetic = set_arithmetic(model, precision=rung.precision, device=rung.device)
-        if rung.precision in ("int8", "nf4"):
-            check_quantised(model.to(rung.device))
+        connect(model, layout, shelf)
         return model
 
     def _descend(self, why: str) -> None:
@@ -101,13 +109,13 @@ class Ladder:
         left = self.rung
         if self.place + 1 == len(self.rungs):
             raise LabError(
-                f"{left.precision} on {left.device} ran {why}, and no rung is below it: free "
+                f"{left.precision} on {left.where} ran {why}, and no rung is below it: free "
                 "memory, use a smaller image, or another machine."
             )
         self.place += 1
-        self._record(left.precision, left.device, why)
+        self._record(left.precision, left.where, why)
 
-    def _record(self, precision: str, device: str, why: str) -> None:
-        step = {"from": f"{precision} on {device}", "to": f"{self.rung.precision} on {self.rung.device}", "why": why}
+    def _record(self, precision: str, where: str, why: str) -> None:
+        step = {"from": f"{precision} on {where}", "to": f"{self.rung.precision} on {self.rung.where}", "why": why}
         self.steps.append(step)
         self.tell(f"{step['why']}: from {step['from']} to {step['to']}")

@@ -23,6 +23,7 @@ def load(
     lora_alpha: float | None = None,
     precision: str = "auto",
     device: str = "auto",
+    gpus: int | None = None,
     max_memory: dict[str, str] | None = None,
     progress: bool = False,
 ) -> Segmenter:
@@ -32,11 +33,13 @@ def load(
     fine-tune as well. finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training
     config, where LoRA's alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves
     where none is given), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4";
-    device: "auto", "cpu", "cuda", "cuda:1". max_memory: budgets below what is free, as {"cuda:0": "20GiB"}. When memory
-    runs out, here or in a prediction, the next rung of the plan takes over, with a warning. What was chosen and why is
-    in `Segmenter.provenance`. Only safetensors, config.json, the tokenizer files and the tensors of a .pth or .pt are
+    device: "auto", "cpu", "cuda", "cuda:1". gpus: spread the decoder layers over the first so many GPUs; if not given,
+    over all of them where one is not enough. max_memory: budgets in the place of what is free, as {"cuda:0": "20GiB"};
+    layers that fit nowhere stay in the checkpoint's files and are read at each pass. When memory runs out, here or in a
+    prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
+    `Segmenter.provenance`. Only safetensors, config.json, the tokenizer files and the tensors of a .pth or .pt are
     read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of the
-    InternVL family, and for a fine-tune that does not fit it.
+    InternVL family, for a fine-tune that does not fit it, and for devices that are not there.
     """
     from tqdm import tqdm
     from transformers.utils import logging
@@ -50,17 +53,18 @@ def load(
     source, sizes = opened.source, opened.sizes
     reader = PromptReader(opened.folder, sizes, added=opened.added)
     parameters = sum(math.prod(source.shape(name)) for name in source.names())
+    if gpus is not None and device != "auto":
+        raise LabError(f"device {device} and gpus {gpus} were given: leave one of them out.")
     chosen_device, device_reason = choose_device(device)
     if precision not in ("auto", *PRECISIONS):
         raise LabError(f"Precision {precision!r} is not available: use auto, {', '.join(PRECISIONS)}.")
-    budgets = find_budgets()
+    budgets = find_budgets(gpus)
     if unknown := set(max_memory or {}) - set(budgets):
         raise LabError(f"max_memory names {', '.join(sorted(unknown))}, but here are only {', '.join(budgets)}.")
     budgets |= {name: parse_size(text) for name, text in (max_memory or {}).items()}
-    made = climb_down(
-        source, sizes, budgets=budgets, precision=precision, device="auto" if device == "auto" else chosen_device
-    )
-    start = made.chosen if precision == "auto" else 0
+    wanted = "auto" if device == "auto" else chosen_device
+    made = climb_down(source, sizes, budgets=budgets, precision=precision, device=wanted, gpus=gpus)
+    start = made.start(precision, wanted)
     if start is None:
         raise LabError(made.explain_none())
     ladder = Ladder(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.forecast import BYTES, GIB, Forecast, forecast
+from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, Forecast, forecast
+from sa2va_lab.loading.shards import FILES, Layout, spread
 
 if TYPE_CHECKING:
     import torch
@@ -59,32 +60,68 @@ def as_dtype(precision: str) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One way to run: at `precision` on `device`. needed: bytes that must be free there, at most `budget` to fit."""
+class Share:
+    """What one device must hold; bytes. needed: what must be free there, at most `budget` to fit; memory-mapped weights
+    need none. activations: everything on top of weights, cache and device context included."""
 
-    precision: str
-    device: str
-    forecast: Forecast
+    name: str
+    weights: int
+    activations: int
     needed: int
     budget: int
+
+    @property
+    def total(self) -> int:
+        """Weights and all on top."""
+        return self.weights + self.activations
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to run: at `precision`, with the parts where `layout` says. shares: a device each, the home first."""
+
+    precision: str
+    layout: Layout
+    shares: tuple[Share, ...]
     reason: str
 
     @property
+    def device(self) -> str:
+        """The home: where everything but decoder layers is."""
+        return self.layout.home
+
+    @property
+    def where(self) -> str:
+        """The devices, for a sentence."""
+        names = " + ".join(self.layout.devices)
+        return f"{names} + {FILES}" if self.layout.kept_back else names
+
+    @property
+    def total(self) -> int:
+        """Bytes on all devices."""
+        return sum(share.total for share in self.shares)
+
+    @property
+    def lacking(self) -> int:
+        """Bytes that the fullest device lacks; below 0 is room to spare."""
+        return max(share.needed - share.budget for share in self.shares)
+
+    @property
     def fits(self) -> bool:
-        """Whether the forecast is within the budget."""
-        return self.needed <= self.budget
+        """Whether the forecast is within the budget of every device."""
+        return self.lacking <= 0
 
     def to_dict(self) -> dict:
         """As `sa2va-lab plan --json` prints it; bytes."""
-        device = {
-            "name": self.device,
-            "weights": self.forecast.weights,
-            "activations": self.forecast.activations + self.forecast.cache + self.forecast.overhead,
-            "total": self.forecast.total,
-            "needed": self.needed,
-            "budget": self.budget,
+        devices = [asdict(share) | {"total": share.total} for share in self.shares]
+        layers = list(self.layout.layers)
+        return {
+            "precision": self.precision,
+            "devices": devices,
+            "layers": {name: layers.count(name) for name in dict.fromkeys(layers)},
+            "fits": self.fits,
+            "reason": self.reason,
         }
-        return {"precision": self.precision, "devices": [device], "fits": self.fits, "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -98,39 +135,61 @@ class Plan:
         """The place of the best rung that fits, None where none does."""
         return next((place for place, rung in enumerate(self.rungs) if rung.fits), None)
 
+    def start(self, precision: str, device: str) -> int | None:
+        """The rung to begin with where precision and device are as asked ("auto": whichever): the first that fits, else
+        the first, which then is tried all the same; None where all was left open and nothing fits."""
+        if precision == "auto":
+            return self.chosen
+        asked = [i for i, r in enumerate(self.rungs) if r.precision == precision and device in ("auto", r.device)]
+        return next((place for place in asked if self.rungs[place].fits), asked[0])
+
     def to_dict(self) -> dict:
         """{rungs: [{precision, devices: [{name, weights, activations, total, budget, ...}], fits, reason}], chosen}"""
         return {"rungs": [rung.to_dict() for rung in self.rungs], "chosen": self.chosen}
 
     def explain_none(self) -> str:
         """What the least demanding rung would need, as a sentence."""
-        least = min(self.rungs, key=lambda rung: rung.needed - rung.budget)
+        least = min(self.rungs, key=lambda rung: rung.lacking)
+        fullest = max(least.shares, key=lambda share: share.needed - share.budget)
         return (
-            f"Nothing fits: {least.precision} on {least.device} comes nearest and needs {least.needed / GIB:.2f} GiB, "
-            f"{(least.needed - least.budget) / GIB:.2f} GiB more than there is; free memory, or use a larger machine."
+            f"Nothing fits: {least.precision} on {least.where} comes nearest and needs {fullest.needed / GIB:.2f} "
+            f"GiB on {fullest.name}, {least.lacking / GIB:.2f} GiB more than there is; free memory, or use a larger "
+            "machine."
         )
 
 
 def plan(
-    path: Path | str, *, gpu: str | None = None, gpus: int = 1, cpu: str | None = None, tiles: int | None = None
+    path: Path | str,
+    *,
+    sam2: Path | str | None = None,
+    finetune: Path | str | None = None,
+    config: Path | str | None = None,
+    lora_alpha: float | None = None,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    cpu: str | None = None,
+    tiles: int | None = None,
 ) -> Plan:
     """The ladder for the checkpoint in `path`, from headers alone; nothing is loaded.
 
-    gpu, cpu: memory of one GPU and of the host ("24GiB"), for hardware that is not here; neither: this machine.
-    gpus: how many such GPUs; each holds a replica. tiles: of one image, the thumbnail included; the most that the
-    model cuts if not given. Raises LabError for an unreadable checkpoint or size.
+    sam2, finetune, config, lora_alpha: as `load` takes them. gpu, cpu: memory of one GPU and of the host ("24GiB"), for
+    hardware that is not here; neither: this machine. gpus: how many GPUs, 1 of those that are not here and all of those
+    that are if not given. tiles: of one image, the thumbnail included; the most that the model cuts if not given.
+    Raises LabError for an unreadable checkpoint or size, and for more GPUs than there are.
     """
-    from sa2va_lab.sa2va.configuration import read_config
-    from sa2va_lab.sa2va.weights import OfficialFolder
+    from sa2va_lab.loading.assembly import open_model
 
-    config, source = read_config(path), OfficialFolder(path)
-    if tiles is not None and tiles < 1 or gpus < 1:
-        raise LabError(f"tiles is {tiles} and gpus is {gpus}; expected at least 1 of each.")
-    budgets = find_budgets()
+    opened = open_model(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    if tiles is not None and tiles < 1:
+        raise LabError(f"tiles is {tiles}; expected at least 1.")
     if gpu or cpu:
-        names = [f"cuda:{number}" for number in range(gpus)] if gpu else []
+        names = [f"cuda:{number}" for number in range(1 if gpus is None else gpus)] if gpu else []
+        if gpus is not None and gpus < 1:
+            raise LabError(f"gpus is {gpus}; expected at least 1.")
         budgets = {name: parse_size(gpu) for name in names} | ({"cpu": parse_size(cpu)} if cpu else {})
-    return climb_down(source, config, budgets=budgets, tiles=tiles)
+    else:
+        budgets = find_budgets(gpus)
+    return climb_down(opened.source, opened.sizes, budgets=budgets, gpus=gpus, tiles=tiles)
 
 
 def climb_down(
@@ -140,27 +199,64 @@ def climb_down(
     budgets: dict[str, int],
     precision: str = "auto",
     device: str = "auto",
+    gpus: int | None = None,
     tiles: int | None = None,
 ) -> Plan:
     """The rungs for a source of weights (with `names`, `shape`, `dtype`) on devices with so many free bytes.
 
-    What was asked for comes first, then one GPU at falling precision, then the CPU. GPUs are alike, so one stands for
-    all. Memory-mapped weights of the stored precision need no free memory on a CPU, only patience where they do not
-    fit into it.
+    What was asked for comes first: with `gpus` above 1 the layers are spread over them. Then one GPU, all GPUs, one at
+    falling precision, all with the layers that do not fit left in the files; then the CPU, at last with all layers
+    left in the files. Memory-mapped weights of the stored precision need no free memory on a CPU, only patience where
+    they do not fit into it.
     """
     shapes = {name: source.shape(name) for name in source.names()}
     tiles = tiles or (config.max_tiles + 1 if config.max_tiles > 1 else 1)
-    cuda = [name for name in budgets if name.startswith("cuda")]
-    wanted = [name for name in budgets if device in ("auto", name)]
-    pairs = [(p, name) for name in wanted if name in cuda[:1] or name == device for p in _falling(precision, name)]
-    pairs += [(p, "cpu") for p in _falling(precision, "cpu") if "cpu" in budgets]
-    rungs = []
-    for kind, name in dict.fromkeys(pairs):
-        made = forecast(shapes, config, precision=kind, tiles=tiles, cuda=name != "cpu")
-        mapped = name == "cpu" and source.dtypes() <= {STORED.get(kind)}
-        needed = made.total - (made.weights if mapped else 0)
-        rungs.append(Rung(kind, name, made, needed, budgets[name], _tell(made, needed, budgets[name], mapped=mapped)))
-    return Plan(rungs)
+    cuda = [name for name in budgets if name.startswith("cuda") and device in ("auto", name)]
+    ways: list[tuple[str, list[str], bool]] = []  # precision, devices, whether layers may stay in the files
+    if cuda:
+        first, *rest = _falling(precision, cuda[0])
+        best, wide = [max(cuda, key=budgets.get)], {"int8": "bf16", "nf4": "bf16"}.get(first, first)
+        ways += [(kind, cuda, False) for kind in (first, *rest) if (gpus or 1) > 1]
+        ways += [(first, best, False), (first, cuda, False), *((kind, best, False) for kind in rest)]
+        ways += [(wide, cuda, True)]
+    if "cpu" in budgets:
+        ways += [(kind, ["cpu"], False) for kind in _falling(precision, "cpu")]
+        ways += [(precision if precision in STORED else "bf16", ["cpu"], True)]
+    rungs = {}
+    for kind, names, files in ways:
+        made = forecast(shapes, config, precision=kind, tiles=tiles)
+        mapped = names == ["cpu"] and source.dtypes() <= {STORED.get(kind)}
+        if not (files and (mapped or kind in ("int8", "nf4"))):  # mapped weights are in the files already
+            rung = _make_rung(kind, made, {name: budgets[name] for name in names}, files=files, mapped=mapped)
+            rungs.setdefault((kind, rung.layout), rung)
+    return Plan(list(rungs.values()))
+
+
+def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: bool) -> Rung:
+    home = max(budgets, key=budgets.get)
+    budgets = {home: budgets[home]} | budgets
+    context, slack = (0, 1.0) if home == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
+    held = {name: context + slack * (made.outside + made.activations) for name in budgets if name == home}
+    held |= {name: context + slack * made.reading for name in budgets if name != home}
+    if files:  # one matrix at a time comes in, and the cache of such layers is at home
+        held[home] += slack * (made.matrix + made.cache)
+    size = slack * (made.layer + made.layer_cache)
+    places = spread(made.layers, size=size, held=held, budgets=budgets)
+    if files and home == "cpu":
+        places = (FILES,) * made.layers
+    elif FILES in places and not files:  # it does not fit: spread all the same, to say what is lacking
+        roomy = {name: budget + held[name] + made.layers * size for name, budget in budgets.items()}
+        places = spread(made.layers, size=size, held=held, budgets=roomy)
+    layout, shares = Layout(home, places), []
+    for name in layout.devices:
+        kept_back = layout.kept_back if name == home else 0
+        weights = places.count(name) * made.layer + (made.outside if name == home else 0)
+        on_top = (made.activations if name == home else made.reading) + (made.matrix if kept_back else 0)
+        on_top += (places.count(name) + kept_back) * made.layer_cache
+        on_top = int(context + slack * (weights + on_top) - weights)
+        shares.append(Share(name, int(weights), on_top, on_top + (0 if mapped else int(weights)), budgets[name]))
+    rung = Rung(kind, layout, tuple(shares), "")
+    return replace(rung, reason=_tell(rung, mapped=mapped))
 
 
 def _falling(precision: str, device: str) -> list[str]:
@@ -176,22 +272,34 @@ def _is_here(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.is_available()
 
 
-def _tell(made: Forecast, needed: int, budget: int, *, mapped: bool) -> str:
-    spare = budget - needed
-    what = f"{made.weights / GIB:.2f} GiB of weights, {(made.total - made.weights) / GIB:.2f} GiB on top"
+def _tell(rung: Rung, *, mapped: bool) -> str:
+    weights = sum(share.weights for share in rung.shares)
+    what = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"
     if mapped:
         what += "; the weights stay in the mapped file and take no memory of their own"
-    fits = "fits" if spare >= 0 else "does not fit"
-    return f"{what}: {fits}, {abs(spare) / GIB:.2f} GiB {'to spare' if spare >= 0 else 'too much'}"
+    layers = [f"{rung.layout.layers.count(name)} on {name}" for name in dict.fromkeys(rung.layout.layers)]
+    if len(layers) > 1 or rung.layout.kept_back:
+        what += f"; decoder layers: {', '.join(layers).replace(f'on {FILES}', 'left in the files')}"
+    fits = "fits" if rung.fits else "does not fit"
+    return f"{what}: {fits}, {abs(rung.lacking) / GIB:.2f} GiB {'to spare' if rung.fits else 'too much'}"
 
 
-def find_budgets() -> dict[str, int]:
-    """Free bytes of each visible device of this machine, the CPU last; 10 % of the host's memory is left alone."""
+def find_budgets(gpus: int | None = None) -> dict[str, int]:
+    """Free bytes of each visible device of this machine, the CPU last; 10 % of the host's memory is left alone.
+
+    gpus: the first so many, all if not given; CUDA_VISIBLE_DEVICES says which those are. Raises LabError where there
+    are fewer.
+    """
     import psutil
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = {f"cuda:{number}": torch.cuda.mem_get_info(number)[0] for number in range(count)}
+    if gpus is not None and not 0 < gpus <= count:
+        raise LabError(
+            f"gpus is {gpus}, and {count} CUDA devices are visible: ask for 1 to that many, or leave gpus out "
+            "(CUDA_VISIBLE_DEVICES says which are visible)."
+        )
+    found = {f"cuda:{number}": torch.cuda.mem_get_info(number)[0] for number in range(count if gpus is None else gpus)}
     return found | {"cpu": int(0.9 * psutil.virtual_memory().available)}
 
 

@@ -16,7 +16,7 @@ import torch
 from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
@@ -139,30 +139,50 @@ def load_weights(
     source: OfficialFolder,
     *,
     dtype: torch.dtype,
-    device: torch.device | str = "cpu",
+    device: torch.device | str | Callable[[str], torch.device | str] = "cpu",
     progress: Callable[[Iterable], Iterable] = iter,
+    settle: Callable[[str], object] = lambda name: None,
 ) -> Sa2VA:
     """Fills `model` (from `build_empty`) with every tensor of `source`, converted to `dtype` on `device`.
 
-    Raises LabError naming the tensors that are missing from the checkpoint, that the network has no place for, or whose
-    shape differs.
+    device: one for all, or a function of a tensor's name in the network; what it puts on "meta" is not read. settle:
+    called with the name of each tensor that has come to its place; a layer's weight comes after its bias. Raises
+    LabError naming the tensors that are missing from the checkpoint, that the network has no place for, or whose shape
+    differs.
     """
+    where = device if callable(device) else lambda name: device
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    tied = _tied_name(model.config) if _tied_name(model.config) not in source.names() else None
-    parts = match_names(source.names(), [name for name in expected if name != tied])
-    state = {}
+    parts = match_parts(model, source)
     for name in progress(sorted(parts)):
-        tensor = _assemble(source, parts[name])
-        if tuple(tensor.shape) != expected[name]:
+        kept_back = str(where(name)) == "meta"
+        tensor = None if kept_back else assemble(source, parts[name])
+        shape = source.shape(parts[name][0][0]) if kept_back else tuple(tensor.shape)
+        if shape != expected[name]:
             raise LabError(
-                f"{parts[name][0][0]} gives shape {tuple(tensor.shape)} where config.json leads to {expected[name]}: "
+                f"{parts[name][0][0]} gives shape {shape} where config.json leads to {expected[name]}: "
                 "these weights belong to another model than this config.json."
             )
-        state[name] = tensor.to(device=device, dtype=dtype)
-    if tied:
-        state[tied] = state["language_model.model.embed_tokens.weight"]
-    model.load_state_dict(state, assign=True, strict=True)
-    return model.to(device).requires_grad_(False)
+        if not kept_back:
+            _put(model, name, tensor.to(device=where(name), dtype=dtype))
+            settle(name)
+    if model.language_model.lm_head.weight.is_meta:  # tied: one tensor for both
+        model.language_model.lm_head.weight = model.language_model.model.embed_tokens.weight
+    for name, buffer in list(model.named_buffers()):
+        if name not in expected and not buffer.is_meta:
+            _put(model, name, buffer.to(where(name)))
+    return model.requires_grad_(False)
+
+
+def match_parts(model: Sa2VA, source: OfficialFolder) -> dict[str, list[tuple[str, Place]]]:
+    """`match_names` for a network and the weights that fill it; a tied head that is not stored is left out."""
+    names, tied = source.names(), _tied_name(model.config)
+    return match_names(names, [name for name in model.state_dict() if name != tied or tied in names])
+
+
+def _put(model: Sa2VA, name: str, tensor: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    module = model.get_submodule(owner)
+    setattr(module, leaf, tensor if leaf in module._buffers else nn.Parameter(tensor, requires_grad=False))
 
 
 def match_names(official: Iterable[str], ours: Iterable[str]) -> dict[str, list[tuple[str, Place]]]:
@@ -195,7 +215,8 @@ def match_names(official: Iterable[str], ours: Iterable[str]) -> dict[str, list[
     return parts
 
 
-def _assemble(source: OfficialFolder, parts: list[tuple[str, Place]]) -> Tensor:
+def assemble(source: OfficialFolder, parts: list[tuple[str, Place]]) -> Tensor:
+    """The tensor that these official ones make, on the CPU, in their stored dtype."""
     name, place = parts[0]
     if place.kind == "row":
         return torch.cat([source.tensor(row) for row, _ in parts])

@@ -71,8 +71,10 @@ def write_real_folder(folder: Path, shapes: dict[str, list[int]], *, shards: int
         write_sparse(folder / file, kinds)
         weight_map |= dict.fromkeys(mine, file)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    language = {"architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 28}
-    config = {"model_type": "sa2va_chat", "llm_config": language, "vision_config": {"num_hidden_layers": 24}}
+    language = {"architectures": ["Qwen2ForCausalLM"], "num_hidden_layers": 28, "hidden_size": 3584}
+    language |= {"intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 151679}
+    vision = {"num_hidden_layers": 24, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+    config = {"model_type": "sa2va_chat", "llm_config": language, "vision_config": vision}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "tokenizer.json").write_text("{}")
     return folder
