@@ -109,7 +109,10 @@ def _choose_folder(name: str, runs: Path, *, named: bool) -> Path:
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A Run folder, as a report writes to outputs/runs/.")],
     data: Annotated[Path, typer.Option(help="The data set that was predicted, with its annotations.")],
-    threshold: Annotated[float, typer.Option(help="A pixel is in the mask above this probability.")] = 0.5,
+    threshold: Annotated[str, typer.Option(help="A number, or a threshold.json chosen on other images.")] = "0.5",
+    allow_same_images: Annotated[
+        bool, typer.Option("--allow-same-images", help="Even a threshold chosen on these images; the title says so.")
+    ] = False,
     groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -117,19 +120,25 @@ def evaluate(
     from sa2va_lab.datasets.formats import open_dataset
     from sa2va_lab.evaluation.metrics import evaluate_run, summarise
     from sa2va_lab.evaluation.runs import open_run
+    from sa2va_lab.evaluation.thresholds import refuse_seen, take_threshold
 
-    made = open_run(run)
-    table = evaluate_run(
-        made, open_dataset(data, phrase=made.meta["dataset"]["phrase"], groups=groups), threshold=threshold
-    )
+    made, choice = open_run(run), take_threshold(threshold)
+    said = refuse_seen(choice, made, allow=allow_same_images)
+    images = open_dataset(data, phrase=made.meta["dataset"]["phrase"], groups=groups)
+    table = evaluate_run(made, images, threshold=choice.value)
     summary = summarise(table)
     if as_json:
-        samples = json.loads(table.to_json(orient="records"))
-        print(json.dumps({"summary": summary, "samples": samples}, ensure_ascii=False, default=str))
+        told = {"threshold": {"value": choice.value, "reason": choice.reason, "warning": said}, "summary": summary}
+        told["samples"] = json.loads(table.to_json(orient="records"))
+        print(json.dumps(told, ensure_ascii=False, default=str))
         return
+    if said:
+        print(f"TOO GOOD TO REPORT: {said}")
     if table.attrs.get("stamp"):
         print(table.attrs["stamp"])
-    counted = f"{summary['n_images']} images of {summary['n_groups']} patients, threshold {threshold}"
+    counted = (
+        f"{summary['n_images']} images of {summary['n_groups']} patients, threshold {choice.value:g} ({choice.reason})"
+    )
     print(f"{counted}; {summary['n_failed']} failed, {summary['n_without_truth']} without truth")
     for name in ("dice", "iou", "precision", "recall"):
         score = summary[name]

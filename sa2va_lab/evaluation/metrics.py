@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.intervals import bootstrap_bca, bootstrap_mean
 from sa2va_lab.evaluation.matching import match_samples, read_truth
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
 
     n_images, n_groups, n_failed, n_without_truth, n_without_seg, threshold, rasteriser, and for each metric: macro
     (mean over the images where it is defined, n of them), pooled (of the summed counts), low and high (95 % percentile
-    bootstrap of macro, clustered by group) and the interval's reason. Undefined is NaN.
+    bootstrap of macro, clustered by group), the interval's reason, and the BCa interval's ends. Undefined is NaN.
     """
     failed = table["error"].notna()
     summary = {
@@ -144,7 +144,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
     for metric in METRICS:
         values = table[metric].to_numpy(float)
         defined = np.isfinite(values)
-        interval = bootstrap_mean(values, table["group"], seed=seed)
+        interval, bca = (bootstrap(values, table["group"], seed=seed) for bootstrap in (bootstrap_mean, bootstrap_bca))
         summary[metric] = {
             "macro": float(values[defined].mean()) if defined.any() else np.nan,
             "pooled": pooled[metric],
@@ -152,6 +152,8 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
             "high": interval.high,
             "n": int(defined.sum()),
             "reason": interval.reason,
+            "bca_low": bca.low,
+            "bca_high": bca.high,
         }
     return summary
 

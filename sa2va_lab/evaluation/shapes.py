@@ -1,10 +1,14 @@
 """Metrics of shape: what pixel counts do not see. Distances are in pixels, masks bool (H, W); undefined is NaN.
 
-Where one of the two masks is empty, distances, surface Dice and clDice have no surface or centre line to stand on: NaN
-for the distance, 0 for surface Dice and clDice (everything is missed or made up); both empty is NaN for all three.
+SHAPE_POLICY says what each metric is where a mask or a truth is empty.
 """
 
 from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from os import cpu_count
 
 import numpy as np
 import pandas as pd
@@ -15,6 +19,20 @@ SHAPE_METRICS = ("cldice", "hd95", "surface_dice", "betti0_error", "area_error")
 CALIBRATION = ("brier", "ece")
 TOLERANCE = 2.0  # pixels, of the surface Dice
 BINS = 10  # of the expected calibration error
+LEAST_IMAGES = 25  # a process that is given fewer takes longer to start than it saves
+
+# What each metric is when the truth or the mask is empty ("none"); "some" is any other, the full one too, whose border
+# is the picture's. A word stands for the ordinary value. No distance exists to nothing: NaN. Of the shares 0 is right:
+# all of the one border or line that there is was missed, or made up. Both empty is no case of drawing well: NaN.
+SHAPE_POLICY = {
+    # (truth, mask): {metric: value}
+    ("none", "none"): dict(cldice=np.nan, hd95=np.nan, surface_dice=np.nan, betti0_error=0.0, area_error=np.nan),
+    ("none", "some"): dict(cldice=0.0, hd95=np.nan, surface_dice=0.0, betti0_error="pieces", area_error=np.nan),
+    ("some", "none"): dict(cldice=0.0, hd95=np.nan, surface_dice=0.0, betti0_error="pieces", area_error=-1.0),
+    ("some", "some"): dict(
+        cldice="ratio", hd95="distance", surface_dice="ratio", betti0_error="pieces", area_error="ratio"
+    ),
+}
 
 
 def measure_shapes(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -57,20 +75,48 @@ def measure_calibration(probability: np.ndarray, truth: np.ndarray) -> dict[str,
     return {"brier": float(np.mean((flat - there) ** 2)), "ece": float(np.abs(said - found).sum() / flat.size)}
 
 
-def measure_extras(run, dataset, *, threshold: float, progress: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Shapes and calibration of a run: a row a sample (id, group, metrics), and a row a width class (found, there)."""
+def measure_extras(
+    run, dataset, *, threshold: float, workers: int | None = 1, progress: bool = False
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Shapes and calibration of a run: a row a sample (id, group, metrics), and a row a width class (found, there).
+
+    workers: processes; None takes one for every LEAST_IMAGES images, at most one a core. The result does not depend on
+    it. A script that asks for more than one needs the usual `if __name__ == "__main__":`.
+    """
     from sa2va_lab.evaluation.matching import iterate_pairs
 
+    if workers is None:
+        workers = max(1, min(cpu_count() or 1, len(run.records) // LEAST_IMAGES))
+    pairs = iterate_pairs(run, dataset, progress=progress)
+    work = ((sample.id, sample.group, probability, truth, threshold) for sample, probability, truth in pairs)
     rows, widths = [], {name: np.zeros(2, np.int64) for name in CLASSES}
-    for sample, probability, truth in iterate_pairs(run, dataset, progress=progress):
-        mask = probability > threshold
-        rows.append({"id": sample.id, "group": sample.group} | measure_shapes(mask, truth))
-        rows[-1] |= measure_calibration(probability, truth)
-        for name, pair in recall_by_width(mask, truth).items():
+    for row, found in map(_measure_image, work) if workers == 1 else _spread(work, workers):
+        rows.append(row)
+        for name, pair in found.items():
             widths[name] += pair
     table = pd.DataFrame(rows, columns=["id", "group", *SHAPE_METRICS, *CALIBRATION])
     counted = pd.DataFrame([(name, *pair) for name, pair in widths.items()], columns=["width", "found", "there"])
     return table, counted
+
+
+def _measure_image(work: tuple) -> tuple[dict, dict]:
+    sample_id, group, probability, truth, threshold = work
+    mask = probability > threshold
+    row = {"id": sample_id, "group": group} | measure_shapes(mask, truth) | measure_calibration(probability, truth)
+    return row, recall_by_width(mask, truth)
+
+
+def _spread(work, workers: int):
+    """_measure_image of all, in order, a few images of each process in memory at a time."""
+    fresh = get_context("spawn")  # a fork may hang beside torch's threads
+    with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
+        waiting = deque()
+        for image in work:
+            waiting.append(pool.submit(_measure_image, image))
+            if len(waiting) > 2 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _surface_distances(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -18,6 +18,7 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
+from sa2va_lab.evaluation.runs import META, open_run, predict_dataset
 from sa2va_lab.reports.answers import write_json
 
 if TYPE_CHECKING:
@@ -270,6 +271,39 @@ def read_threshold(path: Path | str) -> Choice:
         raise LabError(f"{path} is not a threshold.json ({said}); save the threshold again") from None
 
 
+def take_threshold(asked: str | Path) -> Choice:
+    """A threshold as a person gives it: a number, or a threshold.json (or its folder); LabError for anything else."""
+    try:
+        value = float(str(asked))
+    except ValueError:
+        return read_threshold(asked)
+    if not 0 <= value < 1:
+        raise LabError(f"the threshold is {asked}; expected a probability from 0 to {THRESHOLDS[-1]}, or a {FILE}")
+    return Choice(value, "as given")
+
+
+def settle_threshold(asked: str, run: Run, dataset: Dataset, segmenter=None, **how) -> Choice:
+    """The threshold to report a run at: the one asked for (`take_threshold`), else the best on the validation split,
+    else 0.5 with the reason.
+
+    The validation split's Run lies beside the run, `_val` behind its name. It is made by `segmenter`, where there is
+    one (`how` goes to `predict_dataset`); without one it is looked at if it is there, finished and of the same model.
+    """
+    if asked:
+        return take_threshold(asked)
+    folder, split, val = run.folder.with_name(f"{run.folder.name}_val"), run.meta["dataset"]["split"], None
+    if split != "test" or "val" not in dataset.splits:
+        reason = "there is no validation split to choose it on" if split == "test" else f'split "{split}" is reported'
+        return Choice(0.5, reason, origin={"default": True})
+    if segmenter is not None:
+        val = predict_dataset(segmenter, dataset, folder=folder, split="val", **how)
+    elif (folder / META).exists():
+        val = open_run(folder)
+    if val is None or not val.finished or _made_by(val) != _made_by(run):
+        return Choice(0.5, "the validation split was not predicted", origin={"default": True})
+    return choose_threshold(count_run(val, dataset))
+
+
 def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:
     """Refuses a threshold that was chosen on images of `run`: LabError, or with `allow` the sentence to say instead.
 
@@ -283,6 +317,10 @@ def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:
     if not allow:
         raise LabError(f"{said}; choose it on other patients (the validation split), or allow it and have it said")
     return said
+
+
+def _made_by(run: Run) -> tuple:
+    return run.meta["segmenter"]["weights_sha256"], run.meta["prompt"]
 
 
 def _sum_groups(counts: Counts, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

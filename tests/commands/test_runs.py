@@ -101,3 +101,24 @@ def test_no_runs_yet_says_how_to_make_one(lab, tmp_path):
     status, said, _ = lab("runs", "--outputs", tmp_path)
     assert status == 0
     assert "sa2va-lab predict DATA" in said
+
+
+def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_run, drawn_data, tmp_path):
+    from sa2va_lab.datasets.formats import open_dataset
+    from sa2va_lab.evaluation.thresholds import choose_threshold, count_run, save_threshold
+
+    choice = choose_threshold(count_run(drawn_run, open_dataset(drawn_data, groups=GROUPS)))
+    path = save_threshold(tmp_path / "threshold.json", choice)
+    words = ("evaluate", drawn_run.folder, "--data", drawn_data, "--groups", GROUPS, "--threshold", path)
+    status, said, error = lab(*words)
+    assert (status, said) == (2, "")
+    assert "was chosen on 6 of the 6 images reported" in error  # the image without a mask was looked at as well
+    status, said, _ = lab(*words, "--allow-same-images")
+    assert status == 0
+    assert said.splitlines()[0].startswith("TOO GOOD TO REPORT: the threshold")
+    told = json.loads(lab(*words, "--allow-same-images", "--json")[1])
+    assert told["threshold"]["value"] == choice.value
+    assert "was chosen on 6 of the 6" in told["threshold"]["warning"]
+    status, said, _ = lab(*words[:-1], "0.4")
+    assert "threshold 0.4 (as given)" in said
+    assert "TOO GOOD" not in said

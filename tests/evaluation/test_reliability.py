@@ -34,6 +34,12 @@ def contents(folder):
     return timeless, {path.name: path.read_bytes() for path in sorted((folder / "logits").iterdir())}
 
 
+def grown(folder):
+    """Logits files, and bytes of samples.jsonl."""
+    lines = folder / "samples.jsonl"
+    return len(list(folder.glob("logits/*.npz"))), lines.stat().st_size if lines.exists() else 0
+
+
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory):
     """start(data, folder) -> pid of a process that predicts with the tiny network; wait() -> its exit status."""
@@ -57,7 +63,7 @@ def forks(tmp_path_factory):
 @pytest.mark.slow
 def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_path):
     """The network's own processes, killed at seeded moments: half of them anywhere from the start on, half of them
-    within milliseconds of a logits file, where the line that belongs to it is or is not written yet."""
+    within milliseconds of what is written first for a sample, before or after what belongs to it."""
     data, folder, straight = make_dataset(count=IMAGES, side=16), tmp_path / "run", tmp_path / "straight"
     begun = time.monotonic()
     forks.start(data, straight)
@@ -65,13 +71,13 @@ def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_pat
     an_image = (time.monotonic() - begun) / IMAGES
     moments = random.Random(20)
     for number in range(KILLS):
-        there = len(list(folder.glob("logits/*.npz")))
+        before = grown(folder)
         pid = forks.start(data, folder)
         if number % 2:
             time.sleep(moments.uniform(0, 2 * an_image))
         else:
             patience = time.monotonic() + 60
-            while len(list(folder.glob("logits/*.npz"))) == there and time.monotonic() < patience:
+            while grown(folder) == before and time.monotonic() < patience:
                 time.sleep(0.0005)
             time.sleep(moments.uniform(0, 0.003))
         os.kill(pid, signal.SIGKILL)

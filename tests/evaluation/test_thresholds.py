@@ -24,6 +24,8 @@ from sa2va_lab.evaluation.thresholds import (
     read_threshold,
     refuse_seen,
     save_threshold,
+    settle_threshold,
+    take_threshold,
 )
 
 STEPS = np.append(THRESHOLDS, 1.0).astype(np.float32)
@@ -210,3 +212,34 @@ def test_a_threshold_is_refused_on_the_images_it_was_chosen_on(make_dataset, mak
         with pytest.raises(LabError, match=f"chosen on {shared} of the {total} images reported"):
             refuse_seen(choice, run)
         assert f"chosen on {shared} of the {total} images" in refuse_seen(choice, run, allow=True)
+
+
+def test_a_threshold_is_a_number_or_a_file(tmp_path):
+    assert (take_threshold("0.37").value, take_threshold("0.37").reason) == (0.37, "as given")
+    path = save_threshold(tmp_path / "threshold.json", Choice(0.25, "by eye", origin={"images": []}))
+    assert take_threshold(path).reason == take_threshold(str(tmp_path)).reason == "by eye"
+    for asked, said in (("1.5", "the threshold is 1.5"), ("nan", "the threshold is nan"), ("half", "No such file")):
+        with pytest.raises(LabError, match=said):
+            take_threshold(asked)
+
+
+def test_it_is_settled_on_the_validation_split_and_found_again_without_a_model(make_dataset, make_segmenter, tmp_path):
+    root = make_dataset()
+    names = list(json.loads((root / "groups.json").read_text()))
+    (root / "splits.json").write_text(json.dumps({"train": names[:2], "val": names[2:4], "test": names[4:]}))
+    dataset, folder = open_dataset(root), tmp_path / "run"
+    run = predict_dataset(make_segmenter(), dataset, folder=folder, split="test", progress=False)
+    assert settle_threshold("0.3", run, dataset).value == 0.3
+    unknown = settle_threshold("", run, dataset)
+    assert (unknown.value, unknown.reason) == (0.5, "the validation split was not predicted")
+    choice = settle_threshold("", run, dataset, make_segmenter(), progress=False)
+    assert choice.reason == 'best mean Dice on 2 images of 1 patients, split "val"'
+    assert refuse_seen(choice, run) == ""
+    assert settle_threshold("", run, dataset) == choice  # its Run lies beside this one
+    other = predict_dataset(
+        make_segmenter(weights="1" * 64), dataset, folder=tmp_path / "x", split="test", progress=False
+    )
+    (tmp_path / "run_val").rename(tmp_path / "x_val")
+    assert settle_threshold("", other, dataset).origin == {"default": True}  # another model's Run
+    whole = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "whole", progress=False)
+    assert settle_threshold("", whole, dataset, make_segmenter()).reason == 'split "all" is reported'

@@ -1,0 +1,69 @@
+"""The same images asked in other words: do the answer, and the mask, hang on the phrasing?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sa2va_lab.evaluation.intervals import bootstrap_mean, compare_paired
+from sa2va_lab.evaluation.metrics import evaluate_run
+from sa2va_lab.evaluation.runs import Run, predict_dataset
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Dataset
+
+# Four of the eight questions that Sa2VA was trained with, the newline after the image included; the others are these
+# with a word or a full stop less.
+QUESTIONS = (
+    "<image>\nPlease segment {phrase} in this image.",
+    "<image>\nCan you segment the {phrase} in this image?",
+    "<image>\nCould you provide a segmentation mask for the {phrase} in this image?",
+    "<image>\nWhere is the {phrase} in this picture? Please respond with a segmentation mask.",
+)
+IMAGES = 6  # of the run, evenly spread: enough to see that a phrasing breaks, far too few to rank phrasings
+FOLDER = "asked"
+
+
+def ask_otherwise(
+    segmenter, run: Run, dataset: Dataset, *, prompts: Sequence[str] = QUESTIONS, limit: int = IMAGES
+) -> list[Run]:
+    """A run for each of the prompts over a few of the run's images; they lie in `asked/` beside it, and resume.
+
+    prompts: questions, in which {phrase} stands for what the data set looks for. The one that the run asked anyway is
+    left out. limit: images, evenly spread over the run's.
+    """
+    from sa2va_lab.sa2va.processing import phrase_prompt
+
+    part, phrase = dataset.select(run.sample_ids), run.meta["dataset"]["phrase"]
+    asked = [phrase_prompt(prompt.format(phrase=phrase))[0] for prompt in prompts]
+    others = [prompt for prompt in asked if prompt != phrase_prompt(run.meta["prompt"])[0]]
+    folder = run.folder.parent / FOLDER
+    return [
+        predict_dataset(segmenter, part, folder=folder / f"{run.folder.name}_{number}", prompt=prompt, limit=limit)
+        for number, prompt in enumerate(others, 1)
+    ]
+
+
+def compare_phrasings(run: Run, asked: Sequence[Run], dataset: Dataset, *, threshold: float = 0.5) -> list[dict]:
+    """What each prompt gave on the images that all of them were asked about, the run's own first.
+
+    [{prompt, n_images, n_groups, dice, low, high, answers {text: images}, difference}]: difference is a `Difference`,
+    Dice of the prompt less that of the run's own, image by image; None for the run's own.
+    """
+    if not asked:
+        return []
+    tables = [evaluate_run(made, dataset, threshold=threshold).set_index("id") for made in (run, *asked)]
+    shared = [name for name in tables[0].index if all(name in table.index for table in tables[1:])]
+    own, rows = tables[0].loc[shared], []
+    for made, table in zip((run, *asked), tables, strict=True):
+        here = table.loc[shared]
+        interval, defined = bootstrap_mean(here["dice"], here["group"]), here["dice"].notna()
+        row = {"prompt": made.meta["prompt"], "n_images": len(shared), "n_groups": int(here["group"].nunique())}
+        row["dice"] = float(here.loc[defined, "dice"].mean()) if defined.any() else np.nan
+        row |= {"low": interval.low, "high": interval.high, "answers": dict(Counter(here["answer"].dropna()))}
+        row["difference"] = None if made is run else compare_paired(here["dice"], own["dice"], own["group"])
+        rows.append(row)
+    return rows
