@@ -38,7 +38,8 @@ def predict_others(
 ) -> list[tuple[Run, Dataset]]:
     """Asks the images of `run` for the other things of its data set, each into a Run beside it; with its data set.
 
-    source: what `dataset` was opened from. groups, limit: as they were given for `run`. Raises what `predict_dataset` raises.
+    source: what `dataset` was opened from. groups, limit: as they were given for `run`. Raises what `predict_dataset`
+    raises.
     """
     made = []
     for phrase in list_phrases(dataset)[1:]:

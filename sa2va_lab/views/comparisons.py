@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_paired
-from sa2va_lab.evaluation.thresholds import BINS, THRESHOLDS, Choice, Counts
+from sa2va_lab.evaluation.metrics import compute_scores
+from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, nest_thresholds
 from sa2va_lab.reports.texts import say
+from sa2va_lab.training.sources import audit_logs, find_logs
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
 
@@ -22,12 +25,46 @@ if TYPE_CHECKING:
 STEPS = 20  # bars of the calibration curve
 
 
-def weigh_threshold(choice: Choice, table: pd.DataFrame, at_half: pd.DataFrame) -> dict:
-    """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval."""
-    found = compare_paired(table["dice"], at_half["dice"], table["group"])
+def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict:
+    """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval.
+
+    Where none was chosen, for want of a validation split, it is the nested one: each patient at the threshold that is
+    best on all others; "value" is then their median.
+    """
     told = {"value": choice.value, "origin": name_origin(choice), "rule": choice.rule, "reason": choice.reason}
-    told |= {"dice": float(table["dice"].mean()), "dice_at_half": float(at_half["dice"].mean())}
+    scores = table["dice"]
+    if told["origin"] == "default" and len(set(counts.groups)) > 1:
+        places, reason = nest_thresholds(counts)
+        told |= {"value": float(np.median(places)), "origin": "nested", "reason": reason}
+        scores = table["id"].map(_score(counts, places))
+    half = table["id"].map(_score(counts, 0.5))
+    found = compare_paired(scores, half, table["group"])
+    told |= {"dice": float(scores.mean()), "dice_at_half": float(half.mean())}
     return told | {"difference": found.mean, "low": found.low, "high": found.high}
+
+
+def _score(counts: Counts, threshold) -> dict[str, float]:
+    return dict(zip(counts.ids, compute_scores(**counts.at(threshold), metrics=["dice"])["dice"], strict=True))
+
+
+def threshold_table(choice: Choice, weighed: dict, said: str, *, lang: str = "en") -> Table:
+    """The threshold of this report, how sure the choice is, and what it is worth (`weigh_threshold`).
+
+    said: what `refuse_seen` let pass."""
+    rows = [("threshold_used", f"{choice.value:g}", choice.reason)]
+    if not math.isnan(choice.low):
+        rows.append(("threshold_interval", f"{choice.low:g} – {choice.high:g}", say("threshold_redrawn", lang=lang)))
+    if not math.isnan(choice.flat[0]):
+        ends = f"{choice.flat[0]:g} – {choice.flat[1]:g}"
+        rows.append(("threshold_flat", ends, say("threshold_loses", lang=lang, least=FLAT)))
+    if weighed["origin"] == "nested":
+        rows.append(("threshold_nested", f"{weighed['value']:g}", weighed["reason"]))
+    apart = f"{weighed['difference']:+.3f} [{_three(weighed['low'])}, {_three(weighed['high'])}]"
+    rows.append(("threshold_worth", f"{_three(weighed['dice'])}; {_three(weighed['dice_at_half'])}", apart))
+    if said:
+        rows.append(("threshold_seen", say("finding_alarm", lang=lang), said))
+    heads = [say(key, lang=lang) for key in ("what", "value", "why")]
+    return Table(heads, [[say(key, lang=lang), *rest] for key, *rest in rows])
 
 
 def name_origin(choice: Choice) -> str:
@@ -46,13 +83,19 @@ def name_side(run: Run, *, lang: str = "en") -> str:
 def comparison_table(
     table: pd.DataFrame, others: dict[str, pd.DataFrame], baselines: list[dict], *, name: str, lang: str = "en"
 ) -> Table:
-    """The model, other models and baselines on the same images: Dice, N, and how far each is from the model."""
+    """The model, other models and baselines on the same images: Dice, N, and how far each is from the model.
+
+    Each model stands at the threshold that its table was made with."""
     interval = bootstrap_mean(table["dice"], table["group"])
+    name, *titles = [
+        say("compare_at", lang=lang, who=who, threshold=made.attrs["threshold"])
+        for who, made in {name: table, **others}.items()
+    ]
     rows = [
         _row(name, float(table["dice"].mean()), interval.low, interval.high, table["dice"].notna().sum(), None, lang)
     ]
     mine = table.set_index("id")
-    rest = [(title, other.set_index("id")["dice"]) for title, other in others.items()]
+    rest = [(title, other.set_index("id")["dice"]) for title, other in zip(titles, others.values(), strict=True)]
     rest += [(row["title"], row["scores"]) for row in baselines]
     for title, scores in rest:
         theirs = np.array([dict(scores).get(sample_id, np.nan) for sample_id in mine.index])
@@ -88,6 +131,60 @@ def phrase_table(asked: dict[str, list[dict]], *, lang: str = "en") -> Table:
     ]  # fmt: skip
     keys = ("compare_who", "phrase_asked", "compare_dice", "interval", "phrase_where", "phrase_refusals")
     return Table([say(key, lang=lang) for key in keys], rows)
+
+
+def wording_table(compared: list[dict], *, lang: str = "en"):
+    """What each phrasing gave (`wordings.compare_wordings`), and what was answered; or why there is nothing to see."""
+    if not compared:
+        return _say_instead("wording_none", lang)
+    rows = []
+    for row in compared:
+        answers = "; ".join(f"“{text}” × {count}" for text, count in row["answers"].items())
+        numbers = (row[key] for key in ("dice", "low", "high", "n_images", "difference"))
+        line = _row(_show_prompt(row["prompt"]), *numbers, lang)
+        rows.append([line[0], answers or "–", *line[1:]])
+    rows[0][-1] = say("wording_reference", lang=lang)
+    heads = ("wording_prompt", "wording_answers", "compare_dice", "interval", "n_images", "wording_difference")
+    return Table([say(key, lang=lang) for key in (*heads, "compare_words")], rows)
+
+
+def pick_prompts(compared: list[dict]) -> list[dict]:
+    """What metrics.json keeps of `wordings.compare_wordings`."""
+    return [{key: row[key] for key in ("prompt", "dice", "low", "high", "n_images", "answers")} for row in compared]
+
+
+def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: bool = False, lang: str = "en"):
+    """The last mask and Dice losses of a training log above the Dice that was measured; or why there are none.
+
+    measured: {model: `summarise`d table}. demo: whether no log means the demo's. Nothing is computed from the losses.
+    """
+    if not (log or demo):
+        return _say_instead("loss_no_log", lang)
+    try:
+        found = audit_logs(find_logs(log)[:1], config=config)[0]
+    except LabError as error:
+        return _say_instead("loss_unread", lang, error=error)
+    rows = []
+    for part in found.run.parts:
+        if any(word in part for word in ("mask", "dice")):
+            weight = found.weights.get(part)
+            title = say("loss_part" if weight else "loss_weighted", lang=lang, part=part)
+            why = say("loss_of", lang=lang, iteration=found.run.last_iteration)
+            rows.append([title, _three(found.run.last(part) / (weight or 1)), why])
+    for name, summary in measured.items():
+        why = say("loss_measured_of", lang=lang, n_images=summary["n_images"], threshold=summary["threshold"])
+        rows.append([say("loss_measured", lang=lang, who=name), _three(summary["dice"]["macro"]), why])
+    return Table([say(key, lang=lang) for key in ("what", "value", "loss_where")], rows)
+
+
+def _say_instead(key: str, lang: str, **values):
+    from IPython.display import Markdown
+
+    return Markdown(say(key, lang=lang, **values))
+
+
+def _show_prompt(prompt: str) -> str:
+    return prompt.replace("<image>", "").strip()
 
 
 def finding_table(findings: list[Finding], *, lang: str = "en") -> Table:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sa2va_lab.evaluation.runs import Run
 
 SHOWN_METRICS = ("dice", "iou", "precision", "recall")
+INTERVALS = (("low", "high"), ("bca_low", "bca_high"))
 AREAS = ("truth_area", "mask_area")
+LEAST_FRAMES = 3  # a sequence of fewer has no course
 
 
 def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None = None, lang: str = "en") -> Answer:
@@ -87,14 +89,19 @@ def run_table(run: Run, dataset: Dataset, *, lang: str = "en") -> Table:
 
 
 def metric_table(summary: dict, *, lang: str = "en") -> Table:
-    """Each metric: mean over images with its interval and N, and the value of all pixels pooled."""
+    """Each metric: mean over images with its two intervals and N, and the value of all pixels pooled.
+
+    The percentile interval is the report's. BCa stands beside it here and nowhere else, as a check: it allows for the
+    skew of scores that end at 1, and where the two part there are too few patients for either.
+    """
     rows = []
     for metric in SHOWN_METRICS:
         numbers = summary[metric]
-        interval = f"{_three(numbers['low'])} – {_three(numbers['high'])}"
+        intervals = [f"{_three(numbers[low])} – {_three(numbers[high])}" for low, high in INTERVALS]
         name, count = _metric_name(metric), str(numbers["n"])
-        rows.append([name, _three(numbers["macro"]), interval, count, _three(numbers["pooled"])])
-    return Table([say(key, lang=lang) for key in ("metric", "macro", "interval", "n_images", "pooled")], rows)
+        rows.append([name, _three(numbers["macro"]), *intervals, count, _three(numbers["pooled"])])
+    heads = ("metric", "macro", "interval", "interval_bca", "n_images", "pooled")
+    return Table([say(key, lang=lang) for key in heads], rows)
 
 
 def image_table(table: pd.DataFrame, *, lang: str = "en") -> Table:
@@ -160,6 +167,44 @@ def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = Non
     return figure, say(
         "alt_spread", lang=lang, n_images=len(scored), low=dice.min(), high=dice.max(), dice=mean, **ends
     )
+
+
+def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = None, lang: str = "en"):
+    """Dice along each sequence, a line a sequence, the lowest named; or the sentence that there are no sequences.
+
+    A frame's number is that of its id: the frames of a sequence in the order of their file names.
+    """
+    import matplotlib
+    from IPython.display import Markdown
+
+    video = {sample.id: sample.video for sample in dataset}
+    scored = table[table["dice"].notna()].assign(video=table["id"].map(video))
+    scored = scored[scored.groupby("video")["id"].transform("size") >= LEAST_FRAMES]
+    if not len(scored):
+        return Markdown(say("frames_none", lang=lang, least=LEAST_FRAMES))
+    scored = scored.assign(frame=scored["id"].str.extract(r"(\d+)$", expand=False).astype(int)).sort_values("frame")
+    videos, lowest = scored.groupby("video")["dice"], scored.loc[scored["dice"].idxmin()]
+    within, between = videos.std(ddof=0).mean(), videos.mean().std(ddof=0)
+    shown, _ = style.figure_language(lang)
+    figure = style.new_figure(style.WIDTH, 3.2, lang=lang)
+    with matplotlib.rc_context(style.rc(lang)):
+        ax = figure.subplots()
+        for name, rows in scored.groupby("video"):
+            named = name == lowest["video"]
+            look = dict(color="black", alpha=1) if named else dict(color=style.NEUTRAL, alpha=0.6)
+            ax.plot(rows["frame"], rows["dice"], "o-", markersize=4, linewidth=2 if named else 1, **look)
+        place = (lowest["frame"], lowest["dice"])
+        note = ax.annotate(lowest["id"], place, xytext=(0, -13), textcoords="offset points", ha="center", fontsize=9)
+        style.halo(note)
+        ax.set(xlabel=say("axis_frame", lang=shown), ylabel=say("axis_dice", lang=shown), ylim=(0, 1))
+        ax.set_title(say("frames_title", lang=shown, within=within, between=between))
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.grid(axis="y", color="#E3E7EA", linewidth=0.8)
+        ax.set_axisbelow(True)
+        style.stamp(figure, stamp)
+    values = dict(count=len(videos), frames=len(scored), within=within, between=between)
+    alt = say("alt_frames", lang=lang, id=lowest["id"], dice=lowest["dice"], **values)
+    return style.picture(figure, alt, role="frames")
 
 
 def provenance_table(run: Run, *, lang: str = "en") -> Table:

@@ -5,7 +5,7 @@ import pytest
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.evaluation import predict_dataset
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.phrasings import QUESTIONS, ask_otherwise, compare_phrasings
+from sa2va_lab.evaluation.wordings import QUESTIONS, ask_otherwise, compare_wordings
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_a_phrasing_that_changes_the_mask_is_seen_and_one_that_does_not_is_told_
         "<image>The blood vessel? dark 205",
         "<image>Find the blood vessel. dark 0",
     }
-    own, same, wide, none = compare_phrasings(run, asked, dataset)
+    own, same, wide, none = compare_wordings(run, asked, dataset)
     assert own["prompt"] == "blood vessel"
     assert own["difference"] is None
     assert (own["n_images"], own["n_groups"]) == (4, 4)
@@ -48,7 +48,7 @@ def test_the_runs_own_question_is_not_asked_twice(made, make_segmenter):
     assert len(asked) == len(QUESTIONS) - 1  # "blood vessel" becomes the first of them
     assert [made.folder.parent for made in asked] == [run.folder.parent / "asked"] * 3  # no Run that a list would show
     assert len(segmenter.seen) == 18
-    assert compare_phrasings(run, [], dataset) == []
+    assert compare_wordings(run, [], dataset) == []
 
 
 def test_the_first_question_is_the_one_that_a_bare_phrase_becomes():

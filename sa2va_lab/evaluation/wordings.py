@@ -47,7 +47,7 @@ def ask_otherwise(
     ]
 
 
-def compare_phrasings(run: Run, asked: Sequence[Run], dataset: Dataset, *, threshold: float = 0.5) -> list[dict]:
+def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, threshold: float = 0.5) -> list[dict]:
     """What each prompt gave on the images that all of them were asked about, the run's own first.
 
     [{prompt, n_images, n_groups, dice, low, high, answers {text: images}, difference}]: difference is a `Difference`,
