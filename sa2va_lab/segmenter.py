@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class Segmenter:
         self.provenance = provenance
         self._ladder = ladder
         self.draft = reader.answer_ids(FIRST_DRAFT)
+        self._drafts_change = True
         self._seen: _Seen | None = None
 
     @property
@@ -144,6 +145,26 @@ class Segmenter:
         for image in images:
             yield self.predict(image, prompt, **options)
 
+    @contextmanager
+    def keep_draft(self, image: ImageLike, prompt: str) -> Iterator[None]:
+        """Within it the draft is one and the same: the answer to this question, if that names a mask.
+
+        Another draft moves logits by rounding (1e-6), since its tokens are read along with the rest. So what an image
+        gives does not hang on what was asked before it, and a run that was taken up again has the bytes of one that
+        was not.
+        """
+        self.draft, self._drafts_change = self.reader.answer_ids(FIRST_DRAFT), True
+        with suppress(Exception):  # whatever is wrong with this image is told when its turn comes
+            self.predict(image, prompt)
+        if self.reader.seg not in self.draft:
+            self.draft = self.reader.answer_ids(FIRST_DRAFT)
+        self._drafts_change = False
+        self.forget()
+        try:
+            yield
+        finally:
+            self._drafts_change = True
+
     def forget(self) -> None:
         """Gives back the memory held for the last image."""
         self._seen = None
@@ -163,7 +184,7 @@ class Segmenter:
             inputs = self._embed(prompt.tail, None)
         if answer is None:
             reply = write_answer(self.model, inputs, cache, draft=self.draft, stops=self.reader.stops, limit=limit)
-            if reply.ids[-1] in self.reader.stops:
+            if self._drafts_change and reply.ids[-1] in self.reader.stops:
                 self.draft = reply.ids
         else:
             if not answer.strip():

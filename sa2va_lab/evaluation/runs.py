@@ -19,7 +19,7 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import distributions
@@ -112,7 +112,8 @@ def predict_dataset(
 ) -> Run:
     """Predicts every sample of a split once and returns the run; what a former start finished is not done again.
 
-    segmenter: has `predict(image_path, prompt) -> Prediction` and `provenance`; it is given nothing else.
+    segmenter: has `predict(image_path, prompt) -> Prediction` and `provenance`; it is given nothing else. Where it has
+    `keep_draft`, the first image is asked once more at each start, so that no logits hang on where a start began.
     prompt: for every image; None takes the phrase of the data set.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     A sample that cannot be predicted gets a record with its error, and the others go on. retry_failed: samples whose
@@ -273,11 +274,12 @@ def _predict_rest(
     run = open_run(folder)
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     before, noted = run.meta.get("steps", []), None
+    rest, first = [sample for sample in dataset if sample.id not in done], next(iter(dataset), None)
+    keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
     bar = tqdm(total=len(dataset), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
-    with bar, open(folder / LINES, "ab") as lines:
-        for sample in dataset:
-            if sample.id in done:
-                continue
+    kept = keep(first.image, prompt or first.phrase) if keep else nullcontext()
+    with bar, kept, open(folder / LINES, "ab") as lines:
+        for sample in rest:
             record, logits = _predict_one(segmenter, sample, prompt or sample.phrase)
             record["precision"] = segmenter.provenance.get("precision", {}).get("actual")
             if logits is not None:

@@ -19,6 +19,8 @@ from sa2va_lab.datasets import open_dataset
 from sa2va_lab.demo import tiny
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation import evaluate_run, open_run, predict_dataset, runs
+from sa2va_lab.loading.load import load
+from sa2va_lab.paths import demo_data, demo_model
 from sa2va_lab.sa2va.weights import save_official
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,22 @@ def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_pat
     assert [record["id"] for record in open_run(folder).records] == open_run(straight).sample_ids
     assert len((folder / "samples.jsonl").read_bytes().splitlines()) == IMAGES
     assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_where_a_start_began_moves_no_bit(tmp_path):
+    """The demo's network answers by itself here, and a draft of another kind is left over from an earlier question."""
+    segmenter = load(demo_model(), device="cpu", precision="fp32", progress=False)
+    dataset, straight = open_dataset(demo_data()), tmp_path / "straight"
+    how = {"limit": 3, "progress": False}
+    predict_dataset(segmenter, dataset, folder=straight, **how)
+    for done in (1, 2):
+        folder = shutil.copytree(straight, tmp_path / f"after {done}")
+        lines = (folder / "samples.jsonl").read_bytes().splitlines(keepends=True)
+        (folder / "samples.jsonl").write_bytes(b"".join(lines[:done]))
+        segmenter.draft = segmenter.reader.answer_ids("There is no catheter in this image.")
+        predict_dataset(segmenter, dataset, folder=folder, **how)
+        assert contents(folder) == contents(straight)
 
 
 @pytest.mark.slow
