@@ -262,14 +262,8 @@ def _grow_right(
 ) -> tuple[list[Branch], list[Branch]]:
     """Right coronary, posterior descending and posterolateral artery; and which of them branch on."""
     sprout = partial(_sprout, rng, heart, tortuous=tortuous)
-    way = [
-        [-0.12, -45, 0.36],
-        [-0.1, -52, 0.75],
-        [0.0, -68, 1.03],
-        [0.12, -98, 1.03],
-        [0.14, -130, 1.03],
-        [0.06, -163, 1],
-    ]
+    way = [[-0.12, -45, 0.36], [-0.1, -52, 0.75], [0.0, -68, 1.03]]
+    way += [[0.12, -98, 1.03], [0.14, -130, 1.03], [0.06, -163, 1]]
     rca = _trunk(rng, heart, way, radius=1.9 * calibre, tortuous=tortuous * 0.8, narrow=0.75)
     crux = np.array([rca.course[-1, 0], np.degrees(rca.course[-1, 1]), 1.0])
     after = {"run": rca.run[-1], "tortuous": tortuous, "parent_radius": rca.radius[-1], "narrow": 0.4}
