@@ -59,16 +59,8 @@ def report(
     if settings is None and Path(FILE).is_file():
         settings = Path(FILE)
     said = {} if settings is None else read_settings(settings).as_parameters()
-    chosen = {
-        "model": model,
-        "sam2": sam2,
-        "finetune": finetune,
-        "config": config,
-        "data": data,
-        "log": log,
-        "run": run,
-    }
-    chosen |= {"lang": lang, "outputs": outputs}
+    chosen = {"model": model, "sam2": sam2, "finetune": finetune, "config": config, "data": data, "log": log}
+    chosen |= {"run": run, "lang": lang, "outputs": outputs}
     asked = _parse_pairs(parameter or []) | {k: str(value) for k, value in chosen.items() if value is not None}
     if "run" in asked and "model" not in asked:  # a Run is looked at as it is: with a model it would be resumed
         said = {key: value for key, value in said.items() if key not in ("model", "sam2", "finetune")}

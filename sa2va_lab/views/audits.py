@@ -17,8 +17,6 @@ from sa2va_lab.reports.dataset_texts import KINDS_ZH
 from sa2va_lab.reports.texts import say, say_sample
 from sa2va_lab.views.tables import Table
 
-MOST_IDS = 12
-
 
 def answer_audit(audit: Audit, ceilings: Sequence[Ceiling], *, lang: str = "en") -> Answer:
     """What is there, what is wrong with it, and what no model can beat, in two or three sentences."""
