@@ -1,0 +1,52 @@
+"""Writes the pictures of the READMEs from a report: the median case of 03_evaluation, the top of index.html.
+
+python docs/make_pictures.py outputs/reports/<utc>_demo        # needs chromium
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+from PIL import Image
+
+FOLDER = Path(__file__).resolve().parent / "pictures"
+CASES = "choose_cases"  # in the cell that shows the worst, the median and the best image
+WIDTH, HEIGHT, COLOURS = 1000, 900, 64
+
+
+def main(report: Path) -> None:
+    """Both pictures, in few colours: a README is looked at, not measured."""
+    FOLDER.mkdir(exist_ok=True)
+    notebook = nbformat.read(report / "03_evaluation.ipynb", as_version=4)
+    [cell] = (cell for cell in notebook.cells if cell.cell_type == "code" and CASES in cell.source)
+    figures = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
+    save(base64.b64decode(figures[1]), "case.png")
+    save(photograph(report / "index.html"), "index.png")
+
+
+def photograph(page: Path) -> bytes:
+    """The top of a page as a PNG, in light colours."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+        opened = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
+        opened.goto(page.resolve().as_uri())
+        return opened.screenshot()
+
+
+def save(content: bytes, name: str) -> None:
+    """At most WIDTH wide, in COLOURS colours."""
+    image = Image.open(io.BytesIO(content)).convert("RGB")
+    image.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(FOLDER / name, optimize=True)
+    print(FOLDER / name, (FOLDER / name).stat().st_size)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
