@@ -20,13 +20,15 @@ MOST_MISTAKES = 3
 
 @dataclass
 class Block:
-    """One question and its answer. alarms are shown in the colour of a warning; absent: why there is nothing."""
+    """One question and its answer. alarms are shown in the colour of a warning, points as a list; absent: why there is
+    nothing."""
 
     key: str
     title: str
     page: str | None = None
     sentences: list[str] = field(default_factory=list)
     alarms: list[str] = field(default_factory=list)
+    points: list[str] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
@@ -131,9 +133,15 @@ def _why_absent(stem: str, part: dict | None, report: dict, tell) -> str:
 
 def _fill_fit(block: Block, answer: dict, tell) -> None:
     plan = answer["metrics"].get("plan") or {}
-    block.sentences = [answer["sentence"]]
+    rungs, chosen = plan.get("rungs", ()), plan.get("chosen")
+    if not rungs:
+        return
+    if chosen is None:
+        block.alarms.append(tell("index_fits_nowhere"))
+    else:
+        block.sentences.append(tell("index_fits_here", precision=rungs[chosen]["precision"]))
     block.columns = [tell(key) for key in ("index_rung", "index_devices", "index_fits", "why")]
-    for rung in plan.get("rungs", ()):
+    for rung in rungs:
         devices = ", ".join(
             f"{device['name']}: {_gib(device.get('total'))} / {_gib(device.get('budget'))}"
             for device in rung.get("devices", ())
@@ -148,12 +156,12 @@ def _fill_quality(block: Block, answer: dict, tell) -> None:
     if not dice:
         return
     block.columns = [tell(key) for key in ("index_method", "index_dice", "interval", "n_images", "n_groups")]
-    count = [metrics["summary"]["n_images"], metrics["summary"]["n_groups"]]
-    own = {"title": tell("index_this_model"), "dice": dice.get("macro"), "n_images": count[0], "n_groups": count[1]}
-    for row in [own | {"low": dice.get("low"), "high": dice.get("high")}, *metrics.get("baselines", ())]:
-        title = row.get("title") or row.get("name", "–")
+    counts = [str(metrics["summary"][key]) for key in ("n_images", "n_groups")]
+    for title, found in ({tell("index_this_model"): dice} | (metrics.get("beside") or {})).items():
+        block.rows.append([title, _three(found.get("macro")), _span(found), *counts])
+    for row in metrics.get("baselines", ()):
         counts = [str(row.get(key, "–")) for key in ("n_images", "n_groups")]
-        block.rows.append([title, _three(row.get("dice")), _span(row), *counts])
+        block.rows.append([row.get("title") or row.get("name", "–"), _three(row.get("dice")), _span(row), *counts])
     if not metrics.get("baselines"):
         block.sentences.append(tell("index_no_baselines"))
 
@@ -186,6 +194,7 @@ def _fill_mistakes(block: Block, answer: dict, tell, *, pictures: dict) -> None:
 def _fill_precision(block: Block, answer: dict, tell) -> None:
     keys = ("precision_row", "device", "index_forecast", "index_peak", "index_seconds", "index_dice", "interval")
     block.columns = [tell(key) for key in (*keys, "index_agreement", "why")]
+    block.sentences = [answer["sentence"]]
     for row in answer["metrics"].get("precisions", ()):
         numbers = [_gib(row.get("forecast_bytes")), _gib(row.get("peak_bytes"))]
         seconds = row.get("seconds")
@@ -206,9 +215,9 @@ def _fill_training(block: Block, answer: dict, tell) -> None:
 def _fill_honesty(block: Block, answer: dict, tell) -> None:
     findings = answer["metrics"].get("honesty", ())
     block.alarms = [found["sentence"] for found in findings if found.get("alarm")]
-    clean = [found["sentence"] for found in findings if not found.get("alarm")]
+    block.points = [found["sentence"] for found in findings if not found.get("alarm")]
     if findings:
-        block.sentences = [tell("index_honesty", looked=len(findings), alarms=len(block.alarms)), *clean]
+        block.sentences = [tell("index_honesty", looked=len(findings), alarms=len(block.alarms))]
 
 
 def _leaves_out_zero(found: dict) -> bool:

@@ -46,6 +46,14 @@ TEXTS: dict[str, dict[str, str]] = {
     "index_seconds": {"en": "Seconds an image", "zh": "每幅图像秒数"},
     "index_agreement": {"en": "Same mask as fp32 (IoU)", "zh": "与 fp32 掩膜一致（IoU）"},
     # sentences
+    "index_fits_here": {
+        "en": "Yes: left to choose, it runs at {precision} here.",
+        "zh": "可以：若自动选择，这里以 {precision} 运行。",
+    },
+    "index_fits_nowhere": {
+        "en": "No: at no number format does it fit into the memory that is here.",
+        "zh": "不可以：任何数值精度都放不进这里的内存。",
+    },
     "index_no_baselines": {
         "en": "No baseline was measured in this report, so nothing says yet what a simpler method would reach.",
         "zh": "本报告没有测量基线，因此尚不知更简单的方法能达到多少。",

@@ -210,8 +210,8 @@ TEXTS: dict[str, dict[str, str]] = {
         "zh": "左：训练损失的 Dice 项结束于 {loss:.3f}；右：在数据划分“{split}”上测得的 Dice：{dice:.3f}，N = {n}。二者不能互相推出。",
     },
     "training_demo": {
-        "en": "demo: a tiny model, trained on synthetic images",
-        "zh": "演示：在合成图像上训练的微型模型",
+        "en": "demo model: synthetic data, not medical evidence",
+        "zh": "演示模型：合成数据，不是医学证据",
     },
 }
 

@@ -34,17 +34,8 @@ LINES = [
     ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
 ]
 HATCHES = ("", "///", "...", "xx", "\\\\\\")
-HEADS = (
-    "curve_loss",
-    "curve_log",
-    "curve_first",
-    "curve_last",
-    "curve_change",
-    "curve_lowest",
-    "curve_at_iteration",
-    "curve_bare_first",
-    "curve_bare_last",
-)
+HEADS = ("curve_first", "curve_last", "curve_change", "curve_lowest", "curve_at_iteration", "curve_bare_first")
+HEADS += ("curve_bare_last",)
 FIGURE, SUMMARY = "training_curves.png", "training_summary.md"
 
 
@@ -95,10 +86,10 @@ def loss_table(audits: list[Audit], *, lang: str = "en") -> Table:
             ends = (run.first(name), run.last(name))
             change = "–" if drop is None else f"{-drop:+.2f}".replace("-", "−")
             bare = [f"{end / weight:.4f}" if weight else "–" for end in ends]
-            rows.append(
-                [name, run_name(found), *(f"{end:.4f}" for end in ends), change, f"{low:.4f}", f"{place:,}", *bare]
-            )
-    return Table([say(key, lang=lang) for key in HEADS], rows)
+            log = [run_name(found)] if len(audits) > 1 else []
+            rows.append([name, *log, *(f"{end:.4f}" for end in ends), change, f"{low:.4f}", f"{place:,}", *bare])
+    heads = ("curve_loss", *(["curve_log"] if len(audits) > 1 else []), *HEADS)
+    return Table([say(key, lang=lang) for key in heads], rows)
 
 
 def finding_table(found: Audit, *, lang: str = "en") -> Table:

@@ -246,13 +246,14 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) ->
     }
 
 
-def show_link(page: Path, *, lang: str = "en"):
-    """Where the gallery lies, as a link that works from a report's folder beside `galleries/`."""
+def show_link(page: Path, *, beside: bool = False, lang: str = "en"):
+    """Where the gallery lies, as a link that works in a report: `beside` its pages, or in `galleries/` elsewhere."""
     from html import escape
 
     from IPython.display import HTML
 
     count = page.read_text("utf-8").count('<section class="case"')
-    there = f"{page.parent.parent.name}/{page.parent.name}/{page.name}"
+    near = f"{page.parent.name}/{page.name}"
+    there = near if beside else f"{page.parent.parent.name}/{near}"
     said = say("gallery_written", lang=lang, cases=count, size=page.stat().st_size / 1e6, path=there)
-    return HTML(f'<p><a href="../../{escape(there)}">{escape(said)}</a></p>')
+    return HTML(f'<p><a href="{"" if beside else "../../"}{escape(there)}">{escape(said)}</a></p>')

@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from html import escape
 
-_NUMBER = re.compile(r"[-−]?[\d,]*\.?\d+|–")
+_NUMBER = re.compile(r"[-−+]?[\d,]*\.?\d+( ?(%|[KMG]iB))?|–")
 
 
 @dataclass(frozen=True)
 class Table:
     """columns: the headers. rows: one sequence of texts a row, the first of which names the row.
 
-    Columns that hold nothing but numbers and dashes are set to the right.
+    Columns that hold nothing but numbers, shares, sizes in memory and dashes are set to the right.
     """
 
     columns: list[str]

@@ -17,6 +17,7 @@ METRICS = {
     "02_loss_curves": {"runs": [], "alarms": ["ONE process took part."]},
     "03_evaluation": {
         "summary": {"n_images": 30, "n_groups": 5, "threshold": 0.4, "dice": DICE},
+        "beside": {"with its fine-tune": {"macro": 0.7, "low": 0.6, "high": 0.75, "n": 30}},
         "split": "test", "seen": "yes", "run": "a_run", "weights_sha256": "f00d", "manifest_sha256": "beef",
         "baselines": [{"name": "frangi", "title": "Frangi + Otsu", "dice": 0.41, "low": 0.3, "high": 0.5,
                        "n_images": 30, "n_groups": 5}],
@@ -66,9 +67,11 @@ def test_questions_stand_in_the_readers_order():
 def test_every_block_is_filled_from_its_notebook():
     blocks = blocks_of(make_report())
     assert not [block.key for block in blocks.values() if block.absent]
+    assert blocks["fit"].sentences == ["Yes: left to choose, it runs at bf16 here."]
     assert blocks["fit"].rows == [["bf16", "cpu: 1.00 GiB / 2.00 GiB", "yes", "room enough"]]
     assert blocks["quality"].rows == [
         ["this model", "0.712", "0.650 – 0.770", "30", "5"],
+        ["with its fine-tune", "0.700", "0.600 – 0.750", "30", "5"],
         ["Frangi + Otsu", "0.410", "0.300 – 0.500", "30", "5"],
     ]
     assert blocks["threshold"].sentences[1].startswith("It matters: against 0.5, Dice changes by +0.022")
@@ -81,7 +84,8 @@ def test_every_block_is_filled_from_its_notebook():
     assert blocks["precision"].rows[1][-1] == "no CUDA device"
     assert blocks["training"].alarms == ["ONE process took part."]
     assert blocks["honesty"].alarms == ["Truth was copied."]
-    assert blocks["honesty"].sentences[1:] == ["Probabilities are not binary."]
+    assert blocks["honesty"].points == ["Probabilities are not binary."]
+    assert blocks["precision"].sentences == ["Sentence of 06_precision_vram."]
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
@@ -115,6 +119,14 @@ def test_what_is_in_the_checkpoint_stands_in_for_whether_it_fits():
     assert block.sentences == ["Sentence of 00_inspect."]
     assert "06_precision_vram was not run" in block.absent
     assert 'href="00_inspect.html"' in render_index(report)
+
+
+def test_a_model_that_fits_nowhere_is_an_alarm():
+    report = make_report()
+    report["notebooks"]["06_precision_vram"]["answer"]["metrics"]["plan"]["chosen"] = None
+    block = blocks_of(report)["fit"]
+    assert block.sentences == []
+    assert block.alarms == ["No: at no number format does it fit into the memory that is here."]
 
 
 def test_a_bare_number_is_no_choice_of_threshold():

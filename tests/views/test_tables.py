@@ -13,6 +13,11 @@ def test_headers_have_their_scope_and_numbers_go_right():
     assert '<td style="text-align:left">a &lt; b</td>' in html
 
 
+def test_shares_and_sizes_are_numbers_too():
+    html = Table(["Part", "Share", "Size", "Words"], [["x", "5.45%", "100.6 MiB", "5 %x"]])._repr_html_()
+    assert html.count('<td class="number"') == 2
+
+
 def test_text_form_is_aligned():
     assert repr(TABLE).splitlines() == ["Image        Dice   Note", "P01-V1-F001  0.500  a < b", "P01-V1-F002  –"]
 
