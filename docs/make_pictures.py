@@ -16,17 +16,17 @@ from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 CASES = "choose_cases"  # in the cell that shows the worst, the median and the best image
-WIDTH, HEIGHT, COLOURS = 1000, 900, 64
+WIDTH, HEIGHT, QUALITY = 900, 900, 85
 
 
 def main(report: Path) -> None:
-    """Both pictures, in few colours: a README is looked at, not measured."""
+    """Both pictures, as JPEG: a README is looked at, not measured."""
     FOLDER.mkdir(exist_ok=True)
     notebook = nbformat.read(report / "03_evaluation.ipynb", as_version=4)
     [cell] = (cell for cell in notebook.cells if cell.cell_type == "code" and CASES in cell.source)
     figures = [output.data["image/png"] for output in cell.outputs if "image/png" in output.get("data", {})]
-    save(base64.b64decode(figures[1]), "case.png")
-    save(photograph(report / "index.html"), "index.png")
+    save(base64.b64decode(figures[1]), "case.jpg")
+    save(photograph(report / "index.html"), "index.jpg")
 
 
 def photograph(page: Path) -> bytes:
@@ -41,10 +41,10 @@ def photograph(page: Path) -> bytes:
 
 
 def save(content: bytes, name: str) -> None:
-    """At most WIDTH wide, in COLOURS colours."""
+    """At most WIDTH wide."""
     image = Image.open(io.BytesIO(content)).convert("RGB")
     image.thumbnail((WIDTH, 10 * WIDTH), Image.Resampling.LANCZOS)
-    image.quantize(COLOURS, dither=Image.Dither.NONE).save(FOLDER / name, optimize=True)
+    image.save(FOLDER / name, quality=QUALITY, optimize=True)
     print(FOLDER / name, (FOLDER / name).stat().st_size)
 
 
