@@ -1,8 +1,10 @@
 """A stand-in for the real 8.18 B model: its sizes and names, random bf16 weights, 15.2 GiB on disk.
 
     python benchmarks/full_size.py write FOLDER
+    python benchmarks/full_size.py run FOLDER [--precision P] [--device D] [--repeats N] [--json]
 
-Random weights cost what trained ones cost; what the model says about an image means nothing.
+Random weights cost what trained ones cost; what the model says about an image means nothing. `run` writes what is
+missing, loads it (mapped into memory on a CPU) and prints seconds, memory and the rate of matrix products of one run.
 """
 
 from __future__ import annotations
@@ -10,19 +12,35 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import statistics
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+import sa2va_lab
+import sa2va_lab.loading.ladder  # what is imported later would be counted as the model
+import sa2va_lab.sa2va.processing
+import sa2va_lab.segmenter
 from sa2va_lab.demo import tiny
+from sa2va_lab.loading.forecast import MIB
+from sa2va_lab.loading.memory import Watch
 from sa2va_lab.sa2va.configuration import parse_config
 from sa2va_lab.sa2va.names import official_names
 from sa2va_lab.sa2va.weights import INDEX, build_empty
 
+sys.path.append(str(Path(__file__).parent))
+from stages import cpu_name
+
 SHARD_BYTES = 1 << 30
+ANSWER = "Sure, [SEG]."  # given, as a random model would say anything; so it is read in one pass
+IMAGE = np.random.default_rng(0).integers(0, 255, (512, 512), np.uint8)
 VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -102,13 +120,149 @@ def hash_of(name: str) -> int:
     return int.from_bytes(name.encode()[-8:], "little")
 
 
+@torch.inference_mode()
+def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
+    """Loads the folder and answers about one 512x512 image `repeats` times and once before, to warm up.
+
+    how: as `sa2va_lab.load` takes it. seconds: median by stage, first_seconds: of the warm-up; flops: of the matrix
+    products by stage; rate: products a second of one decoder matrix and the prompt's tokens, in the same run; memory
+    above the process before it loaded; forecast: the shares of the plan that ran.
+    """
+    watch = Watch()
+    watch.start()
+    start = time.perf_counter()
+    segmenter = sa2va_lab.load(folder, **how)
+    load_seconds = time.perf_counter() - start
+    model, device = segmenter.model, segmenter.device
+
+    def ask() -> dict[str, float]:
+        segmenter.forget()
+        made = segmenter.predict(IMAGE, "blood vessel", answer=ANSWER)
+        assert made.n_seg == 1
+        peaks.append(made.peak_bytes)
+        return made.seconds
+
+    peaks: list[int | None] = []
+    first = ask()
+    rates, taken = [], []
+    for _ in range(repeats):
+        rates.append(matrix_rate(model))
+        taken.append(ask())
+    held = watch.stop()
+    if device.type == "cuda":
+        held = {"peak_bytes": max(peaks)}
+    flops = count_flops(segmenter)
+    return {
+        "parameters": segmenter.provenance["parameters"],
+        "precision": segmenter.provenance["precision"]["actual"],
+        "arithmetic": segmenter.provenance["arithmetic"],
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "where": segmenter.provenance["device"]["actual"],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "repeats": repeats,
+        "load_seconds": load_seconds,
+        "first_seconds": sum(first.values()),
+        "seconds": {stage: statistics.median(one[stage] for one in taken) for stage in first},
+        "flops": flops,
+        "rate": statistics.median(rates),
+        "memory": held,
+        "forecast": segmenter.provenance["plan"]["devices"],
+    }
+
+
+def matrix_rate(model) -> float:
+    """Floating-point operations a second of one decoder matrix after another and 320 rows, which is what an image of
+    one tile and its question are."""
+    layers = [layer.mlp.up_proj for layer in model.language_model.model.layers if not layer.mlp.up_proj.weight.is_meta]
+    if not layers:
+        return math.nan
+    width, dtype = layers[0].in_features, model.language_model.model.norm.weight.dtype
+    given = torch.randn(320, width, dtype=dtype)
+    begun, count = time.perf_counter(), 0
+    for layer in layers:
+        layer(given.to(layer.weight.device)).sum().item()  # which waits for a GPU
+        count += 2 * len(given) * width * layer.out_features
+    return count / (time.perf_counter() - begun)
+
+
+def count_flops(segmenter) -> dict[str, int]:
+    """Matrix products of one image by stage, as torch's counter sees them; the network runs once more for it."""
+    model, found = segmenter.model, {}
+    stages = {"vision": "encode_tiles", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
+
+    def counted(stage: str, method):
+        def run(*given):
+            with FlopCounterMode(display=False) as counter:
+                made = method(*given)
+            found[stage] = found.get(stage, 0) + counter.get_total_flops()
+            return made
+
+        return run
+
+    for stage, name in stages.items():
+        setattr(model, name, counted(stage, getattr(model, name)))
+    segmenter.forget()
+    segmenter.predict(IMAGE, "blood vessel", answer=ANSWER)
+    for name in stages.values():
+        delattr(model, name)
+    return found
+
+
+def as_text(result: dict) -> str:
+    """A table to read."""
+    rate, flops, seconds = result["rate"], result["flops"], result["seconds"]
+    whole, work = sum(seconds.values()), sum(flops.values())
+    lines = [
+        f"{result['parameters']:,} parameters, {result['precision']} on {result['where']}: {result['device']}, "
+        f"{result['threads']} threads, torch {result['torch']}; {result['arithmetic']}",
+        f"512x512 image, one tile, answer in one pass, median of {result['repeats']} after a first of "
+        f"{result['first_seconds']:.2f} s",
+        "",
+        "| stage | seconds | TFLOP | TFLOP/s |",
+        "|---|---|---|---|",
+        f"| load | {result['load_seconds']:.2f} | | |",
+    ]
+    for stage, spent in seconds.items():
+        done = flops.get(stage)
+        lines.append(
+            f"| {stage} | {spent:.2f} | " + (f"{done / 1e12:.2f} | {done / spent / 1e12:.2f} |" if done else "| |")
+        )
+    lines += [
+        f"| an image | {whole:.2f} | {work / 1e12:.2f} | {work / whole / 1e12:.2f} |",
+        "",
+        f"One decoder matrix and 320 rows, in the same run: {rate / 1e12:.2f} TFLOP/s. At that rate the products of an "
+        f"image take {work / rate:.2f} s: the image takes {whole * rate / work:.2f} times as long.",
+        "",
+        "Above the process before loading: "
+        + ", ".join(
+            f"{name.removesuffix('_bytes')} {count / MIB:,.0f} MiB" for name, count in result["memory"].items()
+        ),
+        "Forecast: "
+        + "; ".join(
+            f"{share['name']} weights {share['weights'] / MIB:,.0f} MiB, on top {share['activations'] / MIB:,.0f} MiB"
+            for share in result["forecast"]
+        ),
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Reads the arguments and writes."""
+    """Reads the arguments, writes what is missing, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["write"])
+    parser.add_argument("command", choices=["write", "run"])
     parser.add_argument("folder")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    print(write_full_size(asked.folder))
+    folder = write_full_size(asked.folder)
+    if asked.command == "write":
+        print(folder)
+        return
+    result = measure(folder, repeats=asked.repeats, precision=asked.precision, device=asked.device)
+    print(json.dumps(result) if asked.json else as_text(result))
 
 
 if __name__ == "__main__":

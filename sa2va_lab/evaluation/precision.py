@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -18,10 +17,9 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.evaluation.runs import Run, choose_samples, open_run, predict_dataset
+from sa2va_lab.loading.memory import Watch
 from sa2va_lab.reports.texts import say
 
-STATUS = Path("/proc/self/status")
-EVERY = 0.02  # seconds between two looks at the process's memory
 STAGES = ("pixels", "vision", "answer", "canvas", "masks")
 
 
@@ -130,38 +128,6 @@ def _score(run: Run, dataset, reference: Run) -> dict:
     return dice | counts | {"agreement": agreement, "difference": largest if ious else np.nan}
 
 
-class _Memory(threading.Thread):
-    """The highest anonymous and mapped bytes of this process while it runs; zeros where /proc does not tell."""
-
-    def __init__(self):
-        super().__init__(daemon=True)
-        self.before, self.over = _look(), threading.Event()
-        self.peak = self.top = self.before
-
-    def run(self) -> None:
-        while not self.over.wait(EVERY):
-            self.note()
-
-    def note(self) -> None:
-        now = _look()
-        self.peak = tuple(map(max, self.peak, now))
-        self.top = max(self.top, now, key=sum)  # the two need not be highest at one time
-
-    def stop(self) -> dict:
-        self.over.set()
-        self.join()
-        self.note()
-        anonymous, mapped = (high - low for high, low in zip(self.peak, self.before, strict=True))
-        names = {"anonymous_bytes": anonymous, "mapped_bytes": mapped, "peak_bytes": sum(self.top) - sum(self.before)}
-        return names | {"before_bytes": sum(self.before)} if sum(self.before) else dict.fromkeys(names)
-
-
-def _look() -> tuple[int, int]:
-    lines = STATUS.read_text().splitlines() if STATUS.exists() else ()
-    held = {name: int(rest.split()[0]) << 10 for name, _, rest in (x.partition(":") for x in lines) if "Rss" in name}
-    return held.get("RssAnon", 0), held.get("RssFile", 0)
-
-
 def measure_child(task: dict) -> dict:
     """Loads and predicts in this very process, which should have done nothing else. Raises LabError when the rung that
     was asked for is not the one that answered."""
@@ -174,7 +140,7 @@ def measure_child(task: dict) -> dict:
     from sa2va_lab.loading.load import load
 
     dataset = _open(task["data"])
-    memory = _Memory()
+    memory = Watch()
     memory.start()
     start = time.perf_counter()
     segmenter = load(task["model"], precision=task["precision"], device=task["device"], **task["tuning"])

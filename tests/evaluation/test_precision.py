@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from sa2va_lab.evaluation import precision
+from sa2va_lab.loading.memory import look
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.views import plans
 
@@ -63,8 +64,8 @@ def test_nothing_ran(measured):
 
 WATCHED = """
 import json
-from sa2va_lab.evaluation import precision
-watch = precision._Memory()
+from sa2va_lab.loading.memory import Watch
+watch = Watch()
 watch.start()
 held = bytearray(b"x") * (64 << 20)
 watch.note()
@@ -75,7 +76,7 @@ print(json.dumps(watch.stop()))
 
 def test_memory_that_was_taken_and_given_back_is_seen():
     """In a process of its own: one that has freed memory before takes from what it still holds."""
-    if not sum(precision._look()):
+    if not sum(look()):
         pytest.skip("this system has no /proc/self/status")
     done = subprocess.run([sys.executable, "-c", WATCHED], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)
