@@ -59,14 +59,24 @@ def predict(
         if out is not None or answer is not None:
             raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")
         from sa2va_lab.commands.runs import predict_data, runs_folder
+        from sa2va_lab.evaluation.ranks import claim_folder, find_rank
         from sa2va_lab.loading.load import load
 
-        folder = _choose_folder(run or images[0].resolve().stem, runs_folder(outputs), named=run is not None)
+        rank = find_rank()
+        if rank is None:
+            folder = _choose_folder(run or images[0].resolve().stem, runs_folder(outputs), named=run is not None)
+        elif run is None:
+            raise LabError(f"{rank.count} processes were started: give the Run a name (--run), by which they find it.")
+        else:
+            folder, how["device"] = claim_folder(runs_folder(outputs), run), rank.choose_device(device)
         segmenter = load(model, **how)
         made = predict_data(
             segmenter, images[0], folder=folder, prompt=prompt, split=split, phrase=phrase, groups=groups,
-            limit=limit, retry_failed=retry_failed, progress=not as_json,
+            limit=limit, retry_failed=retry_failed, progress=not as_json, rank=rank,
         )  # fmt: skip
+        if made is None:
+            print(f"process {rank.number + 1} of {rank.count} is done; the last one puts {folder} together")
+            return
         told = {"run": str(made.folder), "images": len(made.records), "failed": len(made.failed_ids)}
         print(json.dumps(told) if as_json else f"{told['images']} images, {told['failed']} failed: {made.folder}")
         return

@@ -18,20 +18,22 @@ Outputs = Annotated[Path | None, typer.Option(help="Where runs/ lies; outputs/ o
 
 def predict_data(
     segmenter, data: Path, *, folder: Path, prompt: str | None, split: str, phrase: str | None, groups: str | None,
-    limit: int | None, retry_failed: bool, progress: bool,
+    limit: int | None, retry_failed: bool, progress: bool, rank=None,
 ):  # fmt: skip
-    """A Run of `segmenter` over a data set; what lies in `folder` already is taken up."""
+    """A Run of `segmenter` over a data set; what lies in `folder` already is taken up. rank: of several processes,
+    whose last one returns the Run, and the others None."""
     from sa2va_lab.datasets.formats import open_dataset
+    from sa2va_lab.evaluation.ranks import predict_share
     from sa2va_lab.evaluation.runs import predict_dataset
 
     images = open_dataset(data, phrase=phrase, groups=groups)
     part, reason = images.choose_split(split)
     if progress:
         print(f"{images.reason}; {part}: {reason}", file=sys.stderr)
-    return predict_dataset(
-        segmenter, images, folder=folder, prompt=prompt, split=part, limit=limit, retry_failed=retry_failed,
-        progress=progress,
-    )  # fmt: skip
+    how = {"folder": folder, "prompt": prompt, "split": part, "limit": limit, "retry_failed": retry_failed}
+    if rank is None:
+        return predict_dataset(segmenter, images, **how, progress=progress)
+    return predict_share(segmenter, images, rank=rank, **how, progress=progress)
 
 
 def runs_folder(outputs: Path | None) -> Path:

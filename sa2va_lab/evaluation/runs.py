@@ -124,8 +124,6 @@ def predict_dataset(
     folder = Path(folder)
     if prompt is not None and not prompt.strip():
         raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
-    if limit is not None and limit < 1:
-        raise LabError(f"the limit is {limit}; expected at least 1 image, or no limit at all")
     chosen, how = choose_samples(dataset.split(split), limit)
     _refuse_foreign(folder)
     meta = _describe(segmenter, chosen, prompt=prompt, how=how)
@@ -140,7 +138,7 @@ def predict_dataset(
             _start(folder, meta)
             _predict_rest(segmenter, chosen, prompt, folder, retry_failed=retry_failed, progress=progress)
             run = open_run(folder)
-            _write_json(folder / META, run.meta | {"finished": _now()})
+            write_json(folder / META, run.meta | {"finished": _now()})
             return open_run(folder)
     except OSError as error:  # of the folder: what goes wrong with an image is caught where it is predicted
         raise LabError(
@@ -150,7 +148,9 @@ def predict_dataset(
 
 
 def choose_samples(dataset: Dataset, limit: int | None) -> tuple[Dataset, str]:
-    """The samples that a limit leaves, and how they were chosen."""
+    """The samples that a limit leaves, and how they were chosen; LabError for a limit below 1."""
+    if limit is not None and limit < 1:
+        raise LabError(f"the limit is {limit}; expected at least 1 image, or no limit at all")
     if limit is None or limit >= len(dataset):
         return dataset, f"all {len(dataset)} images"
     spread = [dataset.samples[place * len(dataset) // limit].id for place in range(limit)]
@@ -255,7 +255,7 @@ def _start(folder: Path, meta: dict) -> None:
     for path in (*folder.glob(f"*{UNFINISHED}"), *(folder / LOGITS).glob(f"*{UNFINISHED}")):
         path.unlink()
     if not (folder / META).exists():
-        _write_json(folder / META, meta)
+        write_json(folder / META, meta)
         return
     run = open_run(folder)
     _refuse_other(run, meta)
@@ -263,7 +263,7 @@ def _start(folder: Path, meta: dict) -> None:
         os.truncate(folder / LINES, _read_lines(folder / LINES)[1])
     again = {name: meta[name] for name in ("started", "python", "packages", "git")}
     again["device"] = meta["segmenter"].get("device")
-    _write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
+    write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
 
 
 def _predict_rest(
@@ -283,10 +283,10 @@ def _predict_rest(
             record, logits = _predict_one(segmenter, sample, prompt or sample.phrase)
             record["precision"] = segmenter.provenance.get("precision", {}).get("actual")
             if logits is not None:
-                _write_whole(folder / LOGITS / f"{sample.id}.npz", logits)
+                write_whole(folder / LOGITS / f"{sample.id}.npz", logits)
             steps = segmenter.provenance.get("steps", [])
             if len(steps) != noted:  # down the ladder: said before the first line that it made
-                _write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
+                write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
                 noted = len(steps)
             lines.write(json.dumps(record).encode() + b"\n")
             lines.flush()
@@ -346,11 +346,12 @@ def _read_lines(path: Path) -> tuple[list[dict], int]:
     return records, taken
 
 
-def _write_json(path: Path, content: dict) -> None:
-    _write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
+def write_json(path: Path, content: dict) -> None:
+    """`write_whole` for a dictionary."""
+    write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Writes a file so that it is there whole or not at all, power cuts included."""
     unfinished = path.with_name(path.name + UNFINISHED)
     with open(unfinished, "wb") as handle:

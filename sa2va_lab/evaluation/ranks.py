@@ -1,0 +1,139 @@
+"""One Run by several processes: each predicts its share into a Run of its own, and the last one puts them together.
+
+torchrun, `accelerate launch` and Slurm say to each process which of how many it is. The shares follow from that alone,
+so the processes never talk to each other and torch.distributed is not needed; the folder is where they meet. A share is
+an ordinary Run in `ranks/<number>of<count>/` of the folder: what was killed is resumed by the same start once more.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.runs import (
+    LINES,
+    LOGITS,
+    META,
+    Run,
+    choose_samples,
+    open_run,
+    predict_dataset,
+    write_json,
+    write_whole,
+)
+from sa2va_lab.paths import as_file_name, new_folder
+
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Dataset
+
+RANKS = "ranks"
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which process this is: `number` of `count`, from 0; `local`: its number among those of this machine."""
+
+    number: int
+    count: int
+    local: int = 0
+
+    def choose_device(self, asked: str = "auto") -> str:
+        """The device for this process: with "auto" the GPUs of its machine in turn, one replica each."""
+        import torch
+
+        visible = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return f"cuda:{self.local % visible}" if asked == "auto" and visible else asked
+
+
+def find_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
+    """What a launcher put into the environment (RANK, WORLD_SIZE, LOCAL_RANK); None for a process alone. Raises
+    LabError for numbers that cannot be."""
+    usual = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    said = [environment.get(name, default) for name, default in usual.items()]
+    try:
+        number, count, local = map(int, said)
+    except ValueError:
+        number, count, local = -1, 0, 0
+    if not 0 <= number < count or local < 0:
+        raise LabError(
+            f"RANK, WORLD_SIZE and LOCAL_RANK are {', '.join(said)}; expected RANK from 0 to below WORLD_SIZE: start "
+            "with torchrun or accelerate launch, which set them, or unset them."
+        )
+    return Rank(number, count, local) if count > 1 else None
+
+
+def predict_share(
+    segmenter, dataset: Dataset, *, rank: Rank, folder: str | Path, split: str = "all", limit: int | None = None, **how
+) -> Run | None:
+    """Predicts this process's share of a split; every `count`-th image, so that all are about equally long at work.
+
+    folder: of the whole Run, the same for all processes, on a disk that all see. how: as `predict_dataset` takes it.
+    Returns the whole Run from the process that finished last, else None. Where the whole is there already, the first
+    process takes it up as a process alone would. Raises LabError as `predict_dataset` does, and for a Run that was
+    begun by another number of processes.
+    """
+    folder = Path(folder)
+    if (folder / META).exists():
+        whole = {"folder": folder, "split": split, "limit": limit}
+        return None if rank.number else predict_dataset(segmenter, dataset, **whole, **how)
+    begun = {path.name.partition("of")[2] for path in folder.glob(f"{RANKS}/*of*")} - {str(rank.count)}
+    if begun:
+        first = min(begun)
+        raise LabError(
+            f"{folder} was begun by {first} processes, and this is one of {rank.count}: start {first} again."
+        )
+    chosen, spread = choose_samples(dataset.split(split), limit)
+    shares = [folder / RANKS / f"{number + 1}of{rank.count}" for number in range(min(rank.count, len(chosen)))]
+    if rank.number < len(shares):
+        share = chosen.select([sample.id for sample in chosen][rank.number :: len(shares)])
+        predict_dataset(segmenter, share, folder=shares[rank.number], **how)
+    with _one_at_a_time(folder):
+        done = [open_run(path) for path in shares if (path / META).exists()]
+        if (folder / META).exists() or len(done) < len(shares) or not all(run.finished for run in done):
+            return None
+        return _put_together(done, chosen, spread, folder)
+
+
+def _put_together(shares: list[Run], chosen: Dataset, spread: str, folder: Path) -> Run:
+    """Moves the shares' records and logits into one Run; run.json comes last: a kill before it costs nothing."""
+    (folder / LOGITS).mkdir(exist_ok=True)
+    for path in folder.glob(f"{RANKS}/*/{LOGITS}/*.npz"):
+        os.replace(path, folder / LOGITS / path.name)
+    records = {record["id"]: record for run in shares for record in run.records}
+    lines = [json.dumps(records[sample.id]) + "\n" for sample in chosen]
+    write_whole(folder / LINES, "".join(lines).encode())
+    metas = [run.meta for run in shares]
+    about = {"manifest_sha256": chosen.manifest_sha256, "chosen": spread, "samples": [sample.id for sample in chosen]}
+    ranks = [{"images": len(run.records), "device": run.meta["segmenter"].get("device")} for run in shares]
+    meta = metas[0] | {"dataset": metas[0]["dataset"] | about, "ranks": ranks}
+    meta |= {name: [step for one in metas for step in one.get(name, [])] for name in ("resumed", "steps")}
+    meta |= {"started": min(one["started"] for one in metas), "finished": max(one["finished"] for one in metas)}
+    write_json(folder / META, meta)
+    shutil.rmtree(folder / RANKS)
+    return open_run(folder)
+
+
+def claim_folder(runs: Path, name: str) -> Path:
+    """The folder in `runs` that all processes of one launch write to: the newest that ends with `name`, else a new one,
+    which the first process makes."""
+    with _one_at_a_time(runs):
+        there = sorted(path for path in runs.glob("*_*") if path.name.partition("_")[2] == as_file_name(name))
+        folder = there[-1] if there else new_folder(runs, name)
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".ranks.lock", "a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
