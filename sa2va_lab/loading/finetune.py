@@ -7,7 +7,6 @@ looks like the base checkpoint with the fine-tune applied, so it loads through t
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.digests import digest_file, digest_files
-from sa2va_lab.loading.headers import KNOWN, Inert, read_pth
+from sa2va_lab.loading.headers import KNOWN, Inert, is_zip, read_pth
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.parts import find_state, sort_trained
 from sa2va_lab.loading.zero import is_zero, read_zero
@@ -140,7 +139,7 @@ def read_pickle(path: Path) -> object:
     read_pth(path)  # absurd sizes and calls are refused here, before torch allots anything
     try:
         with torch.serialization.safe_globals([(Inert, name) for name in KNOWN]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
     except Exception as error:  # what the header did not give away
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise LabError(f"{path} is damaged or cut short ({said}): copy the file again from its source.") from None

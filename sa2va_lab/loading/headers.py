@@ -18,8 +18,10 @@ from pathlib import Path
 
 from sa2va_lab.errors import LabError
 
-LARGEST_HEADER = 100 << 20  # bytes; the limit of safetensors itself
-LARGEST_PICKLE = 512 << 20  # bytes of a .pth that are not tensors: logs of a long training are some MB
+LARGEST_HEADER = 8 << 20  # bytes; the whole 8 B folder has 0.2 MB
+LARGEST_PICKLE = 128 << 20  # bytes of a .pth that are not tensors: logs of a long training are some MB
+MOST_STEPS = 1_000_000  # of a pickle, each one object at most; the 1,589 tensors of the 8 B model take 88,631
+LARGEST_NUMBER = 1 << 63
 MOST_ENTRIES = 200_000  # files in one .pth
 BITS = {
     "fp64": 64, "fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
@@ -111,6 +113,8 @@ def _parse_safetensors(raw: bytes, room: int, *, file: str) -> dict[str, TensorH
     content.pop("__metadata__", None)
     found, spans = {}, []
     for name, about in content.items():
+        if not name.isprintable():
+            raise ValueError(f"a tensor called {name[:40]!a}")
         start, end = about["data_offsets"]
         header = TensorHeader(_check_shape(about["shape"], name), _SAFETENSORS_TYPES[about["dtype"]], file)
         if header.bytes != end - start:
@@ -128,8 +132,9 @@ def _parse_safetensors(raw: bytes, room: int, *, file: str) -> dict[str, TensorH
 
 
 def _check_shape(shape, name: str) -> tuple[int, ...]:
-    if not (isinstance(shape, list | tuple) and len(shape) <= 16 and all(type(n) is int and n >= 0 for n in shape)):
-        raise ValueError(f"{name} has the shape {str(shape)[:80]}")
+    sound = isinstance(shape, list | tuple) and len(shape) <= 16
+    if not (sound and all(type(n) is int and 0 <= n < LARGEST_NUMBER for n in shape)):
+        raise ValueError(f"{name} has a shape that is none")
     return tuple(shape)
 
 
@@ -142,8 +147,11 @@ def read_pth(path: Path) -> tuple[object, str]:
     if not path.is_file():
         raise LabError(f"No fine-tune at {path}: give the iter_*.pth file that the training wrote.")
     try:
-        with zipfile.ZipFile(path) if zipfile.is_zipfile(path) else open(path, "rb") as file:
-            return _read_zip(file) if isinstance(file, zipfile.ZipFile) else _read_legacy(file)
+        with open(path, "rb") as file:
+            if not is_zip(path):
+                return _read_legacy(file, size=path.stat().st_size)
+            with zipfile.ZipFile(file) as archive:
+                return _read_zip(archive, size=path.stat().st_size)
     except LabError as error:
         raise LabError(f"{path} {error}") from None
     except Exception as error:  # a damaged pickle fails wherever the damage happens to be
@@ -151,7 +159,13 @@ def read_pth(path: Path) -> tuple[object, str]:
         raise LabError(f"{path} is damaged or cut short ({said}): copy the file again from its source.") from None
 
 
-def _read_zip(archive: zipfile.ZipFile) -> tuple[object, str]:
+def is_zip(path: Path) -> bool:
+    """Whether torch takes a file for a zip: by its first bytes, where Python's own zipfile looks at the last."""
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\3\4"
+
+
+def _read_zip(archive: zipfile.ZipFile, *, size: int) -> tuple[object, str]:
     entries = archive.infolist()
     pickles = [entry for entry in entries if entry.filename.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1 or len(entries) > MOST_ENTRIES:
@@ -163,30 +177,44 @@ def _read_zip(archive: zipfile.ZipFile) -> tuple[object, str]:
         )
     if pickles[0].file_size > LARGEST_PICKLE:
         raise LabError(f"holds {pickles[0].file_size:,} bytes beside its tensors: that is no checkpoint of a training.")
+    if sum(entry.file_size for entry in entries) > size:
+        raise LabError(f"declares more data than its {size:,} bytes: it is cut short, or made to deceive.")
     folder = pickles[0].filename.removesuffix("data.pkl")
     room = {e.filename.removeprefix(f"{folder}data/"): e.file_size for e in entries}
     raw = archive.read(pickles[0])
     digest = hashlib.sha256(raw)
     digest.update(json.dumps([(e.filename, e.file_size, e.CRC) for e in entries]).encode())
-    return _Reader(io.BytesIO(raw), room=room).load(), digest.hexdigest()
+    return _Reader(_Metered(raw), room=room).load(), digest.hexdigest()
 
 
-def _read_legacy(file) -> tuple[object, str]:
-    """torch's form before 1.6: pickles one after another, then the data. Its tensors' ends are not checked."""
+def _read_legacy(file, *, size: int) -> tuple[object, str]:
+    """torch's form before 1.6: pickles one after another, then the data."""
     raw = file.read(LARGEST_PICKLE)
-    stream = io.BytesIO(raw)
-    if _Reader(stream, room=None).load() != 0x1950A86A20F9469CFC6C:
+    stream = _Metered(raw)
+    if _Reader(stream, room={}).load() != 0x1950A86A20F9469CFC6C:
         raise LabError("is no checkpoint of torch: give the .pth that the training wrote.")
     for _ in range(2):  # protocol, machine
-        _Reader(stream, room=None).load()
-    content = _Reader(stream, room=None).load()
+        _Reader(stream, room={}).load()
+    content = _Reader(stream, room={}, spare=size).load()
     return content, hashlib.sha256(raw[: stream.tell()]).hexdigest()
+
+
+class _Metered(io.BytesIO):
+    """A pickle that can be read in so many steps only: a byte may ask for an object that takes a hundred."""
+
+    steps = 0
+
+    def read(self, size=-1):
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"more than {MOST_STEPS:,} steps to read it")
+        return super().read(size)
 
 
 @dataclass(frozen=True)
 class _Storage:
     dtype: str | None
-    room: int | None
+    room: int
 
 
 @dataclass(frozen=True)
@@ -200,17 +228,32 @@ class _Reader(pickle._Unpickler):
     dispatch = {
         code: read
         for code, read in pickle._Unpickler.dispatch.items()
-        if code not in {op[0] for op in (b"\x96", b"\x97", b"\x98", b"\x82", b"\x83", b"\x84", b"i")}
-    }  # without bytearrays of any length, outside buffers, copyreg's numbers and INST
+        if code not in {ord(op) for op in "\x82\x83\x84\x8f\x90\x91\x95\x96\x97\x98i"}
+    }  # without copyreg's numbers, sets, frames, bytearrays of any length, outside buffers and INST: torch writes none
 
-    def __init__(self, file, *, room: dict[str, int] | None):
+    def __init__(self, file, *, room: dict[str, int], spare: int = 0):
+        """room: bytes of each storage; spare: bytes for storages that it does not name."""
         super().__init__(file)
-        self.room = room
+        self.room, self.spare = room, spare
+
+    def load_build(self):
+        """State is dropped: it could change what the reader itself is made of."""
+        self.stack.pop()
+
+    def load_setitems(self):
+        items = self.pop_mark()
+        self.stack[-1].update(_pair(items[::2], items[1::2]))
+
+    def load_setitem(self):
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1].update(_pair([key], [value]))
+
+    dispatch |= {pickle.BUILD[0]: load_build, pickle.SETITEMS[0]: load_setitems, pickle.SETITEM[0]: load_setitem}
 
     def find_class(self, module: str, name: str):
-        full = f"{module}.{name}"
+        full = f"{module}.{name}"[:200]
         if full == "collections.OrderedDict":
-            return OrderedDict
+            return lambda pairs=(): OrderedDict(_pair(*zip(*pairs, strict=True))) if pairs else OrderedDict()
         if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
             return _rebuild
         if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
@@ -229,11 +272,22 @@ class _Reader(pickle._Unpickler):
 
     def persistent_load(self, key):
         kind, about, place, _, count = key[:5]
-        if kind != "storage" or not isinstance(about, _Type) or type(count) is not int or count < 0:
+        told = kind == "storage" and isinstance(about, _Type) and type(place) is str and type(count) is int
+        if not told or not 0 <= count < LARGEST_NUMBER:
             raise ValueError("a storage that is none")
-        if self.room is None:
-            return _Storage(about.name, None)
+        needed = count * BITS.get(about.name, 8) // 8
+        if place not in self.room:
+            self.spare, self.room[place] = self.spare - needed, needed
+        if self.spare < 0 or needed > self.room[place]:
+            raise ValueError(f"{needed:,} bytes of numbers that are not in the file")
         return _Storage(about.name, self.room[place])
+
+
+def _pair(keys, values) -> dict:
+    """A dict whose keys are texts and numbers: to hash a tuple within tuples may take longer than the world lasts."""
+    if not all(type(key) in (str, bytes, int, float, bool, type(None)) for key in keys):
+        raise ValueError("a key that is neither text nor number")
+    return dict(zip(keys, values, strict=True))
 
 
 def _first(*given):
@@ -245,11 +299,11 @@ def _rebuild(storage, offset, shape, stride, *rest) -> TensorHeader:
     stated = [item.name for item in rest if isinstance(item, _Type)]
     dtype = storage.dtype or (stated[0] if stated else None)
     shape, stride = _check_shape(shape, "a tensor"), _check_shape(stride, "a tensor's stride")
-    if dtype is None or type(offset) is not int or offset < 0 or len(shape) != len(stride):
+    if dtype is None or type(offset) is not int or not 0 <= offset < LARGEST_NUMBER or len(shape) != len(stride):
         raise ValueError("a tensor that is none")
     header = TensorHeader(shape, dtype)
     last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if header.parameters else 0
     needed = max(last * BITS[dtype] // 8, header.bytes)
-    if storage.room is not None and needed > storage.room:
+    if needed > storage.room:
         raise ValueError(f"a tensor of {needed:,} bytes in {storage.room:,} bytes of data")
     return header

@@ -7,7 +7,8 @@ its official name, and `layer_bytes` the decoder layers, so that a planner can c
 from __future__ import annotations
 
 import hashlib
-import json
+import math
+import os
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,12 +33,10 @@ from sa2va_lab.loading.parts import (
 )
 from sa2va_lab.loading.union import add_sam2, lay_over
 from sa2va_lab.loading.zero import is_zero, read_zero
+from sa2va_lab.sa2va.files import list_shards, read_json
 
 if TYPE_CHECKING:
     from sa2va_lab.training.config import TrainingConfig
-
-INDEX = "model.safetensors.index.json"
-LARGEST_CONFIG = 4 << 20  # bytes
 
 
 @dataclass(frozen=True)
@@ -160,8 +159,8 @@ def read_inventory(
     Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a fine-tune that asks to run
     code.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(path))  # which, unlike Path's, leaves a name alone that it does not know
+    if not os.path.exists(path):
         if not is_hub_id(path):
             raise LabError(f"There is nothing at {path}: give a checkpoint folder, a .pth, or a hub id OWNER/NAME.")
         if content:
@@ -184,19 +183,8 @@ def read_inventory(
 
 
 def _read_folder(folder: Path) -> Inventory:
-    index, lost = folder / INDEX, ()
-    paths = sorted(folder.glob("*.safetensors"))
-    if index.is_file():
-        try:
-            listed = sorted(set(_read_json(index)["weight_map"].values()))
-            foreign = [name for name in listed if Path(name).name != name]
-        except (KeyError, TypeError, AttributeError):
-            raise LabError(f"{index} is not a readable index: copy the file again from its source.") from None
-        if foreign:
-            raise LabError(f"{index} names {foreign[0]!r}, outside its own folder: refuse this checkpoint.")
-        paths = [folder / name for name in listed if (folder / name).is_file()]
-        absent = [name for name in listed if not (folder / name).is_file()]
-        lost = (Missing(tuple(absent), "weight files that the index names: download them again"),) if absent else ()
+    paths, absent = list_shards(folder)
+    lost = [Missing(tuple(absent), "weight files that the index names: download them again")] if absent else []
     if not paths:
         tuned = {*folder.glob("iter_*.pth"), *(file.parent for file in folder.glob("*/*_model_states.pt"))}
         tuned = sorted(tuned, key=lambda file: int(re.sub(r"\D", "", file.stem)[:9] or 0))
@@ -209,9 +197,7 @@ def _read_folder(folder: Path) -> Inventory:
             raise LabError(f"{min(twice)} is in two files of {folder} ({path.name}): remove the one that is foreign.")
         tensors |= found
         digest.update(f"{path.name}\0{header}\0".encode())
-    config = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    if not isinstance(config, dict):
-        raise LabError(f"{folder / 'config.json'} holds no object: copy the file again from its source.")
+    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     parts = group_parts(tensors, dict.fromkeys(tensors, (folder.resolve().name,)))
     names = {part.name for part in parts}
     kind = "base" if "language" in names else "sam2"
@@ -291,33 +277,28 @@ def find_alpha(content: object, config: Path | str | None = None, lora_alpha: fl
 
     content: what the .pth holds. None where it stands nowhere.
     """
-    if lora_alpha or (config and (lora_alpha := find_training(content, config).lora_alpha)):
-        return lora_alpha
-    kept = find_training(content)
-    return kept.lora_alpha if kept else None
+    given = find_training(content, config)
+    alpha = lora_alpha or (given.lora_alpha if given else None)
+    if alpha is None and config:
+        kept = find_training(content)
+        alpha = kept.lora_alpha if kept else None
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise LabError(f"LoRA's alpha is {alpha:g}: give the one that was trained with (--lora-alpha).")
+    return alpha
 
 
 def find_training(content: object, config: Path | str | None = None) -> TrainingConfig | None:
     """The training config: the one given, or the copy that mmengine leaves in the .pth, None where there is none."""
-    from sa2va_lab.training.config import parse_config, read_config
+    from sa2va_lab.training.config import LARGEST, parse_config, read_config
 
     if config:
         return read_config(config)
     meta = content.get("meta") if isinstance(content, dict) else None
     text = meta.get("cfg") if isinstance(meta, dict) else None
     try:
-        return parse_config(text) if isinstance(text, str) and text else None
+        return parse_config(text) if isinstance(text, str) and 0 < len(text) <= LARGEST else None
     except LabError:
         return None
-
-
-def _read_json(path: Path):
-    try:
-        if path.stat().st_size > (LARGEST_CONFIG if path.name == "config.json" else 64 << 20):
-            raise ValueError("it is far too large")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
 
 
 def _digest(path: Path) -> str:

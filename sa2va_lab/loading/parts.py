@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
@@ -41,8 +42,11 @@ _BASES = {  # (hidden size, decoder layers) of the language models that have a S
     (5120, 64): "InternVL3-38B",
     (8192, 80): "InternVL3-78B",
 }
-LAYER = re.compile(r"(?:model\.)*language_model\.(?:model\.)?layers\.(\d+)\.(.+)|model\.layers\.(\d+)\.(.+)")
-_BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.(.+)")
+LAYER = re.compile(
+    r"(?:model\.)*language_model\.(?:model\.)?layers\.([0-9]{1,3})\.(.+)|model\.layers\.([0-9]{1,3})\.(.+)"
+)
+_BLOCK = re.compile(r"vision_model\.encoder\.layers\.([0-9]{1,3})\.(.+)")
+MOST_GAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -185,8 +189,9 @@ def measure_language(tensors: dict[str, TensorHeader]) -> tuple[int | None, int,
 
 def describe_language(tensors: dict[str, TensorHeader], config: dict) -> str:
     """One line on the language model. config: config.json, or {}."""
-    about = config.get("llm_config") or config.get("text_config") or {}
-    named = (about.get("architectures") or [about.get("model_type")])[0] if isinstance(about, dict) else None
+    about = section(config, "llm_config", "text_config")
+    named = about.get("architectures") or [about.get("model_type")]
+    named = named[0] if isinstance(named, list) and isinstance(named[0], str) and named[0].isprintable() else None
     hidden, layers, rows = measure_language(tensors)
     if not layers:
         return "no language model"
@@ -194,11 +199,16 @@ def describe_language(tensors: dict[str, TensorHeader], config: dict) -> str:
     return f"{named or 'language model'} of {layers} layers, width {hidden}{vocabulary}"
 
 
+def section(config: dict, *names: str) -> dict:
+    """The first of these sections of config.json that is one."""
+    return next((config[name] for name in names if isinstance(config.get(name), dict)), {})
+
+
 def find_missing(tensors: dict[str, TensorHeader], parts: tuple[Part, ...], config: dict) -> tuple[Missing, ...]:
     """What inference needs and is not here: whole parts, and gaps in parts that are here."""
     have = {part.name for part in parts}
-    about = config.get("llm_config") or config.get("text_config") or {}
-    tied = isinstance(about, dict) and about.get("tie_word_embeddings")
+    about = section(config, "llm_config", "text_config")
+    tied = about.get("tie_word_embeddings")
     hidden, layers, _ = measure_language(tensors)
     base = _BASES.get((hidden, layers))
     source = f"the base model{f' {base}' if base else ''} that was trained on" + (
@@ -212,8 +222,7 @@ def find_missing(tensors: dict[str, TensorHeader], parts: tuple[Part, ...], conf
     if "seg_projection" not in have:
         found.append(Missing(("seg_projection",), "a Sa2VA folder or a fine-tune of one; no base model has it"))
     gaps = _find_gaps(tensors, LAYER, "language", about.get("num_hidden_layers")) if "language" in have else []
-    vision = config.get("vision_config") or {}
-    gaps += _find_gaps(tensors, _BLOCK, "vision", vision.get("num_hidden_layers"))
+    gaps += _find_gaps(tensors, _BLOCK, "vision", section(config, "vision_config").get("num_hidden_layers"))
     if set(SAM2_PARTS) <= have and any(name.startswith(SAM2) for name in tensors):
         gaps += missing_sam2(tensors)
     if gaps:
@@ -232,7 +241,6 @@ def _find_gaps(tensors: dict, pattern: re.Pattern, what: str, count) -> list[str
         if "lora_" not in tail:
             layers.setdefault(int(number), set()).add(tail)
     usual = set().union(*layers.values()) if layers else set()
-    count = count if isinstance(count, int) and 0 < count < 10_000 else max(layers, default=-1) + 1
-    if max(layers, default=0) > 10_000:
-        raise LabError(f"layer {max(layers)} of the {what} part: these are no weights of a Sa2VA.")
-    return [f"{what} layer {n}: {tail}" for n in range(count) for tail in sorted(usual - layers.get(n, set()))]
+    count = count if isinstance(count, int) and 0 < count < 1000 else max(layers, default=-1) + 1
+    gaps = (f"{what} layer {n}: {tail}" for n in range(count) for tail in sorted(usual - layers.get(n, set())))
+    return list(islice(gaps, MOST_GAPS))

@@ -7,12 +7,12 @@ config.json says; only our own key `sa2va_lab`, which no released checkpoint has
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.sa2va.files import read_json
 
 if TYPE_CHECKING:
     from transformers import InternVLVisionConfig, Qwen2Config, Sam2VideoConfig
@@ -21,6 +21,7 @@ EXTRA_KEY = "sa2va_lab"
 TILE = 448
 MAX_TILES = 12
 CANVAS = 1024
+LARGEST_SIZE, MOST_LAYERS = 10_000_000, 1000  # of anything in config.json; an absurd one would be built before it fails
 TEMPLATES = {
     name: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n") for name in ("qwen_chat", "internlm2_chat")
 }
@@ -163,20 +164,23 @@ def read_raw(folder: Path | str) -> dict:
     folder = Path(folder)
     if not folder.is_dir():
         raise LabError(f"No checkpoint folder at {folder}: give the folder that holds config.json and *.safetensors.")
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (folder / "config.json").is_file():
         raise LabError(f"{folder} has no config.json: give a Sa2VA checkpoint folder (config.json, *.safetensors).")
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
-    if not isinstance(raw, dict):
-        raise LabError(f"{path} holds a {type(raw).__name__}, not an object: copy the file again from its source.")
-    return raw
+    return read_json(folder / "config.json")
 
 
 def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
     """The same from a dictionary; `name` is used in error messages."""
+    extra = raw.get(EXTRA_KEY, {})
+    for key, value, limit in (
+        ("text_config", raw.get("text_config", {}), LARGEST_SIZE),
+        ("vision_config", raw.get("vision_config", {}), LARGEST_SIZE),
+        ("llm_config", raw.get("llm_config", {}), LARGEST_SIZE),
+        (EXTRA_KEY, extra, CANVAS),
+    ):
+        layers = value.get("num_hidden_layers", 0) if isinstance(value, dict) else None
+        if not isinstance(layers, int) or layers > MOST_LAYERS or _largest(value) > limit:
+            raise LabError(f"{name} has no sensible sizes in {key}: copy the file again from its source.")
     if "text_config" in raw:
         kind = raw["text_config"].get("model_type", "unknown")
         raise LabError(f"{name} describes a Qwen-VL family Sa2VA ({kind}); this version runs the InternVL family only.")
@@ -185,16 +189,16 @@ def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
             f"{name} has model_type {raw.get('model_type', 'none')!r} and no llm_config and vision_config: "
             "it is not a Sa2VA checkpoint of the InternVL family; give the folder of the Sa2VA model itself."
         )
-    architecture = (raw["llm_config"].get("architectures") or ["unknown"])[0]
+    named = raw["llm_config"].get("architectures")
+    architecture = named[0] if isinstance(named, list) and named else "unknown"
     if architecture != "Qwen2ForCausalLM":
         raise LabError(
             f"{name} has the language model {architecture}; this version runs Qwen2ForCausalLM only "
             "(Sa2VA-InternVL3 and the Qwen2.5-based Sa2VA releases)."
         )
     template = raw.get("template", "qwen_chat")
-    if template not in TEMPLATES:
+    if not isinstance(template, str) or template not in TEMPLATES:
         raise LabError(f"{name} asks for the prompt template {template!r}; known are {', '.join(TEMPLATES)}.")
-    extra = raw.get(EXTRA_KEY, {})
     return Sa2VAConfig(
         vision=raw["vision_config"],
         language=raw["llm_config"],
@@ -206,3 +210,10 @@ def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
         sam2=extra.get("sam2", {}),
         stamp=extra.get("stamp"),
     )
+
+
+def _largest(value: object) -> float:
+    """The largest number in a section of config.json, however deep."""
+    if isinstance(value, dict | list):
+        return max(map(_largest, value.values() if isinstance(value, dict) else value), default=0)
+    return value if isinstance(value, int | float) else 0

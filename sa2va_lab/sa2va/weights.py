@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.sa2va.files import INDEX, list_shards
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.names import Place, official_names, places
 
-INDEX = "model.safetensors.index.json"
 FULL_DIGEST = 1 << 30
 SPARE = 64 << 20  # bytes that stay free on a disk
 TOKENIZER_FILES = (
@@ -59,30 +59,18 @@ class OfficialFolder:
                 self._where[name] = path
 
     def _shard_paths(self) -> list[Path]:
-        index = self.folder / INDEX
-        if not index.is_file():
-            paths = sorted(self.folder.glob("*.safetensors"))
-            if not paths:
-                raise LabError(
-                    f"{self.folder} has no *.safetensors: give a complete checkpoint folder "
-                    "(a .pth of a fine-tune alone is not one)."
-                )
-            return paths
-        try:
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise LabError(
-                f"{index} is not a readable index ({error!r}): copy the file again from its source."
-            ) from None
-        foreign = [name for name in names if not isinstance(name, str) or Path(name).name != name]
-        if foreign:
-            raise LabError(f"{index} names {foreign[0]!r}, outside its own folder: refuse this checkpoint.")
-        missing = [name for name in names if not (self.folder / name).is_file()]
+        paths, missing = list_shards(self.folder)
         if missing:
             raise LabError(
-                f"{self.folder} lacks {len(missing)} of {len(names)} weight files ({missing[0]}): download them again."
+                f"{self.folder} lacks {len(missing)} of {len(missing) + len(paths)} weight files ({missing[0][:80]}): "
+                "download them again."
             )
-        return [self.folder / name for name in names]
+        if not paths:
+            raise LabError(
+                f"{self.folder} has no *.safetensors: give a complete checkpoint folder "
+                "(a .pth of a fine-tune alone is not one)."
+            )
+        return paths
 
     def names(self) -> list[str]:
         """Official tensor names, sorted."""
@@ -130,8 +118,14 @@ def _open_shard(path: Path):
 
 def build_empty(config: Sa2VAConfig) -> Sa2VA:
     """The network with every parameter on the meta device (no memory); computed buffers, as RoPE's, are real."""
-    with init_empty_weights(include_buffers=False):
-        return Sa2VA(config).eval()
+    try:
+        with init_empty_weights(include_buffers=False):
+            return Sa2VA(config).eval()
+    except Exception as error:  # transformers raises whatever a nonsensical size leads to
+        raise LabError(
+            f"config.json describes no network ({type(error).__name__}: {str(error).strip()[:200]}): "
+            "copy the file again from its source."
+        ) from None
 
 
 def load_weights(
@@ -289,13 +283,21 @@ def write_folder(
         (draft / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         for file in TOKENIZER_FILES:
             if (Path(tokenizer) / file).is_file():
-                shutil.copyfile(Path(tokenizer) / file, draft / file)
+                shutil.copyfile(_own(Path(tokenizer) / file), draft / file)
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
+
+
+def _own(path: Path) -> Path:
+    """Refuses a link out of its folder: what it points at would be handed on. The hub's cache keeps files in blobs/."""
+    home = path.parent.resolve()
+    if not any(path.resolve().is_relative_to(root) for root in (home, home.parent.parent / "blobs")):
+        raise LabError(f"{path} is a link to a file outside its folder: put a copy of that file there, if it belongs.")
+    return path
 
 
 def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_bytes: int, progress: Callable) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.training.syntax import Symbol, Unread, read_assignments
 
-LARGEST = 4 << 20  # bytes of a config
+LARGEST = 1 << 20  # bytes of a config
+MOST_DATA = 1000  # data sets
 LARGEST_ANNOTATIONS = 1 << 30  # bytes
 
 
@@ -65,7 +66,7 @@ class TrainingConfig:
 
     @property
     def lora_alpha(self) -> float | None:
-        return self.lora.get("lora_alpha")
+        return _at(self.lora, "lora_alpha", float)
 
     @property
     def data_root(self) -> str | None:
@@ -189,15 +190,17 @@ def _is_weight(value) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _find_data(dataset: dict | None, config: Path | None) -> list[TrainingData]:
+def _find_data(dataset: dict | None, config: Path | None, budget: list[int] | None = None) -> list[TrainingData]:
     """The data sets inside a dataset, however many concatenations are around them."""
-    if dataset is None:
+    budget = budget or [MOST_DATA]  # the same one may stand in another many times over
+    budget[0] -= 1
+    if dataset is None or budget[0] < 0:
         return []
     inner = _at(dataset, "datasets", list)
     if inner is None and _at(dataset, "dataset", dict):
         inner = [dataset["dataset"]]
     if inner is not None:
-        return [found for part in inner if isinstance(part, dict) for found in _find_data(part, config)]
+        return [found for part in inner if isinstance(part, dict) for found in _find_data(part, config, budget)]
     root, file = _at(dataset, "data_root", str), _at(dataset, "ann_file", str) or _at(dataset, "data_path", str)
     repeats = _at(dataset, "repeats", float) if "repeats" in dataset else 1.0
     name = _at(dataset, "name", str) or _kind(dataset) or "data"

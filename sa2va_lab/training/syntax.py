@@ -13,7 +13,7 @@ import operator
 import warnings
 from dataclasses import dataclass
 
-MOST_ITEMS = 100_000  # in one list or text: what doubles itself forty times is no config
+MOST_ITEMS = 10_000  # in one list or text: what doubles itself forty times is no config
 MOST_UNREAD = 200
 _ARITHMETIC = {
     ast.Add: operator.add,
@@ -79,6 +79,7 @@ class _Reader:
         self.values: dict[str, object] = {}
         self.unread: list[str] = []
         self._imported: dict[str, Symbol] = {}
+        self._budget = [20 * MOST_ITEMS]  # steps to look for what is unread
 
     def read(self, tree: ast.Module) -> None:
         for statement in tree.body:
@@ -101,7 +102,7 @@ class _Reader:
         for target in targets:
             if isinstance(target, ast.Name):
                 self.values[target.id] = value
-                for place, why in find_unread(value):
+                for place, why in find_unread(value, budget=self._budget):
                     self._note(f"{target.id}{place} (line {line}): {why}")
             else:
                 self._give_up(target, f"line {line} assigns to {_describe(target)}")

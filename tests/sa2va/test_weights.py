@@ -119,7 +119,7 @@ def test_cut_short(copy, keep):
         ({"weight_map": {"a": "model-00002-of-00002.safetensors"}}, "lacks 1 of 1 weight files"),
         ({"weight_map": {"a": "../model.safetensors"}}, "outside its own folder"),
         ({"weight_map": []}, "not a readable index"),
-        ([], "not a readable index"),
+        ([], "holds a list, not an object"),
     ],
 )
 def test_bad_index(copy, index, said):

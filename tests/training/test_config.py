@@ -134,7 +134,7 @@ def test_what_grows_without_end_is_given_up(source):
         ("\0", "is not Python"),
         ("a = " + "-" * 100000 + "1", "is not Python"),
         ("a = " + "+".join(["1"] * 100000), "is not Python"),
-        ("#" * (5 << 20), "more than 4 MB"),
+        ("#" * (2 << 20), "more than 1 MB"),
     ],
 )
 def test_wrong_configs_get_one_sentence(write, content, sentence):

@@ -1,0 +1,45 @@
+"""The files of a checkpoint folder, held against what they claim before any is opened; torch is not needed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+
+INDEX = "model.safetensors.index.json"
+LARGEST_JSON = (
+    8 << 20
+)  # bytes; the index of the 8 B folder has 0.2 MB, and lists of nothing would fill 30 times as much
+
+
+def read_json(path: Path) -> dict:
+    """A JSON object. LabError for a file that is too large, damaged, or holds something else."""
+    try:
+        if path.stat().st_size > LARGEST_JSON:
+            raise ValueError("it is far too large")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
+    if not isinstance(content, dict):
+        raise LabError(f"{path} holds a {type(content).__name__}, not an object: copy the file again from its source.")
+    return content
+
+
+def list_shards(folder: Path) -> tuple[list[Path], list[str]]:
+    """(weight files of a folder, names that its index lists and that are not there); links to files are followed.
+
+    Raises LabError for an index that names a file outside the folder.
+    """
+    if not (folder / INDEX).is_file():
+        return [path for path in sorted(folder.glob("*.safetensors")) if path.is_file()], []
+    listed = read_json(folder / INDEX).get("weight_map")
+    names = list(listed.values()) if isinstance(listed, dict) else [None]
+    if not all(isinstance(name, str) for name in names):
+        raise LabError(f"{folder / INDEX} is not a readable index: copy the file again from its source.")
+    if foreign := [name for name in names if Path(name).name != name or not name.isprintable()]:
+        raise LabError(f"{folder / INDEX} names {foreign[0][:80]!r}, outside its own folder: refuse this checkpoint.")
+    names = sorted(set(names))
+    there = [name for name in names if os.path.isfile(folder / name)]  # which, unlike Path's, is False for absurd names
+    return [folder / name for name in there], sorted(set(names) - set(there))
