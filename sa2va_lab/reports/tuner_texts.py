@@ -4,7 +4,7 @@
 TEXTS: dict[str, dict[str, str]] = {
     "tuner_answer": {
         "en": "On {sample}, split “{split}”, threshold {best:.3f} gives the best mean Dice, {score:.3f}; 0.5 gives {half:.3f}, and from {low:.3f} to {high:.3f} it is within 0.005 of the best. It may be reported on other patients only.",
-        "zh": "在{sample}（数据划分“{split}”）上，阈值 {best:.3f} 的平均 Dice 最高，为 {score:.3f}；0.5 时为 {half:.3f}，{low:.3f} 至 {high:.3f} 之间与最佳相差不超过 0.005。该阈值只能用于报告其他患者。",
+        "zh": "在 {sample}（数据划分“{split}”）上，阈值 {best:.3f} 的平均 Dice 最高，为 {score:.3f}；0.5 时为 {half:.3f}，{low:.3f} 至 {high:.3f} 之间与最佳相差不超过 0.005。该阈值只能用于报告其他患者。",
     },
     "tuner_no_curve": {
         "en": "There is no curve and no number here: {reason}",

@@ -197,7 +197,7 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) ->
     mask, truth = probability > attrs["threshold"], sample.truth()
     step = max(1, math.ceil(max(mask.shape) / SIDE))
     try:
-        photo = layers.encode_photo(overlays.read_pixels(sample.image)[::step, ::step])
+        photo = layers.encode_photo(overlays.read_pixels(sample.image)[::step, ::step], quality=70)
     except (LabError, OSError):  # moved away since: masks and numbers are still worth a look
         photo = layers.encode_photo(np.full((*mask[::step, ::step].shape, 3), 128, np.uint8))
     case = overlays.Case(sample.id, sample.group, None, probability, mask, truth, dice=row["dice"])

@@ -90,8 +90,8 @@ class Tuner:
         photo = layers.encode_photo(pixels[part], quality=90)
         pictures = (
             '<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">'
-            + _picture(layer, said, under=photo)
-            + _picture(layers.encode_probability(probability[part]), f"{about}, {sample_id}")
+            + _picture(layer, said, under=photo, sharp=scale > 1)
+            + _picture(layers.encode_probability(probability[part]), f"{about}, {sample_id}", sharp=scale > 1)
             + "</div>"
         )
         return Look(pictures, self._tell(sample_id, mask, truth), self.draw_curve(threshold), mask)
@@ -186,10 +186,11 @@ def _window(shape: tuple[int, int], zoom: int, across: float, down: float) -> tu
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
-def _picture(address: str, alt: str, *, under: str = "") -> str:
-    back = f"background:url({under}) center/100% 100%;" if under else ""
-    how = "flex:1 1 240px;min-width:0;max-width:512px;image-rendering:pixelated"  # side by side where there is room
-    return f'<img src="{address}" alt="{escape(alt)}" style="{back}{how}">'
+def _picture(address: str, alt: str, *, under: str = "", sharp: bool = False) -> str:
+    """Side by side where there is room; sharp: enlarged pixels stay squares, while a smaller picture is smoothed."""
+    how = f"background:url({under}) center/100% 100%;" if under else ""
+    how += "flex:1 1 240px;min-width:0;max-width:512px;" + ("image-rendering:pixelated" if sharp else "")
+    return f'<img src="{address}" alt="{escape(alt)}" style="{how}">'
 
 
 def _upright(at: float, colour: str, dashes: str, width: float) -> str:

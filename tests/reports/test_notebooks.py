@@ -55,8 +55,22 @@ def test_parameters_have_types_that_papermill_reads(notebook, tmp_path):
 def report(drawn_run, drawn_data, tmp_path_factory):
     parameters = {"run": str(drawn_run.folder), "data": str(drawn_data), "groups": r"p(\d+)_", "threshold": "0.4"}
     outputs = tmp_path_factory.mktemp("outputs")
-    index = run_report(["03_evaluation"], parameters=parameters, outputs=outputs, name="drawn")
-    return index.parent
+    names = ["03_evaluation", "04_threshold_tuning", "05_error_gallery"]
+    return run_report(names, parameters=parameters, outputs=outputs, name="drawn").parent
+
+
+@pytest.mark.slow
+def test_tuning_and_gallery_on_paper(report, drawn_run, read_page):
+    parts = json.loads((report / "metrics.json").read_text("utf-8"))["notebooks"]
+    assert parts["04_threshold_tuning"]["answer"]["metrics"]["threshold"]["split"] == "all"
+    found = parts["05_error_gallery"]["answer"]["metrics"]
+    assert (found["threshold"], found["run"]) == (0.4, drawn_run.folder.name)
+    for stem, pictures in (("04_threshold_tuning", 2), ("05_error_gallery", 3)):
+        page = read_page(report / f"{stem}.html")
+        page.assert_self_contained(report)
+        assert len([image for image in page.images if image["alt"]]) == pictures
+        assert "jupyter-widgets" not in (report / f"{stem}.html").read_text("utf-8")
+        assert parts[stem]["answer"]["sentence"] in page.text
 
 
 @pytest.mark.slow
