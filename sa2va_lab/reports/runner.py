@@ -40,8 +40,7 @@ def run_report(
     what is done there is not done again. Where there is none, a new one is begun. left_out: notebooks that are not run,
     with the parameter that each would need; the index says so.
 
-    The Run that one notebook makes, and the threshold that it reports at, are handed to those after it that take them,
-    unless they were given.
+    The Run that one notebook makes is handed to those after it that take a `run`, unless one was given.
 
     The folder `<outputs>/reports/<utc>_<name>` gets the executed notebooks, their pages, metrics.json and index.html;
     it appears when all is done. A notebook that fails does not stop the others; it shows as failed in the index, and
@@ -67,8 +66,8 @@ def run_report(
     for stem, path in notebooks.items():
         if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
             continue
-        made = {"outputs": str(outputs), "interactive": False, "gallery_folder": str(folder / "gallery")}
-        made |= {"run": _find_run(report, outputs), "threshold": _find_threshold(report)}
+        made = {"outputs": str(outputs), "run": _find_run(report, outputs)}
+        made |= {"interactive": False, "gallery_folder": str(folder / "gallery")}
         known = _accepted(path)
         filled = {key: value for key, value in made.items() if value is not None and key in known} | given[stem]
         report["notebooks"][stem] = _run_notebook(path, folder, filled, lang=lang)
@@ -108,13 +107,6 @@ def _find_run(report: dict, outputs: Path) -> str | None:
     answers = [part["answer"] for part in report["notebooks"].values() if part["answer"]]
     runs = [outputs / "runs" / answer["metrics"]["run"] for answer in answers if answer["metrics"].get("run")]
     return next((str(run) for run in reversed(runs) if run.is_dir()), None)
-
-
-def _find_threshold(report: dict) -> float | None:
-    """The threshold that a notebook of this report has chosen and reports at."""
-    answers = [part["answer"] for part in report["notebooks"].values() if part["answer"]]
-    chosen = [answer["metrics"].get("threshold") for answer in answers]
-    return next((found["value"] for found in reversed(chosen) if isinstance(found, dict)), None)
 
 
 def list_notebooks() -> list[str]:

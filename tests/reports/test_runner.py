@@ -123,22 +123,19 @@ def test_a_report_on_ones_own_has_no_chapter_on_the_demo(given, missing):
 
 
 @pytest.mark.slow
-def test_a_run_and_a_threshold_are_handed_to_the_notebooks_after_theirs(lab):
+def test_a_run_that_a_notebook_makes_is_handed_to_those_after_it(lab):
     making = "from pathlib import Path\nfrom sa2va_lab.reports.answers import Answer\n"
-    making += "(Path(outputs) / 'runs' / 'new').mkdir(parents=True)\n"
-    making += "Answer('made', {'run': 'new', 'threshold': {'value': 0.4}})"
-    taking = "from sa2va_lab.reports.answers import Answer\nAnswer(f'{run} at {threshold}', {})"
+    making += "(Path(outputs) / 'runs' / 'new').mkdir(parents=True)\nAnswer('made', {'run': 'new'})"
+    taking = "from sa2va_lab.reports.answers import Answer\nAnswer(run, {})"
     for stem, name, code in (("02_before", "run", taking), ("03_make", "outputs", making), ("04_take", "run", taking)):
-        declared = (
-            f'{name}: str = ""\nthreshold: float = 0.5\n'  # alone in its cell, `run: ...` would be IPython's %run
-        )
+        declared = f'{name}: str = ""\nlang: str = ""\n'  # alone in its cell, `run: ...` would be IPython's %run
         parameters = new_code_cell(declared, metadata={"tags": ["parameters"]})
         _write(lab / f"root/notebooks/{stem}.ipynb", parameters, new_code_cell(code))
     names = ["02_before", "03_make", "04_take"]
     index = runner.run_report(names, parameters={}, outputs=lab / "out", name="x", left_out={"05_more": "model"})
     report = json.loads((index.parent / "metrics.json").read_text("utf-8"))
     said = {stem: part["answer"]["sentence"] for stem, part in report["notebooks"].items()}
-    assert said == {"02_before": " at 0.5", "03_make": "made", "04_take": f"{lab / 'out' / 'runs' / 'new'} at 0.4"}
+    assert said == {"02_before": "", "03_make": "made", "04_take": str(lab / "out" / "runs" / "new")}
     assert report["left_out"] == {"05_more": "model"}
 
 
