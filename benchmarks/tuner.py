@@ -6,6 +6,7 @@ Without a Run: the newest of the demo's images in outputs/runs, or a new one. Wh
 """
 
 import argparse
+import json
 import statistics
 import time
 
@@ -17,6 +18,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("run", nargs="?", default="")
 parser.add_argument("data", nargs="?", default=paths.demo_data())
 parser.add_argument("--repeats", type=int, default=40)
+parser.add_argument("--json", action="store_true")
 asked = parser.parse_args()
 
 images = open_dataset(asked.data)
@@ -35,6 +37,11 @@ for turn in range(asked.repeats):
         begun = time.perf_counter()
         step()
         spent[key].append(1000 * (time.perf_counter() - begun))
-print(f"{width}x{height}, {len(tuner.counts)} images in the split, {asked.repeats} repeats, milliseconds")
-for key, values in spent.items():
-    print(f"| {key} | {statistics.median(values):.1f} median | {max(values):.1f} most |")
+rows = [
+    {
+        "what": f"{key}, {width}x{height}, {len(tuner.counts)} images in the split",
+        "figure": f"{statistics.median(values):.1f} ms (most {max(values):.1f} of {asked.repeats})",
+    }
+    for key, values in spent.items()
+]
+print(json.dumps({"rows": rows}) if asked.json else "\n".join("{what}: {figure}".format(**row) for row in rows))

@@ -1,6 +1,7 @@
 """The table of all benchmarks: rows become cells, a busy machine is told, and what was written by hand is kept."""
 
 import importlib.util
+import re
 
 import pytest
 
@@ -24,6 +25,15 @@ def test_what_was_written_by_hand_is_kept(bench):
 
 def test_the_shipped_page_has_the_marks(bench):
     assert bench.replace_table(bench.RESULTS.read_text("utf-8"), "") != bench.RESULTS.read_text("utf-8")
+
+
+def test_every_benchmark_of_the_table_gives_rows(bench, root):
+    called = re.findall(r'run_benchmark\("(\w+\.py)"', (root / "benchmarks" / "bench.py").read_text("utf-8"))
+    assert len(called) >= 5
+    for name in called:
+        source = (root / "benchmarks" / name).read_text("utf-8")
+        assert '"--json"' in source, name
+        assert '"rows"' in source, name
 
 
 def test_a_busy_machine_is_told_row_by_row(bench):
