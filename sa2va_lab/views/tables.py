@@ -41,5 +41,6 @@ class Table:
         return "\n".join("  ".join(t.ljust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines)
 
     def _side(self, place: int) -> str:
-        numbers = place > 0 and self.rows and all(_NUMBER.fullmatch(row[place]) for row in self.rows)
+        cells = [row[place] for row in self.rows]
+        numbers = place > 0 and {"–"} < {"–", *cells} and all(map(_NUMBER.fullmatch, cells))
         return ' class="number" style="text-align:right"' if numbers else ' style="text-align:left"'

@@ -14,7 +14,7 @@ def test_headers_have_their_scope_and_numbers_go_right():
 
 
 def test_shares_and_sizes_are_numbers_too():
-    html = Table(["Part", "Share", "Size", "Words"], [["x", "5.45%", "100.6 MiB", "5 %x"]])._repr_html_()
+    html = Table(["Part", "Share", "Size", "Words", "None"], [["x", "5.45%", "100.6 MiB", "5 %x", "–"]])._repr_html_()
     assert html.count('<td class="number"') == 2
 
 
