@@ -24,13 +24,21 @@ def audit(
     against: Annotated[
         Path | None, typer.Option(help="A training set: nearly identical frames in both are an error.")
     ] = None,
+    ceilings: Annotated[
+        bool,
+        typer.Option(
+            "--ceilings", help="Draw 24 truths again by other rasterisers, and on Sa2VA's own 256 x 256 grid."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Examine images and annotations: every defect by kind, and what training makes of it."""
     from sa2va_lab.datasets import audit as examination
+    from sa2va_lab.datasets.ceilings import rasteriser_ceilings, resolution_ceilings
     from sa2va_lab.datasets.export import export_dataset
     from sa2va_lab.datasets.formats import open_dataset
     from sa2va_lab.datasets.splits import refuse_near_duplicates
+    from sa2va_lab.views.audits import answer_audit, ceiling_table
 
     dataset = open_dataset(data, phrase=phrase, groups=groups)
     other = None if against is None else open_dataset(against)
@@ -42,14 +50,20 @@ def audit(
     changes = [] if fix is None else export_dataset(dataset, fix)
     if other is not None:
         refuse_near_duplicates(dataset, other)
+    some = dataset.spread(24)
+    drawn = [*rasteriser_ceilings(some), *resolution_ceilings(some)] if ceilings else []
     if as_json:
-        files = {"files": {sample.id: str(sample.image) for sample in dataset}} if names else {}
-        print(json.dumps(found.to_dict() | {"changes": len(changes)} | files, ensure_ascii=False))
+        said = found.to_dict() | {"changes": len(changes)}
+        said |= {"files": {sample.id: str(sample.image) for sample in dataset}} if names else {}
+        said |= {"ceilings": answer_audit(found, drawn).metrics["ceilings"]} if ceilings else {}
+        print(json.dumps(said, ensure_ascii=False))
         return
     print(f"{dataset.reason}\nids: {dataset.pseudonyms}")
     print("\n".join(found.to_lines(names=names)))
     if fix is not None:
         print(f"{len(changes)} changes in the copy {fix}; changes.json there lists them")
+    if ceilings:
+        print(f"\nDice that a perfect model would have, by vessel width:\n{ceiling_table(drawn)}")
 
 
 def convert(

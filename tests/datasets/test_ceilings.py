@@ -1,10 +1,14 @@
 """Widths, ceilings and outlines: hand-made vessels with known answers, and the real set there and back."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from sa2va_lab.cli import app
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.ceilings import go_through_grid, rasteriser_ceilings, resolution_ceilings
 from sa2va_lab.datasets.export import export_dataset
@@ -63,6 +67,17 @@ def test_ceilings_by_width(make_folder):
     assert [label for label in CLASSES if label in like.by_width] == list(like.by_width)
     truth = open_dataset(root)["P01-V1-F001"].truth()
     assert sum(pixels for _, pixels in like.by_width.values()) == truth.sum()
+
+
+def test_the_audit_shows_them_when_asked(make_folder):
+    band = [10, 20, 50, 20, 50, 22, 10, 22]
+    root = make_folder(annotations=[{"image": "a.png", "mask": [[band]], "text": ["vessel"]}], size=(64, 64))
+    said = CliRunner().invoke(app, ["audit", str(root), "--ceilings", "--json"]).stdout
+    found = {ceiling["name"]: ceiling["dice"] for ceiling in json.loads(said)["ceilings"]}
+    assert found["skimage, shifted"] == 1.0
+    assert found["like cv2.fillPoly"] < 0.8
+    said = CliRunner().invoke(app, ["audit", str(root), "--ceilings"]).stdout
+    assert f"{found['like cv2.fillPoly']:.3f}" in next(line for line in said.splitlines() if "fillPoly" in line)
 
 
 def test_a_grid_as_fine_as_the_picture_loses_nothing_and_a_coarse_one_much():
