@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from glob import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sa2va_lab.evaluation.intervals import bootstrap_mean, compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.runs import Run, predict_dataset
+from sa2va_lab.evaluation.runs import META, Run, open_run, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -47,6 +48,13 @@ def ask_otherwise(
     ]
 
 
+def find_asked(run: Run) -> list[Run]:
+    """What `ask_otherwise` made for this run before, where the model is no longer at hand; unfinished ones left out."""
+    folders = sorted((run.folder.parent / FOLDER).glob(f"{escape(run.folder.name)}_[0-9]*/{META}"))
+    found, weights = [open_run(path.parent) for path in folders], run.meta["segmenter"]["weights_sha256"]
+    return [made for made in found if made.finished and made.meta["segmenter"]["weights_sha256"] == weights]
+
+
 def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, threshold: float = 0.5) -> list[dict]:
     """What each prompt gave on the images that all of them were asked about, the run's own first.
 
@@ -63,7 +71,11 @@ def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, thresh
         interval, defined = bootstrap_mean(here["dice"], here["group"]), here["dice"].notna()
         row = {"prompt": made.meta["prompt"], "n_images": len(shared), "n_groups": int(here["group"].nunique())}
         row["dice"] = float(here.loc[defined, "dice"].mean()) if defined.any() else np.nan
-        row |= {"low": interval.low, "high": interval.high, "answers": dict(Counter(here["answer"].dropna()))}
+        row |= {
+            "low": interval.low,
+            "high": interval.high,
+            "answers": dict(Counter(here["answer"].dropna()).most_common()),
+        }
         row["difference"] = None if made is run else compare_paired(here["dice"], own["dice"], own["group"])
         rows.append(row)
     return rows

@@ -194,7 +194,8 @@ def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = No
             look = dict(color="black", alpha=1) if named else dict(color=style.NEUTRAL, alpha=0.6)
             ax.plot(rows["frame"], rows["dice"], "o-", markersize=4, linewidth=2 if named else 1, **look)
         place = (lowest["frame"], lowest["dice"])
-        note = ax.annotate(lowest["id"], place, xytext=(0, -13), textcoords="offset points", ha="center", fontsize=9)
+        side = "left" if lowest["frame"] <= scored["frame"].mean() else "right"  # away from the nearer edge
+        note = ax.annotate(lowest["id"], place, xytext=(0, -13), textcoords="offset points", ha=side, fontsize=9)
         style.halo(note)
         ax.set(xlabel=say("axis_frame", lang=shown), ylabel=say("axis_dice", lang=shown), ylim=(0, 1))
         ax.set_title(say("frames_title", lang=shown, within=within, between=between))

@@ -5,7 +5,7 @@ import pytest
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.evaluation import predict_dataset
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.wordings import QUESTIONS, ask_otherwise, compare_wordings
+from sa2va_lab.evaluation.wordings import QUESTIONS, ask_otherwise, compare_wordings, find_asked
 
 
 @pytest.fixture
@@ -48,6 +48,7 @@ def test_the_runs_own_question_is_not_asked_twice(made, make_segmenter):
     assert len(asked) == len(QUESTIONS) - 1  # "blood vessel" becomes the first of them
     assert [made.folder.parent for made in asked] == [run.folder.parent / "asked"] * 3  # no Run that a list would show
     assert len(segmenter.seen) == 18
+    assert [made.meta for made in find_asked(run)] == [made.meta for made in asked]  # later, without the model
     assert compare_wordings(run, [], dataset) == []
 
 
