@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +57,16 @@ def demo_tuning() -> dict[str, Path]:
 def is_demo_data(path: Path | str) -> bool:
     """Whether a data set's path is the shipped one."""
     return Path(path).resolve() == (find_root() / "data" / "demo" / "angiograms").resolve()
+
+
+def find_given(named: str | Path) -> Path:
+    """A path as a person gave it, also in a notebook: a relative one is looked for in the working folder, where the
+    command was started, and in the checkout. As it was given where it is in none of them."""
+    path = Path(named).expanduser()
+    places = [path, Path(os.environ.get("PWD", ".")) / path]
+    with contextlib.suppress(LabError):
+        places.append(find_root() / path)
+    return next((place for place in places if place.exists()), path)
 
 
 def new_folder(parent: Path | str, name: str) -> Path:

@@ -19,6 +19,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
 from sa2va_lab.evaluation.runs import META, open_run, predict_dataset
+from sa2va_lab.paths import find_given
 from sa2va_lab.reports.answers import write_json
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ def take_threshold(asked: str | Path) -> Choice:
     try:
         value = float(str(asked))
     except ValueError:
-        return read_threshold(asked)
+        return read_threshold(find_given(asked))
     if not 0 <= value < 1:
         raise LabError(f"the threshold is {asked}; expected a probability from 0 to {THRESHOLDS[-1]}, or a {FILE}")
     return Choice(value, "as given")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.paths import find_root
+from sa2va_lab.paths import find_given, find_root
 from sa2va_lab.training.audit import Audit, audit
 from sa2va_lab.training.config import read_config
 from sa2va_lab.training.log import read_log
@@ -23,7 +21,7 @@ def find_logs(named: str) -> list[Path]:
     """
     if not named.strip():
         return [demo_log()]
-    return [_locate(part.strip()) for part in named.split(SEPARATOR) if part.strip()]
+    return [find_given(part.strip()) for part in named.split(SEPARATOR) if part.strip()]
 
 
 def demo_log() -> Path:
@@ -46,7 +44,7 @@ def audit_logs(
     audits = []
     for path in logs:
         demo = is_demo_log(path)
-        chosen = _locate(str(config)) if config else _demo_config(path) if demo else None
+        chosen = find_given(str(config)) if config else _demo_config(path) if demo else None
         made = read_config(chosen) if chosen else None
         audits.append(
             audit(
@@ -69,11 +67,3 @@ def is_demo_log(path: Path) -> bool:
 
 def _demo_config(log: Path) -> Path | None:
     return next((path for folder in log.parents[:2] for path in sorted(folder.glob("*.py"))), None)
-
-
-def _locate(named: str) -> Path:
-    path = Path(named).expanduser()
-    places = [path, Path(os.environ.get("PWD", ".")) / path]
-    with contextlib.suppress(LabError):
-        places.append(find_root() / path)
-    return next((place for place in places if place.exists()), path)

@@ -214,10 +214,12 @@ def test_a_threshold_is_refused_on_the_images_it_was_chosen_on(make_dataset, mak
         assert f"chosen on {shared} of the {total} images" in refuse_seen(choice, run, allow=True)
 
 
-def test_a_threshold_is_a_number_or_a_file(tmp_path):
+def test_a_threshold_is_a_number_or_a_file(tmp_path, monkeypatch):
     assert (take_threshold("0.37").value, take_threshold("0.37").reason) == (0.37, "as given")
     path = save_threshold(tmp_path / "threshold.json", Choice(0.25, "by eye", origin={"images": []}))
     assert take_threshold(path).reason == take_threshold(str(tmp_path)).reason == "by eye"
+    monkeypatch.setenv("PWD", str(tmp_path))  # where the command was started; a notebook runs elsewhere
+    assert take_threshold("threshold.json").reason == "by eye"
     for asked, said in (("1.5", "the threshold is 1.5"), ("nan", "the threshold is nan"), ("half", "No such file")):
         with pytest.raises(LabError, match=said):
             take_threshold(asked)
