@@ -41,6 +41,7 @@ app.add_typer(making, name="demo")
 
 def main() -> None:
     """The `sa2va-lab` command. A user's mistake is one sentence on stderr and exit status 2, never a traceback."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file name may hold bytes that are no text
     try:
         app()
     except LabError as error:

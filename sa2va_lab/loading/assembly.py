@@ -7,6 +7,7 @@ the [SEG] projection are in neither, so such a base needs a fine-tune to become 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class Sam2:
     """
 
     def __init__(self, path: Path | str):
-        self.path = Path(path).expanduser()
+        self.path = Path(os.path.expanduser(path))
         if not self.path.exists():
             raise LabError(f"No SAM2 at {self.path}: give Meta's sam2_hiera_large.pt, or the Hugging Face folder.")
         if self.path.is_dir():
@@ -137,7 +138,7 @@ def open_model(
     base: a folder, or a hub id, which is downloaded. Raises LabError for parts that do not make one complete Sa2VA of
     the InternVL family, naming what is wrong.
     """
-    folder = Path(base).expanduser()
+    folder = Path(os.path.expanduser(base))
     name = folder.resolve().name
     if is_hub_id(base):
         folder = fetch_model(str(base))

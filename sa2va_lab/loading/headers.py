@@ -116,7 +116,7 @@ def _parse_safetensors(raw: bytes, room: int, *, file: str) -> dict[str, TensorH
         if not name.isprintable():
             raise ValueError(f"a tensor called {name[:40]!a}")
         start, end = about["data_offsets"]
-        header = TensorHeader(_check_shape(about["shape"], name), _SAFETENSORS_TYPES[about["dtype"]], file)
+        header = TensorHeader(check_shape(about["shape"], name), _SAFETENSORS_TYPES[about["dtype"]], file)
         if header.bytes != end - start:
             raise ValueError(f"{name} takes {header.bytes:,} bytes and was given {end - start:,}")
         found[name] = header
@@ -131,7 +131,8 @@ def _parse_safetensors(raw: bytes, room: int, *, file: str) -> dict[str, TensorH
     return found
 
 
-def _check_shape(shape, name: str) -> tuple[int, ...]:
+def check_shape(shape: object, name: str) -> tuple[int, ...]:
+    """`shape` as a tuple. ValueError, which does not print it, for anything but whole numbers from 0, 16 at most."""
     sound = isinstance(shape, list | tuple) and len(shape) <= 16
     if not (sound and all(type(n) is int and 0 <= n < LARGEST_NUMBER for n in shape)):
         raise ValueError(f"{name} has a shape that is none")
@@ -298,7 +299,7 @@ def _rebuild(storage, offset, shape, stride, *rest) -> TensorHeader:
     """A tensor's description; ValueError where it would reach beyond its storage or share one place among values."""
     stated = [item.name for item in rest if isinstance(item, _Type)]
     dtype = storage.dtype or (stated[0] if stated else None)
-    shape, stride = _check_shape(shape, "a tensor"), _check_shape(stride, "a tensor's stride")
+    shape, stride = check_shape(shape, "a tensor"), check_shape(stride, "a tensor's stride")
     if dtype is None or type(offset) is not int or not 0 <= offset < LARGEST_NUMBER or len(shape) != len(stride):
         raise ValueError("a tensor that is none")
     header = TensorHeader(shape, dtype)

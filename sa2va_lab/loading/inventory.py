@@ -233,9 +233,7 @@ def _read_trained(path: Path, *, config: Path | str | None, lora_alpha: float | 
         return content
 
     if path.is_dir():
-        content, note = read_zero(
-            path, read, lambda pieces, shape, copy: TensorHeader(tuple(shape), pieces[0][0].dtype)
-        )
+        content, note = read_zero(path, read, lambda pieces, shape, copy: TensorHeader(shape, pieces[0][0].dtype))
         digests = [hashlib.sha256("".join(digests).encode()).hexdigest()]
     else:
         content = read(path)

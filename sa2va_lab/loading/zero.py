@@ -8,11 +8,13 @@ in the ranks' optimiser files: a group is one long row in that order, cut into a
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.headers import check_shape
 
 MODEL = "mp_rank_00_model_states.pt"
 RANKS = "*zero_pp_rank_*_mp_rank_00_optim_states.pt"
@@ -41,7 +43,7 @@ def read_zero(folder: Path, read: Callable[[Path], object], join: Callable) -> t
         state = content["module"]
         ranks = sorted(folder.glob(RANKS), key=lambda file: int(re.search(r"pp_rank_(\d+)", file.name)[1]))
         optimisers = [read(file)["optimizer_state_dict"] for file in ranks]
-        count = max(optimisers[0]["partition_count"]) if ranks else None
+        count = max(map(operator.index, optimisers[0]["partition_count"])) if ranks else None
         if len(ranks) != count:
             found = f"{len(ranks)} of {count} ranks' optimiser files are" if ranks else "no optimiser file is"
             return content, f"DeepSpeed: the weights that it computed with, since {found} here, which hold float32"
@@ -60,6 +62,7 @@ def read_zero(folder: Path, read: Callable[[Path], object], join: Callable) -> t
 
 def _fill(state: dict, shapes: dict, rows: list, join: Callable) -> None:
     """Puts a group's tensors into `state`. rows: the group's numbers by rank, (n,) each."""
+    shapes = {name: check_shape(shape, name) for name, shape in shapes.items()}
     lengths = [math.prod(row.shape) for row in rows]
     spare = sum(lengths) - sum(map(math.prod, shapes.values()))
     if not 0 <= spare < 2 * len(rows):  # DeepSpeed pads a group to a multiple of twice the ranks
@@ -72,8 +75,8 @@ def _fill(state: dict, shapes: dict, rows: list, join: Callable) -> None:
                 pieces.append((row, max(place, start) - start, min(end, start + length) - start))
             start += length
         copy = state.get(name)
-        if copy is not None and tuple(copy.shape) != tuple(shape):
-            raise ValueError(f"{name} is {tuple(copy.shape)} and {tuple(shape)}")
+        if copy is not None and tuple(copy.shape) != shape:
+            raise ValueError(f"{name} is {tuple(copy.shape)} and {shape}")
         state.pop(name, None)  # put last: PEFT may have named the copy without its ".default", and the later one counts
         state[name] = join(pieces, shape, copy)
         place = end

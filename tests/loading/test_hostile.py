@@ -1,13 +1,18 @@
 """Files made to deceive: each is one sentence, at once, in little memory; no traceback, no hang, nothing run."""
 
+import contextlib
 import json
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading import headers
@@ -200,6 +205,72 @@ def test_layers_beyond_number(standins, tmp_path):
 def test_a_path_of_nothing(path):
     with pytest.raises(LabError, match="There is nothing at"):
         read_inventory(path)
+
+
+WILD = st.one_of(
+    st.integers(-3, 9), st.sampled_from([2**64, -(2**63), 1e999, float("nan"), True, None, "F32", "", "\x1b", "\ud800"])
+)
+WILD = st.recursive(
+    WILD, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+)
+NAMES = st.sampled_from(
+    ["mlp1.0.bias", "language_model.model.layers.1.x", "text_hidden_fcs.0.bias", "图像", ""]
+) | st.text(max_size=9)
+
+
+SOUND_HEADER = {"language_model.model.layers.1.x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+ENTRY = st.fixed_dictionaries(
+    {"dtype": st.just("F32") | WILD, "shape": st.just([2]) | WILD, "data_offsets": st.just([0, 8]) | WILD}
+)
+
+
+@settings(max_examples=150)
+@given(
+    st.just(SOUND_HEADER) | st.dictionaries(NAMES, WILD | ENTRY),
+    st.dictionaries(st.sampled_from(["llm_config", "vision_config", "text_config", "sa2va_lab", "template"]), WILD),
+    st.none() | st.just({"a": "model.safetensors"}) | st.dictionaries(st.text(max_size=3), NAMES | WILD),
+)
+def test_whatever_a_header_says(tmp_path_factory, header, config, index):
+    """Headers, config.json and index of any content: an inventory that can be printed, or one sentence."""
+    home = tmp_path_factory.mktemp("wild")
+    raw = json.dumps(header).encode()
+    (home / "model.safetensors").write_bytes(len(raw).to_bytes(8, "little") + raw + bytes(8))
+    (home / "config.json").write_text(json.dumps(config))
+    if index is not None:
+        (home / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    with contextlib.suppress(LabError):
+        found = read_inventory(home)
+        "\n".join(found.to_lines()).encode()
+        json.dumps(found.to_dict(), allow_nan=False)
+    with contextlib.suppress(LabError):
+        parse_config({"llm_config": {}, "vision_config": {}} | config)
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_whatever_a_deepspeed_folder_says(tmp_path_factory, data):
+    home = tmp_path_factory.mktemp("zero")
+    shape = WILD | st.sampled_from([(2,), (-2,), (2.0,), ((),)])
+    state = {
+        "module": data.draw(WILD | st.just({"a": torch.zeros(2)})),
+        "param_shapes": data.draw(WILD | st.lists(st.dictionaries(st.sampled_from("ab"), shape), max_size=2)),
+        "shared_params": data.draw(WILD | st.just({"c": "a"})),
+    }
+    torch.save(state, home / "mp_rank_00_model_states.pt")
+    rows = data.draw(WILD | st.lists(st.sampled_from([torch.zeros(2), torch.zeros(2, 1), 3]), max_size=2))
+    own = {"single_partition_of_fp32_groups": rows, "partition_count": data.draw(WILD | st.just([1]))}
+    torch.save({"optimizer_state_dict": own}, home / "zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    for read in (read_inventory, FineTune):
+        with contextlib.suppress(LabError):
+            read(home)
+
+
+def test_a_name_that_is_no_text(folder):
+    odd = folder.with_name(os.fsdecode(b"model\xff"))
+    folder.rename(odd)
+    done = subprocess.run([sys.executable, "-m", "sa2va_lab.cli", "inspect", odd], capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"model\\udcff" in done.stdout
 
 
 @pytest.mark.parametrize("alpha", [float("inf"), float("nan"), -1.0])
