@@ -173,6 +173,8 @@ def _fill_threshold(block: Block, answer: dict, tell) -> None:
     block.sentences.append(
         tell("index_threshold", value=found["value"], origin=found.get("reason") or found.get("origin"))
     )
+    if found["value"] == 0.5:  # there is nothing to compare
+        return
     if found.get("low") is None or found.get("difference") is None:
         block.sentences.append(tell("index_threshold_unknown"))
         return

@@ -143,6 +143,12 @@ def test_a_threshold_that_cannot_be_told_from_half_hardly_matters():
     assert [step for step in list_steps(make_report()) if "Use threshold 0.4" in step]
 
 
+def test_a_half_is_not_compared_with_a_half():
+    report = make_report()
+    report["notebooks"]["03_evaluation"]["answer"]["metrics"]["threshold"] |= {"value": 0.5, "low": None}
+    assert len(blocks_of(report)["threshold"].sentences) == 1
+
+
 def test_the_threshold_notebook_speaks_where_the_evaluation_does_not():
     metrics = copy.deepcopy(METRICS)
     metrics["04_threshold_tuning"] = {"threshold": metrics["03_evaluation"].pop("threshold")}
