@@ -1,6 +1,6 @@
 """Every benchmark in turn, into the one table of RESULTS.md.
 
-    python benchmarks/bench.py        # `make bench`
+    python benchmarks/bench.py        # `make bench`; with --quick without the report
 
 A benchmark is a process of its own that prints JSON with `rows`: what, figure, the same work written the usual way
 (plain), and how many times as fast (ratio), taken in turn in one process. The report runs first, since others look at
@@ -35,15 +35,16 @@ COLUMNS = ("benchmark", "what", "figure", "written the usual way", "times as fas
 def main() -> None:
     """Measures all and rewrites the table; a benchmark that fails leaves RESULTS.md as it was."""
     with tempfile.TemporaryDirectory() as outputs:
-        report = time_report(Path(outputs))
-        [run] = (path for path in Path(outputs, "runs").iterdir() if path.name.endswith("_demo"))
-        measured = {
-            "report": report,
+        measured, run = {}, []
+        if "--quick" not in sys.argv:
+            measured["report"] = time_report(Path(outputs))
+            run = [path for path in Path(outputs, "runs").iterdir() if path.name.endswith("_demo")]
+        measured |= {
             "stages": run_benchmark("stages.py", DEMO / "base", "--repeats", 7),
             "evaluation": run_benchmark("evaluation.py"),
             "datasets": run_benchmark("datasets.py"),
             "logs": run_benchmark("logs.py"),
-            "tuner": run_benchmark("tuner.py", run, DEMO / "angiograms"),
+            "tuner": run_benchmark("tuner.py", *run),
         }
     table = write_table(measured)
     RESULTS.write_text(replace_table(RESULTS.read_text("utf-8"), table), "utf-8")
