@@ -234,6 +234,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> d
             kernel_manager_class=_kernel_manager(),
             cwd=str(path.parent),
             progress_bar={"desc": path.stem, "unit": "cell"},
+            iopub_timeout=120,  # its own 4 s fail a cell that is done, on a machine that is busy with something else
         )
     except PapermillExecutionError as failure:
         error = headline({"ename": failure.ename, "evalue": failure.evalue})
