@@ -275,11 +275,9 @@ def find_alpha(content: object, config: Path | str | None = None, lora_alpha: fl
 
     content: what the .pth holds. None where it stands nowhere.
     """
-    given = find_training(content, config)
-    alpha = lora_alpha or (given.lora_alpha if given else None)
-    if alpha is None and config:
-        kept = find_training(content)
-        alpha = kept.lora_alpha if kept else None
+    alpha = lora_alpha or (find_training(content, config).lora_alpha if config else None)
+    if not alpha and (kept := find_training(content)):
+        alpha = kept.lora_alpha
     if alpha is not None and not 0 < alpha < math.inf:
         raise LabError(f"LoRA's alpha is {alpha:g}: give the one that was trained with (--lora-alpha).")
     return alpha
