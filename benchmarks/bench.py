@@ -99,7 +99,7 @@ def write_table(measured: dict[str, dict]) -> str:
     if busy:
         shares = ", ".join(f"{name} {measured[name]['others']:.0%}" for name in busy)
         told = (
-            f"**Busy machine** (other programs took of it, during {shares}): seconds there are too long; "
+            f"**Busy machine**: other programs took a part of it ({shares}), so seconds there are too long; "
             "ratios were taken in turn."
         )
     lines = [", ".join(facts) + f". {told}", "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]

@@ -42,7 +42,7 @@ def test_a_busy_machine_is_told_row_by_row(bench):
     stages = {"rows": rows, "others": 0.43, "device": "A processor", "threads": 2}
     table = bench.write_table({"stages": stages, "logs": quiet})
     assert "A processor, " in table
-    assert "**Busy machine** (other programs took of it, during stages 43%)" in table
+    assert "**Busy machine**: other programs took a part of it (stages 43%)" in table
     assert table.splitlines()[-3:] == [
         "| stages (busy) | load | 1 s |  |  |",
         "| stages (busy) | answer | 2 s | 8 s | 4 |",
