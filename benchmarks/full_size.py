@@ -16,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -143,15 +144,18 @@ def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
         return made.seconds
 
     peaks: list[int | None] = []
-    first = ask()
+    say(f"loaded in {load_seconds:.2f} s")
+    with counting(model) as flops:
+        first = ask()
+    say(f"first image {first}")
     rates, taken = [], []
     for _ in range(repeats):
         rates.append(matrix_rate(model))
         taken.append(ask())
+        say(f"image {taken[-1]}, {rates[-1] / 1e12:.2f} TFLOP/s")
     held = watch.stop()
     if device.type == "cuda":
         held = {"peak_bytes": max(peaks)}
-    flops = count_flops(segmenter)
     return {
         "parameters": segmenter.provenance["parameters"],
         "precision": segmenter.provenance["precision"]["actual"],
@@ -171,6 +175,11 @@ def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
     }
 
 
+def say(text: str) -> None:
+    """Progress, so that a run which is cut short has said something."""
+    print(text, file=sys.stderr, flush=True)
+
+
 def matrix_rate(model) -> float:
     """Floating-point operations a second of one decoder matrix after another and 320 rows, which is what an image of
     one tile and its question are."""
@@ -186,9 +195,10 @@ def matrix_rate(model) -> float:
     return count / (time.perf_counter() - begun)
 
 
-def count_flops(segmenter) -> dict[str, int]:
-    """Matrix products of one image by stage, as torch's counter sees them; the network runs once more for it."""
-    model, found = segmenter.model, {}
+@contextmanager
+def counting(model) -> Iterator[dict[str, int]]:
+    """Counts the operations of matrix products by stage, as torch's counter sees them."""
+    found: dict[str, int] = {}
     stages = {"vision": "encode_tiles", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
 
     def counted(stage: str, method):
@@ -202,11 +212,9 @@ def count_flops(segmenter) -> dict[str, int]:
 
     for stage, name in stages.items():
         setattr(model, name, counted(stage, getattr(model, name)))
-    segmenter.forget()
-    segmenter.predict(IMAGE, "blood vessel", answer=ANSWER)
+    yield found
     for name in stages.values():
         delattr(model, name)
-    return found
 
 
 def as_text(result: dict) -> str:
