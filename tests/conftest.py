@@ -60,7 +60,7 @@ def pytest_collection_modifyitems(items):
 
     if not torch.cuda.is_available():
         for item in wanting:
-            item.add_marker(pytest.mark.skip(reason="no CUDA device was found"))
+            item.add_marker(pytest.mark.skip(reason="not run: no CUDA device"))
 
 
 NOTICE = "classical segmenter: a notice that belongs on every figure"

@@ -7,6 +7,7 @@ not take the others along. The child is this module: `python -m sa2va_lab.evalua
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -104,7 +105,9 @@ def _open(data: dict):
 def _run_child(task: dict) -> tuple[dict | None, str]:
     """What the child measured, or None and its last words."""
     command = [sys.executable, "-W", "ignore", "-m", "sa2va_lab.evaluation.precision", json.dumps(task)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    # else glibc keeps most of what was freed, and the peak would be that of its heap
+    here = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(128 << 10)}
+    done = subprocess.run(command, capture_output=True, text=True, env=here)
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
         return json.loads(lines[-1]), ""

@@ -1,16 +1,22 @@
 """How many bytes a checkpoint takes at a precision: weights by part, and what one image needs on top.
 
-Everything follows from names, shapes and config.json; nothing is loaded. Weights and the cache are counted exactly.
-Activations are an estimate: the widest tensors that one layer holds at once. So are the CUDA context and fragments,
-which were not measured, as no CUDA device was at hand. What the process itself takes (Python, torch) is not in it.
+Weights follow from names and shapes, the rest from running the network without data (`loading.activations`); nothing is
+loaded. The CUDA context and fragments are estimates, which were not measured, as no CUDA device was at hand. What the
+process itself takes (Python, torch and its libraries) is not in it.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
+
+if TYPE_CHECKING:
+    from sa2va_lab.loading.activations import Activations
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -18,15 +24,14 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5}
 BLOCK = 64  # nf4: one float32 scale for so many weights
 CUDA_CONTEXT = 500 * MIB  # driver and kernels; an estimate, no CUDA device was at hand
 FRAGMENTS = 0.03  # of what is held: room that an allocator cannot use; an estimate
-QUESTION = 64  # tokens of question and answer around the image
 DECODER = "language_model.model.layers."
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Bytes of one replica. parts: weights by part; layers: how many decoder layers there are, all alike; matrix: the
-    largest of their matrices; activations: the largest stage of one image; reading: what a decoder layer holds besides
-    its weights; cache: keys and values."""
+    largest of their matrices; activations: the most that lives at one time of one image; reading: the most while the
+    decoder layers run; cache: keys and values."""
 
     precision: str
     parts: dict[str, int]
@@ -86,34 +91,24 @@ def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, in
 
 def forecast(shapes: dict[str, tuple[int, ...]], config: Sa2VAConfig, *, precision: str, tiles: int = 1) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included."""
-    width = 4 if precision == "fp32" else 2
-    language, vision = config.language, config.vision
-    tokens = tiles * config.tokens_per_tile + QUESTION
-    hidden, wide = language["hidden_size"], language["intermediate_size"]
-    heads = language["num_attention_heads"]
-    kept = language.get("num_key_value_heads", heads) * (hidden // heads)
-    cache = 2 * language["num_hidden_layers"] * tokens * kept * width
-    patches = (config.tile // vision.get("patch_size", 14)) ** 2 + 1
-    reading = tokens * (4 * hidden + 3 * wide) * width
-    stages = {
-        "vision": tiles * patches * (4 * vision["hidden_size"] + 2 * vision["intermediate_size"]) * width,
-        "reading": reading + language["vocab_size"] * 4 * 8,
-        "canvas": _canvas_bytes(config, width),
-    }
+    language, wide = config.language, precision == "fp32"
+    counted = _count(json.dumps(asdict(config), sort_keys=True), wide, tiles)
     return Forecast(
         precision,
         weigh(shapes, precision=precision),
         layers=language["num_hidden_layers"],
-        matrix=hidden * wide * width,
-        activations=max(stages.values()),
-        reading=reading,
-        cache=cache,
+        matrix=language["hidden_size"] * language["intermediate_size"] * (4 if wide else 2),
+        activations=counted.peak - counted.cache,
+        reading=counted.reading,
+        cache=counted.cache,
     )
 
 
-def _canvas_bytes(config: Sa2VAConfig, width: int) -> int:
-    """SAM2's encoder: its first stage holds the most, as the map is widest there: the pixels, the map itself, its
-    normalised copy, and the four-fold widening of the MLP before and after the activation."""
-    backbone = config.sam2_config().vision_config.backbone_config
-    side = config.canvas // backbone.patch_stride[0]
-    return config.canvas**2 * 3 * width + side * side * backbone.embed_dim_per_stage[0] * 10 * width
+@lru_cache
+def _count(config: str, wide: bool, tiles: int) -> Activations:
+    import torch
+
+    from sa2va_lab.loading.activations import count_activations
+
+    dtype = torch.float32 if wide else torch.bfloat16
+    return count_activations(Sa2VAConfig(**json.loads(config)), dtype=dtype, tiles=tiles)
