@@ -170,9 +170,11 @@ def _fill_threshold(block: Block, answer: dict, tell) -> None:
     found = answer["metrics"].get("threshold")
     if not isinstance(found, dict):
         return
-    block.sentences.append(
-        tell("index_threshold", value=found["value"], origin=found.get("reason") or found.get("origin"))
-    )
+    if found.get("origin") == "nested":
+        block.sentences.append(tell("index_threshold_nested", value=found["value"]))
+    else:
+        origin = found.get("reason") or found.get("origin")
+        block.sentences.append(tell("index_threshold", value=found["value"], origin=origin))
     if found["value"] == 0.5:  # there is nothing to compare
         return
     if found.get("low") is None or found.get("difference") is None:

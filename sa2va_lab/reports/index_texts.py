@@ -62,6 +62,10 @@ TEXTS: dict[str, dict[str, str]] = {
         "en": "A pixel counts as found above {value:g} ({origin}).",
         "zh": "概率高于 {value:g} 的像素算作找到（{origin}）。",
     },
+    "index_threshold_nested": {
+        "en": "A pixel counts as found above 0.5, for want of a validation split. Chosen for each patient on all others, the threshold would be {value:g} at the median.",
+        "zh": "因没有验证划分，概率高于 0.5 的像素算作找到。若对每名患者都用其余患者选择，阈值的中位数为 {value:g}。",
+    },
     "index_threshold_matters": {
         "en": "It matters: against 0.5, Dice changes by {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).",
         "zh": "有影响：与 0.5 相比，Dice 变化 {difference:+.3f}（95 % 区间 {low:+.3f} 至 {high:+.3f}）。",

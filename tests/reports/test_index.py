@@ -143,6 +143,15 @@ def test_a_threshold_that_cannot_be_told_from_half_hardly_matters():
     assert [step for step in list_steps(make_report()) if "Use threshold 0.4" in step]
 
 
+def test_a_nested_choice_is_not_what_was_reported():
+    report = make_report()
+    report["notebooks"]["03_evaluation"]["answer"]["metrics"]["threshold"] |= {"origin": "nested"}
+    first, second = blocks_of(report)["threshold"].sentences
+    assert first.startswith("A pixel counts as found above 0.5, for want of a validation split.")
+    assert "would be 0.4 at the median" in first
+    assert second.startswith("It matters")
+
+
 def test_a_half_is_not_compared_with_a_half():
     report = make_report()
     report["notebooks"]["03_evaluation"]["answer"]["metrics"]["threshold"] |= {"value": 0.5, "low": None}
