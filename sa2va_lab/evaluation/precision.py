@@ -58,7 +58,7 @@ def measure_plans(
     del opened  # the tensors of a fine-tune
     rows, reference = [], None
     for place, rung in enumerate([*here.rungs, *away]):
-        row = {"precision": rung.precision, "device": rung.device, "forecast_bytes": rung.total, "ran": False}
+        row = {"precision": rung.precision, "device": rung.where, "forecast_bytes": rung.total, "ran": False}
         rows.append(row)
         if place >= len(here.rungs):
             row["reason"] = say("plans_no_cuda", lang=lang, gpu=gpu)
@@ -66,9 +66,12 @@ def measure_plans(
         if not rung.fits:
             row["reason"] = say("plans_no_fit", lang=lang, reason=rung.reason)
             continue
-        own = folder / f"{rung.precision}_{rung.device.replace(':', '')}"
+        own = folder / f"{rung.precision}_{rung.where.replace(':', '').replace(' + ', '_')}"
         task = {"model": str(model), "data": data, "folder": str(own), "limit": limit, "precision": rung.precision}
-        measured, reason = _run_child(task | {"device": rung.device, "tuning": tuning or {}})
+        task |= {"device": rung.device, "where": rung.where, "tuning": tuning or {}}
+        if rung.layout.kept_back:  # a budget that holds this rung, and no other of its precision
+            task["max_memory"] = {share.name: f"{share.needed // 1024 + 1}KiB" for share in rung.shares}
+        measured, reason = _run_child(task)
         if measured is None:
             row["reason"] = say("plans_failed", lang=lang, reason=reason)
             continue
@@ -146,7 +149,8 @@ def measure_child(task: dict) -> dict:
     memory = Watch()
     memory.start()
     start = time.perf_counter()
-    segmenter = load(task["model"], precision=task["precision"], device=task["device"], **task["tuning"])
+    how = {"precision": task["precision"], "device": task["device"], "max_memory": task.get("max_memory")}
+    segmenter = load(task["model"], **how, **task["tuning"])
     load_seconds = time.perf_counter() - start
     split = task["data"]["split"]
     run = predict_dataset(segmenter, dataset, folder=task["folder"], split=split, limit=task["limit"], progress=False)
@@ -157,6 +161,8 @@ def measure_child(task: dict) -> dict:
     steps = segmenter.provenance["steps"]
     if steps:
         raise LabError(f"{steps[-1]['why']}, so {steps[-1]['to']} took over")
+    if (where := segmenter.provenance["device"]["actual"]) != task["where"]:
+        raise LabError(f"{task['precision']} ran on {where}, not on {task['where']}")
     good = [record["seconds"] for record in run.records if record["error"] is None]
     if not good:
         raise LabError(f"no image could be predicted: {run.records[0]['error']}")

@@ -14,7 +14,7 @@ import torch
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.assembly import list_expected, open_model
 from sa2va_lab.loading.finetune import Merged
-from sa2va_lab.loading.plan import PRECISIONS, as_dtype
+from sa2va_lab.loading.plan import as_dtype
 from sa2va_lab.sa2va.processing import PromptReader
 from sa2va_lab.sa2va.weights import OfficialFolder, match_names, write_folder
 
@@ -43,8 +43,8 @@ def merge(
     that is not empty, and a merge that does not hold; then nothing is left behind.
     """
     base, out = Path(base).expanduser(), Path(out).expanduser()
-    if precision not in PRECISIONS:
-        raise LabError(f"Precision {precision!r} cannot be written: use {', '.join(PRECISIONS)}.")
+    if precision not in TORCH_NAMES:
+        raise LabError(f"Precision {precision!r} cannot be written: use {', '.join(TORCH_NAMES)}.")
     dtype = as_dtype(precision)
     opened = open_model(base, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
     source = opened.source

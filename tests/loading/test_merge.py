@@ -105,3 +105,8 @@ def test_command(tiny_folder, pth, tmp_path, capsys, monkeypatch):
     assert not done.value.code
     assert "LoRA merged into 2 layers" in said
     assert "base + scale B A" in said
+
+
+def test_a_precision_that_no_folder_has(tiny_folder, tmp_path):
+    with pytest.raises(LabError, match="'int8' cannot be written: use fp32, bf16, fp16"):
+        merge(tiny_folder, tmp_path / "out", precision="int8")
