@@ -29,9 +29,9 @@ from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, s
 
 HELD_OUT_SEEDS = 7_000_000  # where the held-out frames' numbers begin; no plan's frames come near
 FROM_NOTHING = {
-    "frames": {"count": 5000, "first": 1_000_000},
-    "drawing": {"steps": 3800},
-    "answering": {"steps": 3000},
+    "frames": {"count": 4000, "first": 1_000_000},
+    "drawing": {"steps": 2600, "near_until": 0.4},
+    "answering": {"steps": 3200, "look_until": 0.5},
 }
 FROM_A_BASE = {  # other frames; the full canvas at once, and the answers soon: what comes before them is known
     "frames": {"count": 3000, "first": 2_000_000},

@@ -11,7 +11,7 @@ from pathlib import Path
 
 STAMP = "demo model: synthetic data, not medical evidence"
 CANVAS = 512  # side of the square that SAM2 sees; its mask grid is half of it: 256, as in the real model
-TILE, PATCH = 192, 8  # the language branch: one tile, 24 x 24 patches, 12 x 12 image tokens after the pixel shuffle
+TILE, PATCH = 192, 12  # the language branch: one tile, 16 x 16 patches, 8 x 8 image tokens after the pixel shuffle
 HIDDEN = 96  # SAM2's prompt and mask decoder width, hence the length of a [SEG] embedding
 WIDTH = 128  # of the language model
 MERGES = 224  # byte-pair merges beyond the 256 bytes

@@ -15,32 +15,32 @@ TEXTS: dict[str, dict[str, str]] = {
         "zh": "{of} 个掩膜中有 {n} 个在模型网格上就是标注本身：复制、腐蚀、膨胀或平移而来。",
     },
     "honest_child_clean": {
-        "en": "No more than {n} of {of} masks look like an eroded, dilated, opened, closed or shifted annotation.",
-        "zh": "{of} 个掩膜中至多 {n} 个像是由标注腐蚀、膨胀、开闭运算或平移而来。",
+        "en": "{n} of {of} masks look like an eroded, dilated, opened, closed or shifted annotation.",
+        "zh": "{of} 个掩膜中有 {n} 个像是由标注腐蚀、膨胀、开闭运算或平移而来。",
     },
     "honest_inside_alarm": {
         "en": "In {n} of {of} images the mask lies exactly inside the annotation, or holds all of it: it was very likely made from it.",
         "zh": "{of} 幅图像中有 {n} 幅的掩膜恰好完全在标注之内或完全包含标注：很可能由标注得来。",
     },
     "honest_inside_clean": {
-        "en": "Masks are wrong on both sides of the annotation's border (but for {n} of {of}).",
-        "zh": "掩膜在标注边界两侧都有错误（{of} 个中 {n} 个除外）。",
+        "en": "In {n} of {of} images the mask is wrong on one side of the annotation's border only.",
+        "zh": "{of} 幅图像中有 {n} 幅的掩膜只在标注边界的一侧有错误。",
     },
     "honest_noised_alarm": {
         "en": "In {n} of {of} images most wrong pixels stand alone: an annotation with noise on it, not a model's mistakes.",
         "zh": "{of} 幅图像中有 {n} 幅的错误像素多为孤立点：像是加噪的标注，而非模型的错误。",
     },
     "honest_noised_clean": {
-        "en": "Wrong pixels lie together, as a model's do (but for {n} of {of} images).",
-        "zh": "错误像素成片出现，符合模型的特征（{of} 幅中 {n} 幅除外）。",
+        "en": "In {n} of {of} images most wrong pixels stand alone; elsewhere they lie together, as a model's do.",
+        "zh": "{of} 幅图像中有 {n} 幅的错误像素多为孤立点；其余成片出现，符合模型的特征。",
     },
     "honest_binary_alarm": {
         "en": "In {n} of {of} images the logits hold a handful of values only: masks that somebody cut before, so no threshold can be swept.",
         "zh": "{of} 幅图像中有 {n} 幅的 logits 只有寥寥几个取值：掩膜早已被二值化，无法扫描阈值。",
     },
     "honest_binary_clean": {
-        "en": "Probabilities are graded ({n} of {of} images are not).",
-        "zh": "概率是连续分级的（{of} 幅中 {n} 幅不是）。",
+        "en": "In {n} of {of} images the logits hold a handful of values only; elsewhere probabilities are graded.",
+        "zh": "{of} 幅图像中有 {n} 幅的 logits 只有寥寥几个取值；其余的概率是连续分级的。",
     },
     "honest_constant_alarm": {
         "en": "In {n} of {of} images every pixel has the same probability.",

@@ -14,7 +14,7 @@ from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Coun
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.sources import audit_logs, find_logs
 from sa2va_lab.views import style
-from sa2va_lab.views.tables import Table
+from sa2va_lab.views.tables import Table, show_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,7 +108,7 @@ def comparison_table(
 
 
 def _row(title: str, dice: float, low: float, high: float, n: int, found: Difference | None, lang: str) -> list[str]:
-    row = [title, _three(dice), f"{_three(low)} – {_three(high)}", str(int(n))]
+    row = [title, _three(dice), show_interval(low, high), str(int(n))]
     if found is None:
         return [*row, "–", say("compare_reference", lang=lang)]
     apart = f"{found.mean:+.3f} [{_three(found.low)}, {_three(found.high)}]" if found.n_images else "–"
@@ -122,7 +122,7 @@ def phrase_table(asked: dict[str, list[dict]], *, lang: str = "en") -> Table:
     """By model, each thing asked for by its own name: rows of `phrases.measure_phrase`."""
     rows = [
         [
-            name, told["phrase"], _three(told["dice"]), f"{_three(told['low'])} – {_three(told['high'])}",
+            name, told["phrase"], _three(told["dice"]), show_interval(told["low"], told["high"]),
             say("phrase_counted", lang=lang, images=told["n_there"], groups=told["n_groups"]),
             say("phrase_refused", lang=lang, **told) if told["n_absent"] else "–",
         ]
@@ -200,7 +200,7 @@ def extras_table(extras: pd.DataFrame, *, lang: str = "en") -> Table:
         values = extras[metric]
         interval = bootstrap_mean(values, extras["group"])
         row = [say(f"extra_{metric}", lang=lang), _three(float(values.mean()))]
-        rows.append([*row, f"{_three(interval.low)} – {_three(interval.high)}", str(int(values.notna().sum()))])
+        rows.append([*row, show_interval(interval.low, interval.high), str(int(values.notna().sum()))])
     return Table([say(key, lang=lang) for key in ("metric", "macro", "interval", "n_images")], rows)
 
 
@@ -229,7 +229,7 @@ def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None
         sweep.axvline(choice.value, color=style.ACCENT, label=f"{choice.value:g}")
         sweep.axvline(0.5, color=style.NEUTRAL, linestyle="--", label="0.5")
         sweep.set(xlabel=say("axis_threshold", lang=shown), ylabel=say("axis_mean_dice", lang=shown), ylim=(0, 1))
-        sweep.legend(loc="lower center")
+        sweep.legend(loc="lower center", frameon=True, framealpha=1, edgecolor="none")  # over the lines
         tradeoff.plot(counts.curve("recall", "pooled"), counts.curve("precision", "pooled"), color="black")
         place = round(choice.value * BINS)
         tradeoff.plot(counts.curve("recall", "pooled")[place], counts.curve("precision", "pooled")[place], "o")

@@ -16,7 +16,7 @@ from sa2va_lab.reports.answers import Answer
 from sa2va_lab.reports.texts import say, say_answer, say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.overlays import Case
-from sa2va_lab.views.tables import Table
+from sa2va_lab.views.tables import Table, show_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ def metric_table(summary: dict, *, lang: str = "en") -> Table:
     rows = []
     for metric in SHOWN_METRICS:
         numbers = summary[metric]
-        intervals = [f"{_three(numbers[low])} – {_three(numbers[high])}" for low, high in INTERVALS]
+        intervals = [show_interval(numbers[low], numbers[high]) for low, high in INTERVALS]
         name, count = _metric_name(metric), str(numbers["n"])
         rows.append([name, _three(numbers["macro"]), *intervals, count, _three(numbers["pooled"])])
     heads = ("metric", "macro", "interval", "interval_bca", "n_images", "pooled")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from html import escape
@@ -44,3 +45,8 @@ class Table:
         cells = [row[place] for row in self.rows]
         numbers = place > 0 and {"–"} < {"–", *cells} and all(map(_NUMBER.fullmatch, cells))
         return ' class="number" style="text-align:right"' if numbers else ' style="text-align:left"'
+
+
+def show_interval(low: float, high: float) -> str:
+    """The two ends with three digits, or one dash where there is no interval."""
+    return "–" if math.isnan(low) or math.isnan(high) else f"{low:.3f} – {high:.3f}"
