@@ -30,9 +30,17 @@ def test_run_table_says_what_was_run_and_why(looked_at):
 def test_metric_table_has_interval_and_n(looked_at):
     summary = looked_at[3]
     table = scores.metric_table(summary)
-    assert table.columns == ["Metric", "Mean of images", "95 % interval", "N images", "All pixels pooled"]
-    macro, low, high, n, pooled = (summary["dice"][key] for key in ("macro", "low", "high", "n", "pooled"))
-    assert table.rows[0] == ["Dice", f"{macro:.3f}", f"{low:.3f} – {high:.3f}", str(n), f"{pooled:.3f}"]
+    assert table.columns == [
+        "Metric",
+        "Mean of images",
+        "95 % interval",
+        "95 % interval, BCa",
+        "N images",
+        "All pixels pooled",
+    ]
+    dice = summary["dice"]
+    ends = [f"{dice[low]:.3f} – {dice[high]:.3f}" for low, high in (("low", "high"), ("bca_low", "bca_high"))]
+    assert table.rows[0] == ["Dice", f"{dice['macro']:.3f}", *ends, str(dice["n"]), f"{dice['pooled']:.3f}"]
 
 
 def test_image_table_is_worst_first_and_says_why_numbers_are_missing(looked_at):
