@@ -38,6 +38,7 @@ class Activations:
 def count_activations(config: Sa2VAConfig, *, dtype: torch.dtype, tiles: int) -> Activations:
     """Runs one image of `tiles` tiles, the thumbnail included, through the network in `dtype`."""
     model = build_empty(config).to(device="meta", dtype=dtype)
+    model.language_model.model.rotary_emb.rope_type = "default"  # a dynamic one looks at positions, which have no value
     words = torch.zeros(1, QUESTION - ANSWER, dtype=torch.long, device="meta")
     with torch.inference_mode(), _Fused(), _Held() as held:
         tokens = model.encode_tiles(torch.empty(tiles, 3, config.tile, config.tile, device="meta"))

@@ -1,5 +1,7 @@
 """The count without data against the same count of a real prediction."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,16 @@ def test_what_lives_in_a_real_prediction_is_what_was_counted(tiny_folder, dtype)
     assert held.peak == pytest.approx(said.peak, rel=0.05)
     assert 0 < said.cache < said.peak
     assert 0 < said.reading < said.peak
+
+
+def test_positions_that_scale_as_they_grow_change_nothing(tiny_folder):
+    from sa2va_lab.sa2va.configuration import read_config
+
+    config = read_config(tiny_folder)
+    scaled = {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}  # as InternVL's config.json has it
+    dynamic = dataclasses.replace(config, language=config.language | scaled)
+    one, other = (count_activations(of, dtype=torch.bfloat16, tiles=1) for of in (config, dynamic))
+    assert one == other
 
 
 def test_more_tiles_take_more(tiny_folder):

@@ -23,7 +23,7 @@ def test_released_sizes_are_constants():
 def test_our_extra_key_changes_them():
     config = parse_config(RAW)
     assert (config.tile, config.max_tiles, config.canvas) == (tiny.TILE, 1, tiny.CANVAS)
-    assert config.tokens_per_tile == 144
+    assert config.tokens_per_tile == 64
     assert "not medical evidence" in config.stamp
     assert config.sam2_config().vision_config.backbone_feature_sizes[0] == [256, 256]
 
