@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from sa2va_lab.evaluation.thresholds import Choice, save_threshold
+
 PAGES = ("README.md", "README.zh-CN.md", "docs/how-to.md", "data/README.md")
 LONG = ("demo",)  # hours by design, as the page says: only their options are checked
 
@@ -69,6 +71,7 @@ def test_every_command_works(command, places, tmp_path, drawn_data):
         words += [] if named else ["03_evaluation"]
         words += ["--outputs", str(tmp_path), "-p", "limit=2", "-p", "groups=p(\\d+)_"]
         (tmp_path / "lab.yml").write_text(f"model: {places['CHECKPOINT']}\ndata: {drawn_data}\n")
+    save_threshold(tmp_path, Choice(0.4, "chosen on other images", origin={"images": ["0" * 64]}))
     done = run([name, *words], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
 
