@@ -156,7 +156,9 @@ def load_weights(
                 f"{parts[name][0][0]} gives shape {shape} where config.json leads to {expected[name]}: "
                 "these weights belong to another model than this config.json."
             )
-        if not kept_back:
+        if kept_back:  # what comes later takes the dtype that is here
+            _put(model, name, torch.empty(shape, dtype=dtype, device="meta"))
+        else:
             _put(model, name, tensor.to(device=where(name), dtype=dtype))
             settle(name)
     if model.language_model.lm_head.weight.is_meta:  # tied: one tensor for both

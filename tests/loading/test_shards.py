@@ -170,6 +170,8 @@ def test_layers_in_the_files_give_the_same_logits(root, precision, largest):
     layers = got.model.language_model.model.layers
     shelf = layers[0].mlp.down_proj._hf_hook.weights_map
     assert torch.equal(shelf["weight"], expected.model.language_model.model.layers[0].mlp.down_proj.weight)
+    answers = {segmenter.predict(image, "x").answer for segmenter in (got, expected)}
+    assert len(answers) == 1
     for _ in range(2):
         logits = [segmenter.predict(image, "x", answer=ANSWER).logits for segmenter in (got, expected)]
         assert np.abs(logits[0] - logits[1]).max() < largest * np.abs(logits[1]).max()
