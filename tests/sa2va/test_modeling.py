@@ -1,0 +1,23 @@
+"""The network's own parts against transformers'."""
+
+import torch
+from transformers import Sam2VideoModel
+
+import sa2va_lab
+from sa2va_lab.sa2va.modeling import HieraAttention
+
+
+def test_hiera_attention_sees_what_transformers_sees(tiny_folder):
+    ours = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu").model
+    theirs = Sam2VideoModel(ours.config.sam2_config()).eval()
+    theirs.load_state_dict(ours.grounding_encoder.state_dict())
+    kinds = [type(module) for module in ours.grounding_encoder.modules()]
+    assert kinds.count(HieraAttention) == sum(ours.config.sam2_config().vision_config.backbone_config.blocks_per_stage)
+    assert not any(isinstance(module, HieraAttention) for module in theirs.modules())
+    canvas = torch.randn(1, 3, ours.config.canvas, ours.config.canvas, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        seen = theirs.get_image_features(canvas, return_dict=True).fpn_hidden_states
+        made = ours.encode_canvas(canvas)
+    coarse = seen[2] + theirs.no_memory_embedding
+    for map_, flat in zip((*made.fine, made.image), (seen[0], seen[1], coarse), strict=True):
+        assert torch.equal(map_.flatten(), flat.permute(1, 2, 0).flatten())
