@@ -132,7 +132,7 @@ def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
     watch = Watch()
     watch.start()
     start = time.perf_counter()
-    segmenter = sa2va_lab.load(folder, **how)
+    segmenter = sa2va_lab.load(folder, tiles=1, **how)
     load_seconds = time.perf_counter() - start
     model, device = segmenter.model, segmenter.device
 
@@ -248,7 +248,7 @@ def as_text(result: dict) -> str:
         ),
         "Forecast: "
         + "; ".join(
-            f"{share['name']} weights {share['weights'] / MIB:,.0f} MiB, on top {share['activations'] / MIB:,.0f} MiB"
+            f"{share['name']} own memory {share['needed'] / MIB:,.0f} MiB, mapped {share['mapped'] / MIB:,.0f} MiB"
             for share in result["forecast"]
         ),
     ]

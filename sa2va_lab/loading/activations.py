@@ -1,11 +1,12 @@
 """What one image takes besides the weights: the network is run without data, and the tensors that live are counted.
 
 The real forward on the meta device, from pixels to masks; nothing is computed. Attention is counted as fused kernels
-do it, which keep no matrix of scores. What kernels take for themselves while they run is not seen.
+do it, which keep no matrix of scores. Layers that are alike take alike, so a few of each kind stand for all.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import weakref
 from dataclasses import dataclass
 
@@ -17,57 +18,115 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
+from sa2va_lab.loading.arithmetic import set_arithmetic
 from sa2va_lab.sa2va.answering import read_answer
-from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.sa2va.configuration import HIERA_L, Sa2VAConfig
 from sa2va_lab.sa2va.weights import build_empty
 
 QUESTION = 64  # tokens of question and answer around the image
 ANSWER = 7  # of them tokens of the answer: "Sure, [SEG]."
+FEW = 2  # layers that stand for all of their kind
+_ATEN = torch.ops.aten
+_COPY_UNORDERED = {_ATEN.native_layer_norm.default, _ATEN.max_pool2d_with_indices.default}
+_PRODUCTS = {_ATEN.addmm.default, _ATEN.mm.default, _ATEN.bmm.default}
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes. peak: the most that lives at one time, cache included; reading: the most while the decoder layers run,
-    without their cache; cache: keys and values."""
+    """Bytes. seeing: the most that lives at one time until the image is tokens; after: from then on, without the cache;
+    reading: what of it the decoder layers take; cache: keys and values. products: how many matrix products of
+    different sizes there are, those of integers aside."""
 
-    peak: int
+    seeing: int
+    after: int
     reading: int
     cache: int
+    products: int
 
 
-def count_activations(config: Sa2VAConfig, *, dtype: torch.dtype, tiles: int) -> Activations:
-    """Runs one image of `tiles` tiles, the thumbnail included, through the network in `dtype`."""
+def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu: bool = False) -> Activations:
+    """Runs one image of `tiles` tiles, the thumbnail included, through the network at `precision`.
+
+    on_cpu: with the arithmetic that this CPU needs for it; nf4 is counted as bf16.
+    """
+    dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
+    layers = config.language["num_hidden_layers"]
+    config = shorten(config)
     model = build_empty(config).to(device="meta", dtype=dtype)
+    if on_cpu and precision != "nf4":
+        set_arithmetic(model, precision=precision, device="cpu")
     model.language_model.model.rotary_emb.rope_type = "default"  # a dynamic one looks at positions, which have no value
     words = torch.zeros(1, QUESTION - ANSWER, dtype=torch.long, device="meta")
-    with torch.inference_mode(), _Fused(), _Held() as held:
+    held = _Held(model)
+    with torch.no_grad(), _Fused(), held:
         tokens = model.encode_tiles(torch.empty(tiles, 3, config.tile, config.tile, device="meta"))
         inputs = torch.cat([model.embed(words), tokens.flatten(0, 1)[None]], dim=1)
+        seeing, before = held.start_over(), held.now
         cache = DynamicCache(config=model.language_model.config)
-        before, highest = held.now, held.peak
-        held.peak = held.now
         reply = read_answer(model, inputs, cache, answer=[0] * ANSWER)
         kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-        reading, held.peak = held.peak - before - kept, max(highest, held.peak)
+        answering = held.start_over()
         model.score_tokens(reply.states)
-        features = model.encode_canvas(torch.empty(1, 3, config.canvas, config.canvas, dtype=dtype, device="meta"))
-        model.draw(features, reply.states[:1])
-    return Activations(peak=held.peak, reading=max(reading, 0), cache=kept)
+        canvas = torch.empty(1, 3, config.canvas, config.canvas, dtype=dtype, device="meta")
+        model.draw(model.encode_canvas(canvas), reply.states[:1])
+        drawing = held.start_over()
+    return Activations(
+        seeing=seeing,
+        after=max(answering, drawing) - kept,
+        reading=max(answering - before - kept, 0),
+        cache=kept * layers // config.language["num_hidden_layers"],
+        products=len(held.products),
+    )
+
+
+def shorten(config: Sa2VAConfig) -> Sa2VAConfig:
+    """The same network with few layers of each kind: what lives at one time is the same, but for the cache."""
+    vision, language = (
+        part | {"num_hidden_layers": min(part.get("num_hidden_layers", FEW), FEW)}
+        for part in (config.vision, config.language)
+    )
+    language.pop("layer_types", None)
+    backbone = HIERA_L | config.sam2.get("backbone", {})
+    everywhere, blocks, whole, begin = backbone["global_attention_blocks"], [], [], 0
+    for count in backbone["blocks_per_stage"]:
+        wide = any(begin < number < begin + count for number in everywhere)  # the first of a stage is never one
+        blocks.append(min(count, FEW + wide))
+        begin += count
+        if wide:
+            whole.append(sum(blocks) - 1)
+    backbone |= {"blocks_per_stage": blocks, "global_attention_blocks": whole}
+    sam2 = config.sam2 | {"backbone": backbone}
+    return dataclasses.replace(config, vision=vision, language=language, sam2=sam2)
 
 
 class _Held(TorchDispatchMode):
-    """Bytes of the storages that operators made and that still live, and the most at one time."""
+    """Bytes of the storages that operators made and that still live, and the most at one time.
 
-    def __init__(self):
+    Some operators copy what does not lie in order for as long as they run. given: a network, whose own tensors do not
+    count.
+    """
+
+    def __init__(self, given: torch.nn.Module):
         super().__init__()
         self.now = self.peak = 0
-        self._seen: dict[int, weakref.ref] = {}
+        self.products: set = set()
+        own = (*given.parameters(), *given.buffers())
+        self._seen = {tensor.untyped_storage()._cdata: None for tensor in own}
+
+    def start_over(self) -> int:
+        """The most since the beginning or the last call."""
+        found, self.peak = self.peak, self.now
+        return found
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 self._hold(tensor.untyped_storage())
+        if func in _COPY_UNORDERED and not _lies_in_order(args[0]):
+            self.peak = max(self.peak, self.now + args[0].nbytes)
+        if func in _PRODUCTS:
+            self.products.add((func, *(tuple(given.shape) for given in args)))
         return made
 
     def _hold(self, storage) -> None:
@@ -90,3 +149,8 @@ class _Fused(TorchFunctionMode):
             query, _, value = args[:3]
             return query.new_empty(*query.shape[:-1], value.shape[-1])
         return func(*args, **(kwargs or {}))
+
+
+def _lies_in_order(tensor: Tensor) -> bool:
+    images = tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return images or tensor.is_contiguous()

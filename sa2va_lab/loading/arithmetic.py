@@ -56,10 +56,12 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        wide = linear.weight.float()
-        scale = wide.abs().amax(dim=1).clamp_min(1e-12) / 127
-        rounded = (wide / scale[:, None]).round().to(torch.int8)
-        self.register_buffer("weight", rounded.t().contiguous())  # (in, out), as the integer product wants it
+        scale = linear.weight.abs().amax(dim=1).float().clamp_min(1e-12) / 127
+        rounded = torch.empty(linear.weight.t().shape, dtype=torch.int8, device=linear.weight.device)
+        blocks = (linear.weight.split(ROWS), scale.split(ROWS), rounded.split(ROWS, dim=1))
+        for rows, size, columns in zip(*blocks, strict=True):  # never the whole matrix in float32
+            columns.copy_((rows.float() / size[:, None]).round().t())
+        self.register_buffer("weight", rounded)  # (in, out), as the integer product wants it
         self.register_buffer("scale", scale)
         self.bias = linear.bias
 
@@ -129,13 +131,19 @@ def can_quantise(precision: str, *, device: str) -> bool:
     return own or find_spec("bitsandbytes") is not None
 
 
-def _quantised(linear: nn.Linear, *, precision: str, device: str) -> nn.Module:
-    if precision == "int8" and device == "cpu":
-        return Int8Linear(linear)
+def import_quantiser(precision: str):
+    """bitsandbytes. Raises LabError where it is not installed."""
     try:
         import bitsandbytes
     except ImportError:
         raise LabError(f"{precision} needs bitsandbytes: pip install 'sa2va_lab[quant]', or use bf16.") from None
+    return bitsandbytes
+
+
+def _quantised(linear: nn.Linear, *, precision: str, device: str) -> nn.Module:
+    if precision == "int8" and device == "cpu":
+        return Int8Linear(linear)
+    bitsandbytes = import_quantiser(precision)
     rows, columns, bias = linear.out_features, linear.in_features, linear.bias is not None
     if precision == "int8":
         made = bitsandbytes.nn.Linear8bitLt(columns, rows, bias=bias, has_fp16_weights=False)

@@ -67,6 +67,10 @@ class Sam2:
         tensor = self._stored.tensor(stored) if self.path.is_dir() else self._stored[stored]
         return tensor if row is None else tensor[row : row + 1]
 
+    def mapped_bytes(self) -> int:
+        """Bytes of the folder's files, which come into memory as they are read; 0 for a `.pt`, which is read whole."""
+        return self._stored.mapped_bytes() if self.path.is_dir() else 0
+
     def sha256(self) -> str:
         """Digest of the weights."""
         return self._stored.sha256()[0] if self.path.is_dir() else digest_file(self.path)
@@ -96,6 +100,10 @@ class Assembled:
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU in its stored dtype."""
         return self.grown[name] if name in self.grown else self._home(name).tensor(name)
+
+    def mapped_bytes(self) -> int:
+        """Bytes of the files of both."""
+        return self.language.mapped_bytes() + self.sam2.mapped_bytes()
 
     def sha256(self) -> tuple[str, str]:
         """A digest of base and SAM2 together, and what it was taken of."""

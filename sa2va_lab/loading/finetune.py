@@ -114,6 +114,10 @@ class Merged:
             "scale": self.scale,
         } | ({"note": self.finetune.note} if self.finetune.note else {})
 
+    def mapped_bytes(self) -> int:
+        """Bytes of the base's files, which come into memory as they are read."""
+        return self.base.mapped_bytes()
+
     def sha256(self) -> tuple[str, str]:
         """A digest of base, fine-tune and scale together, and what it was taken of."""
         digest, method = self.base.sha256()

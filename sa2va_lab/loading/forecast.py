@@ -2,7 +2,7 @@
 
 Weights follow from names and shapes, the rest from running the network without data (`loading.activations`); nothing is
 loaded. The CUDA context and fragments are estimates, which were not measured, as no CUDA device was at hand. What the
-process itself takes (Python, torch and its libraries) is not in it.
+process took before it loaded (Python, torch and its libraries) is not in it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from sa2va_lab.loading.parts import part_of as exact_part_of
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
 
 if TYPE_CHECKING:
@@ -24,17 +25,21 @@ BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5}
 BLOCK = 64  # nf4: one float32 scale for so many weights
 CUDA_CONTEXT = 500 * MIB  # driver and kernels; an estimate, no CUDA device was at hand
 FRAGMENTS = 0.03  # of what is held: room that an allocator cannot use; an estimate
+KERNEL = 540 << 10  # what oneDNN keeps of a product of sizes that are new to it; measured: mean of 46 in bf16
+OBJECTS = 8 * MIB  # modules, headers, buffers of libraries; measured
 DECODER = "language_model.model.layers."
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of one replica. parts: weights by part; layers: how many decoder layers there are, all alike; matrix: the
-    largest of their matrices; activations: the most that lives at one time of one image; reading: the most while the
-    decoder layers run; cache: keys and values."""
+    """Bytes of one replica. parts: weights by part; unseen: those of them that an image hardly touches (the table of
+    words, SAM2's memory of videos); layers: how many decoder layers there are, all alike; matrix: the largest of their
+    matrices; activations: the most that lives at one time of one image; reading: the most while the decoder layers run;
+    cache: keys and values."""
 
     precision: str
     parts: dict[str, int]
+    unseen: int
     layers: int
     matrix: int
     activations: int
@@ -89,26 +94,50 @@ def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, in
     return {part: int(taken) for part, taken in parts.items()}
 
 
-def forecast(shapes: dict[str, tuple[int, ...]], config: Sa2VAConfig, *, precision: str, tiles: int = 1) -> Forecast:
+def forecast(
+    shapes: dict[str, tuple[int, ...]], config: Sa2VAConfig, *, precision: str, tiles: int = 1, on_cpu: bool = False
+) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included."""
-    language, wide = config.language, precision == "fp32"
-    counted = _count(json.dumps(asdict(config), sort_keys=True), wide, tiles)
+    language = config.language
+    matrix = language["hidden_size"] * language["intermediate_size"] * (4 if precision == "fp32" else 2)
+    kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
+    counted = _count(json.dumps(asdict(config), sort_keys=True), kind, tiles, on_cpu)
+    kept = 0
+    if on_cpu:
+        kept = OBJECTS + (KERNEL * counted.products if _uses_onednn(kind) else 0)
+    widened = matrix if precision == "nf4" else 0  # one at a time, for its product
     return Forecast(
         precision,
         weigh(shapes, precision=precision),
+        unseen=sum(weigh(_find_unseen(shapes), precision=precision).values()),
         layers=language["num_hidden_layers"],
-        matrix=language["hidden_size"] * language["intermediate_size"] * (4 if wide else 2),
-        activations=counted.peak - counted.cache,
-        reading=counted.reading,
+        matrix=matrix,
+        activations=max(counted.seeing, counted.after, counted.reading + widened) + kept,
+        reading=counted.reading + widened,
         cache=counted.cache,
     )
 
 
-@lru_cache
-def _count(config: str, wide: bool, tiles: int) -> Activations:
+def _find_unseen(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    exact = {name: exact_part_of(name) for name in shapes}
+    tied = "lm_head" not in exact.values()  # then the head reads the words' table
+    unseen = {"sam2_memory"} if tied else {"sam2_memory", "embed_tokens"}
+    return {name: shape for name, shape in shapes.items() if exact[name] in unseen}
+
+
+def _uses_onednn(kind: str) -> bool:
+    """Whether matrix products at this precision go to oneDNN on this CPU; those in float32 do not."""
+    from sa2va_lab.loading.arithmetic import choose_products
+
+    if kind == "fp32":
+        return False
     import torch
 
+    return choose_products(device="cpu", dtype=torch.float16 if kind == "fp16" else torch.bfloat16)[0] == "native"
+
+
+@lru_cache
+def _count(config: str, kind: str, tiles: int, on_cpu: bool) -> Activations:
     from sa2va_lab.loading.activations import count_activations
 
-    dtype = torch.float32 if wide else torch.bfloat16
-    return count_activations(Sa2VAConfig(**json.loads(config)), dtype=dtype, tiles=tiles)
+    return count_activations(Sa2VAConfig(**json.loads(config)), precision=kind, tiles=tiles, on_cpu=on_cpu)

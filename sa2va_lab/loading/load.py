@@ -25,6 +25,7 @@ def load(
     device: str = "auto",
     gpus: int | None = None,
     max_memory: dict[str, str] | None = None,
+    tiles: int | None = None,
     progress: bool = False,
 ) -> Segmenter:
     """The Sa2VA checkpoint in `path`, ready to answer. A hub id ("ByteDance/Sa2VA-InternVL3-8B") is downloaded first.
@@ -35,7 +36,8 @@ def load(
     where none is given), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4";
     device: "auto", "cpu", "cuda", "cuda:1". gpus: spread the decoder layers over the first so many GPUs; if not given,
     over all of them where one is not enough. max_memory: budgets in the place of what is free, as {"cuda:0": "20GiB"};
-    layers that fit nowhere stay in the checkpoint's files and are read at each pass. When memory runs out, here or in a
+    layers that fit nowhere stay in the checkpoint's files and are read at each pass. tiles: plan for images of so many,
+    the thumbnail included; for the most that the model cuts if not given. When memory runs out, here or in a
     prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
     `Segmenter.provenance`. Only safetensors, config.json, the tokenizer files and the tensors of a .pth or .pt are
     read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of the
@@ -63,7 +65,7 @@ def load(
         raise LabError(f"max_memory names {', '.join(sorted(unknown))}, but here are only {', '.join(budgets)}.")
     budgets |= {name: parse_size(text) for name, text in (max_memory or {}).items()}
     wanted = "auto" if device == "auto" else chosen_device
-    made = climb_down(source, sizes, budgets=budgets, precision=precision, device=wanted, gpus=gpus)
+    made = climb_down(source, sizes, budgets=budgets, precision=precision, device=wanted, gpus=gpus, tiles=tiles)
     start = made.start(precision, wanted)
     if start is None:
         raise LabError(made.explain_none())

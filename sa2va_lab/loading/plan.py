@@ -62,13 +62,15 @@ def as_dtype(precision: str) -> torch.dtype:
 @dataclass(frozen=True)
 class Share:
     """What one device must hold; bytes. needed: what must be free there, at most `budget` to fit; memory-mapped weights
-    need none. activations: everything on top of weights, cache and device context included."""
+    need none. activations: everything on top of weights, cache and device context included. mapped: pages of files
+    that are looked at, which the system takes back when it needs room."""
 
     name: str
     weights: int
     activations: int
     needed: int
     budget: int
+    mapped: int = 0
 
     @property
     def total(self) -> int:
@@ -224,15 +226,16 @@ def climb_down(
         ways += [(precision if precision in STORED else "bf16", ["cpu"], True)]
     rungs = {}
     for kind, names, files in ways:
-        made = forecast(shapes, config, precision=kind, tiles=tiles)
+        made = forecast(shapes, config, precision=kind, tiles=tiles, on_cpu=names == ["cpu"])
         mapped = names == ["cpu"] and source.dtypes() <= {STORED.get(kind)}
         if not (files and (mapped or kind in ("int8", "nf4"))):  # mapped weights are in the files already
-            rung = _make_rung(kind, made, {name: budgets[name] for name in names}, files=files, mapped=mapped)
+            own = {name: budgets[name] for name in names}
+            rung = _make_rung(kind, made, own, files=files, mapped=mapped, stored=source.mapped_bytes())
             rungs.setdefault((kind, rung.layout), rung)
     return Plan(list(rungs.values()))
 
 
-def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: bool) -> Rung:
+def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: bool, stored: int) -> Rung:
     home = max(budgets, key=budgets.get)
     budgets = {home: budgets[home]} | budgets
     context, slack = (0, 1.0) if home == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
@@ -254,7 +257,9 @@ def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: boo
         on_top = (made.activations if name == home else made.reading) + (made.matrix if kept_back else 0)
         on_top += (places.count(name) + kept_back) * made.layer_cache
         on_top = int(context + slack * (weights + on_top) - weights)
-        shares.append(Share(name, int(weights), on_top, on_top + (0 if mapped else int(weights)), budgets[name]))
+        needed, looked_at = (on_top, made.weights - made.unseen) if mapped else (on_top + int(weights), stored)
+        in_files = looked_at if name == "cpu" else 0
+        shares.append(Share(name, int(weights), on_top, needed, budgets[name], in_files))
     rung = Rung(kind, layout, tuple(shares), "")
     return replace(rung, reason=_tell(rung, mapped=mapped))
 

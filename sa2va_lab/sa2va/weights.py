@@ -17,6 +17,7 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers.initialization import no_init_weights
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
@@ -88,13 +89,17 @@ class OfficialFolder:
         """The tensor on the CPU in its stored dtype, memory-mapped."""
         return self.shards[self._where[name]].get_tensor(name)
 
+    def mapped_bytes(self) -> int:
+        """Bytes of the files, which come into memory as they are read."""
+        return sum(path.stat().st_size for path in self.shards)
+
     def sha256(self) -> tuple[str, str]:
         """A digest that changes with the weights, and what it was taken of.
 
         Up to 1 GiB everything is read. Above that each file's name and size, its first and last MiB (the header is in
         the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
         """
-        digest, total = hashlib.sha256(), sum(path.stat().st_size for path in self.shards)
+        digest, total = hashlib.sha256(), self.mapped_bytes()
         for path in sorted(self.shards):
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
@@ -119,7 +124,7 @@ def _open_shard(path: Path):
 def build_empty(config: Sa2VAConfig) -> Sa2VA:
     """The network with every parameter on the meta device (no memory); computed buffers, as RoPE's, are real."""
     try:
-        with init_empty_weights(include_buffers=False):
+        with init_empty_weights(include_buffers=False), no_init_weights():
             return Sa2VA(config).eval()
     except Exception as error:  # transformers raises whatever a nonsensical size leads to
         raise LabError(
