@@ -39,7 +39,8 @@ def measure_plans(
     data: {"path", "phrase", "groups", "split"} as `open_dataset` and `Dataset.split` take them. folder: for one Run a
     rung. tuning: {"sam2", "finetune", "config"} as `load` takes them. gpu: memory of the GPU
     that is forecast where there is none. plan: the rungs here. precisions: a row a rung, those not run with the reason
-    (in `lang`); bytes above what the process held before it loaded, anonymous and mapped memory apart on a CPU.
+    (in `lang`); bytes above what the process held before it loaded: forecast_bytes and own_bytes of memory that must be
+    free (anonymous on a CPU, the allocator's on a GPU), forecast_mapped_bytes and mapped_bytes of files.
     reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
     with it.
     """
@@ -58,7 +59,9 @@ def measure_plans(
     del opened  # the tensors of a fine-tune
     rows, reference = [], None
     for place, rung in enumerate([*here.rungs, *away]):
-        row = {"precision": rung.precision, "device": rung.where, "forecast_bytes": rung.total, "ran": False}
+        row = {"precision": rung.precision, "device": rung.where, "ran": False}
+        row["forecast_bytes"] = sum(share.needed for share in rung.shares)
+        row["forecast_mapped_bytes"] = sum(share.mapped for share in rung.shares)
         rows.append(row)
         if place >= len(here.rungs):
             row["reason"] = say("plans_no_cuda", lang=lang, gpu=gpu)
@@ -139,13 +142,17 @@ def measure_child(task: dict) -> dict:
     was asked for is not the one that answered."""
     import torch
 
-    import sa2va_lab.loading.finetune  # what is imported later would be counted as the model
+    import sa2va_lab.loading.activations  # what is imported later would be counted as the model
+    import sa2va_lab.loading.finetune
     import sa2va_lab.loading.ladder
     import sa2va_lab.sa2va.processing
     import sa2va_lab.segmenter  # noqa: F401
+    from sa2va_lab.loading.arithmetic import import_quantiser
     from sa2va_lab.loading.load import load
 
     dataset = _open(task["data"])
+    if task["precision"] == "nf4":
+        import_quantiser("nf4")
     memory = Watch()
     memory.start()
     start = time.perf_counter()
@@ -155,8 +162,9 @@ def measure_child(task: dict) -> dict:
     split = task["data"]["split"]
     run = predict_dataset(segmenter, dataset, folder=task["folder"], split=split, limit=task["limit"], progress=False)
     held = memory.stop()
+    held["own_bytes"] = held.pop("anonymous_bytes")
     if task["device"] != "cpu":  # the allocator's own count, over all images; loading holds no more than its end
-        held = {"peak_bytes": max([record["peak_bytes"] or 0 for record in run.records], default=0)}
+        held = {"own_bytes": max([record["peak_bytes"] or 0 for record in run.records], default=0)}
         held["reserved_bytes"] = torch.cuda.max_memory_reserved(task["device"])
     steps = segmenter.provenance["steps"]
     if steps:

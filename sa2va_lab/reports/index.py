@@ -200,7 +200,7 @@ def _fill_precision(block: Block, answer: dict, tell) -> None:
     block.columns = [tell(key) for key in (*keys, "index_agreement", "why")]
     block.sentences = [answer["sentence"]]
     for row in answer["metrics"].get("precisions", ()):
-        numbers = [_gib(row.get("forecast_bytes")), _gib(row.get("peak_bytes"))]
+        numbers = [_gib(row.get("forecast_bytes")), _gib(row.get("own_bytes"))]
         seconds = row.get("seconds")
         numbers += ["–" if seconds is None else f"{seconds:.2f}", _three(row.get("dice")), _span(row)]
         numbers += [_three(row.get("agreement")), row.get("reason") or ""]

@@ -45,7 +45,7 @@ TEXTS: dict[str, dict[str, str]] = {
         "zh": "{n_groups} 名患者的 {n_images} 幅图像",
     },
     "sample_ungrouped": {
-        "en": "{n_images} images, each counted as a patient of its own",
+        "en": "{n_images} images, each counted as one patient",
         "zh": "{n_images} 幅图像（每幅按一名患者计）",
     },
     "seen_no": {

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import cycle
+
+from sa2va_lab.loading.shards import FILES
 from sa2va_lab.reports.answers import Answer
 from sa2va_lab.reports.texts import say, say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
 
 UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
+MARKERS = "osD^vPX"
 
 
 def answer_plans(measured: dict, *, stamp: str | None = None, lang: str = "en") -> Answer:
@@ -17,25 +21,25 @@ def answer_plans(measured: dict, *, stamp: str | None = None, lang: str = "en") 
         reason = measured["precisions"][0]["reason"]
         said = say("plans_no_answer", lang=lang, all=len(measured["precisions"]), reason=reason)
         return Answer(said, measured, stamp=stamp)
-    least = min(rows, key=lambda row: row["peak_bytes"] or 0)
+    least = min(rows, key=lambda row: row["own_bytes"] or 0)
     fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
     dices = [row["dice"] for row in rows]
     values = {"ran": len(rows), "all": len(measured["precisions"]), "sample": say_sample(first, lang=lang)}
-    values |= {"least": least["precision"], "least_peak": _size(least["peak_bytes"])}
-    values |= {"reference": first["precision"], "reference_peak": _size(first["peak_bytes"])}
+    values |= {"least": least["precision"], "least_peak": _size(least["own_bytes"])}
+    values |= {"reference": first["precision"], "reference_peak": _size(first["own_bytes"])}
     values |= {"fastest": fastest["precision"], "seconds": fastest["seconds"], "reference_seconds": first["seconds"]}
     values |= {"low": min(dices), "high": max(dices), "agreement": min(row["agreement"] for row in rows)}
     return Answer(say("plans_answer", lang=lang, **values), measured, stamp=stamp)
 
 
 def memory_table(measured: dict, *, lang: str = "en") -> Table:
-    """A row a plan: forecast against measured peak; those that were not run with the reason."""
-    keys = ("forecast", "peak", "ratio", "anonymous", "mapped")
+    """A row a plan: forecast against measured peak of own memory and of mapped files, or why it did not run."""
+    keys = ("forecast", "own", "ratio", "forecast_mapped", "mapped")
     lines = []
     for row in measured["precisions"]:
-        held = [_size(row.get(f"{name}_bytes")) for name in ("forecast", "peak", "anonymous", "mapped")]
-        peak = row.get("peak_bytes")
-        ratio = f"{peak / row['forecast_bytes']:.2f}" if peak else "–"
+        held = [_size(row.get(f"{name}_bytes")) for name in ("forecast", "own", "forecast_mapped", "mapped")]
+        own = row.get("own_bytes")
+        ratio = f"{own / row['forecast_bytes']:.2f}" if own else "–"
         lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], row["reason"] or "–"])
     columns = [say(f"plans_{key}", lang=lang) for key in keys]
     return Table([say("precision_row", lang=lang), *columns, say("why", lang=lang)], lines)
@@ -57,40 +61,46 @@ def change_table(measured: dict, *, lang: str = "en") -> Table:
 
 
 def pareto_figure(measured: dict, *, stamp: str | None = None, lang: str = "en"):
-    """Memory against seconds and against Dice, a point a plan that ran; (figure, alt)."""
+    """Memory against seconds, and the Dice of each plan that ran; (figure, alt)."""
     import matplotlib
 
-    rows = [row for row in _ran(measured) if row["peak_bytes"]]
+    rows = [row for row in _ran(measured) if row["own_bytes"]]
     shown, _ = style.figure_language(lang)
-    figure = style.new_figure(style.WIDTH, 3.4, lang=lang)
+    figure = style.new_figure(style.WIDTH, 3.6, lang=lang)
     if not rows:
         return style.stamp(figure, stamp), say("plans_alt_none", lang=lang)
-    unit, word = UNITS[0] if max(row["peak_bytes"] for row in rows) >= UNITS[0][0] else UNITS[1]
-    front = [row for row in rows if not any(_beats(other, row) for other in rows)]
+    unit, word = UNITS[0] if max(row["own_bytes"] for row in rows) >= UNITS[0][0] else UNITS[1]
+    names = _name_rows(rows)
+    front = [name for name, row in zip(names, rows, strict=True) if not any(_beats(other, row) for other in rows)]
     with matplotlib.rc_context(style.rc(lang)):
         speed, quality = figure.subplots(1, 2)
-        for row in rows:
-            place, fill = row["peak_bytes"] / unit, style.ACCENT if row in front else "white"
-            kind = {"marker": "o", "color": style.ACCENT, "markerfacecolor": fill, "linestyle": "none"}
-            speed.plot(place, row["seconds"], **kind)
+        for place, (row, name, marker) in enumerate(zip(rows, names, cycle(MARKERS))):
+            fill = style.ACCENT if name in front else "white"
+            kind = {"marker": marker, "color": style.ACCENT, "markerfacecolor": fill, "linestyle": "none"}
+            speed.plot(row["own_bytes"] / unit, row["seconds"], label=name, markersize=8, **kind)
             below, above = row["dice"] - row["low"], row["high"] - row["dice"]
             quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
-            for ax, height in ((speed, row["seconds"]), (quality, row["dice"])):
-                ax.annotate(row["precision"], (place, height), (3, 5), textcoords="offset points", rotation=50)
-        for ax, key in ((speed, "plans_axis_seconds"), (quality, "plans_axis_dice")):
-            ax.set(xlabel=say("plans_axis_memory", lang=shown, unit=word), title=say(key, lang=shown))
-            ax.margins(x=0.2)
-            ax.set_xlim(left=0)
-            ax.grid(color="#E3E7EA", linewidth=0.8)
-        speed.set_ylim(bottom=0, top=1.25 * max(row["seconds"] for row in rows))
-        quality.set_ylim(0, 1)
+        quality.set_xticks(range(len(rows)), [name.replace(" + ", "\n+ ").replace(", ", "\n") for name in names])
+        quality.set(title=say("plans_axis_dice", lang=shown), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
+        speed.set(title=say("plans_axis_seconds", lang=shown), xlabel=say("plans_axis_memory", lang=shown, unit=word))
+        speed.set_xlim(0, 1.15 * max(row["own_bytes"] for row in rows) / unit)
+        speed.set_ylim(0, 1.15 * max(row["seconds"] for row in rows))
+        for ax, axis in ((speed, "both"), (quality, "y")):
+            ax.grid(color="#E3E7EA", linewidth=0.8, axis=axis)
+        speed.legend(loc="lower left", frameon=False, handletextpad=0.2)
         figure.text(0.01, 0.0, say("plans_front", lang=shown), fontsize=8, color=style.NEUTRAL, va="bottom")
         style.stamp(figure, stamp)
     points = "; ".join(
-        f"{r['precision']} {_size(r['peak_bytes'])}, {r['seconds']:.2f} s, {r['dice']:.3f}" for r in rows
+        f"{name} {_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}"
+        for name, row in zip(names, rows, strict=True)
     )
-    names = ", ".join(row["precision"] for row in front)
-    return figure, say("plans_alt", lang=lang, points=points, front=names)
+    return figure, say("plans_alt", lang=lang, points=points, front=", ".join(front))
+
+
+def _name_rows(rows: list[dict]) -> list[str]:
+    """The precisions, with the devices where the precision alone would not tell two rows apart."""
+    short = [f"{row['precision']} + {FILES}" if row["device"].endswith(FILES) else row["precision"] for row in rows]
+    return short if len(set(short)) == len(rows) else [f"{row['precision']}, {row['device']}" for row in rows]
 
 
 def _ran(measured: dict) -> list[dict]:
@@ -98,12 +108,12 @@ def _ran(measured: dict) -> list[dict]:
 
 
 def _beats(one: dict, other: dict) -> bool:
-    pairs = [(one[key], other[key]) for key in ("peak_bytes", "seconds")]
+    pairs = [(one[key], other[key]) for key in ("own_bytes", "seconds")]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def _size(count: int | None) -> str:
-    if count is None:
+    if not count:
         return "–"
     unit, word = UNITS[0] if count >= UNITS[0][0] else UNITS[1]
     return f"{count / unit:.{2 if unit == UNITS[0][0] else 1}f} {word}"

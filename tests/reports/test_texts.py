@@ -64,7 +64,7 @@ def test_answer_has_dice_interval_n_threshold_split_and_training():
         ({"low": None, "high": None}, "no interval"),
         ({"dice": math.nan, "bare": 10}, "No Dice can be given: of 10 images of 3 patients"),
         ({"failed": 2, "bare": 1}, "Not in this mean: 2 failed and 1 without annotation."),
-        ({"n_groups": 10}, "10 images, each counted as a patient of its own"),
+        ({"n_groups": 10}, "10 images, each counted as one patient"),
         ({"seen": "yes"}, "not how well new patients will do"),
         ({"seen": "unknown"}, "is not known"),
         ({"seen": "foreign"}, "outside the demo model's training data"),

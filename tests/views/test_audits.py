@@ -66,7 +66,7 @@ def test_a_sound_data_set_says_so(make_sound):
     audit = audit_dataset(open_dataset(make_sound))
     assert (
         audits.answer_audit(audit, []).sentence
-        == "1 images, each counted as a patient of its own, 1 annotated: no defect was found."
+        == "1 images, each counted as one patient, 1 annotated: no defect was found."
     )
     assert audits.defect_table(audit).rows[0][0] == "none was found"
 
