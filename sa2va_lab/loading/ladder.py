@@ -84,7 +84,7 @@ class Ladder:
     def _load_rung(self) -> Sa2VA:
         rung, layout = self.rung, self.rung.layout
         model, dtype, small = build_empty(self.config), as_dtype(rung.precision), rung.precision in QUANTISED
-        shelf = Shelf(model, self.source, dtype)
+        shelf = Shelf(model, self.source, dtype) if layout.kept_back else {}
 
         def settle(name: str) -> None:
             if small:
