@@ -183,15 +183,16 @@ def say(text: str) -> None:
 def matrix_rate(model) -> float:
     """Floating-point operations a second of one decoder matrix after another and 320 rows, which is what an image of
     one tile and its question are."""
-    layers = [layer.mlp.up_proj for layer in model.language_model.model.layers if not layer.mlp.up_proj.weight.is_meta]
+    layers = [layer.mlp.up_proj for layer in model.language_model.model.layers]
+    layers = [layer for layer in layers if not layer.weight.is_meta]
     if not layers:
         return math.nan
-    width, dtype = layers[0].in_features, model.language_model.model.norm.weight.dtype
+    width, dtype = model.language_model.config.hidden_size, model.language_model.model.norm.weight.dtype
     given = torch.randn(320, width, dtype=dtype)
     begun, count = time.perf_counter(), 0
     for layer in layers:
         layer(given.to(layer.weight.device)).sum().item()  # which waits for a GPU
-        count += 2 * len(given) * width * layer.out_features
+        count += 2 * len(given) * width * model.language_model.config.intermediate_size
     return count / (time.perf_counter() - begun)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sa2va_lab.sa2va.modeling import Sa2VA
 
 ROWS = 2048  # of a weight at once in float32: 28 MiB at the width of the 8 B model
+FEW_ROWS = 256  # so many stay in the processor's cache while they are rounded
 DECODER = "language_model.model.layers."
 QUANTISED = ("int8", "nf4")
 
@@ -56,12 +57,13 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
-        scale = linear.weight.abs().amax(dim=1).float().clamp_min(1e-12) / 127
-        rounded = torch.empty(linear.weight.t().shape, dtype=torch.int8, device=linear.weight.device)
-        blocks = (linear.weight.split(ROWS), scale.split(ROWS), rounded.split(ROWS, dim=1))
-        for rows, size, columns in zip(*blocks, strict=True):  # never the whole matrix in float32
-            columns.copy_((rows.float() / size[:, None]).round().t())
-        self.register_buffer("weight", rounded)  # (in, out), as the integer product wants it
+        exact = linear.weight.detach()
+        scale = torch.maximum(exact.amax(dim=1), -exact.amin(dim=1)).float().clamp_min(1e-12) / 127
+        rounded = torch.empty_like(exact, dtype=torch.int8)
+        blocks = (part.split(FEW_ROWS) for part in (exact, scale, rounded))
+        for rows, size, small in zip(*blocks, strict=True):
+            small.copy_(rows.float().div_(size[:, None]).round_())
+        self.register_buffer("weight", rounded.t())  # (in, out), as the integer product wants it
         self.register_buffer("scale", scale)
         self.bias = linear.bias
 

@@ -26,7 +26,6 @@ from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, match_names
 ADDED_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")  # of a released Sa2VA, in the order of their ids
 GROWN = ("embed_tokens", "lm_head", "seg_projection")
 _NOT_OURS = ("auto_map", "_name_or_path", "_commit_hash", "transformers_version", "system_message")
-_CODES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 
 class Sam2:
@@ -57,9 +56,9 @@ class Sam2:
         shape = self._stored.shape(stored) if self.path.is_dir() else tuple(self._stored[stored].shape)
         return shape if row is None else (1, *shape[1:])
 
-    def dtypes(self) -> set[str]:
-        """The dtypes that occur, as safetensors calls them."""
-        return self._stored.dtypes() if self.path.is_dir() else {_code(t) for t in self._stored.values()}
+    def dtype(self, name: str) -> str:
+        """As safetensors calls it; "PICKLED" in a `.pt`, which is read whole and is no mapped file."""
+        return self._stored.dtype(self._places[name][0]) if self.path.is_dir() else "PICKLED"
 
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU in its stored dtype."""
@@ -93,9 +92,9 @@ class Assembled:
         """Shape of a tensor."""
         return tuple(self.grown[name].shape) if name in self.grown else self._home(name).shape(name)
 
-    def dtypes(self) -> set[str]:
-        """The dtypes that occur, as safetensors calls them."""
-        return self.language.dtypes() | self.sam2.dtypes() | {_code(tensor) for tensor in self.grown.values()}
+    def dtype(self, name: str) -> str:
+        """As safetensors calls it; "GROWN" for what the fine-tune brings, which is no view of any file."""
+        return "GROWN" if name in self.grown else self._home(name).dtype(name)
 
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU in its stored dtype."""
@@ -231,8 +230,3 @@ def _check_fit(source: Assembled, sizes: Sa2VAConfig) -> None:
                 f"{name} is {source.shape(name)} and the model needs {tuple(expected[ours].shape)}: "
                 f"{where} belongs to a model of another size."
             )
-
-
-def _code(tensor: Tensor) -> str:
-    name = str(tensor.dtype).removeprefix("torch.")
-    return _CODES.get(name, name)

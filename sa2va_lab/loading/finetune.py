@@ -91,9 +91,10 @@ class Merged:
         """Shape of a tensor."""
         return self.base.shape(name)
 
-    def dtypes(self) -> set[str]:
-        """ "MERGED" is among them where LoRA is added: such a tensor is no view of any file."""
-        return self.base.dtypes() | ({"MERGED"} if self.finetune.pairs else set())
+    def dtype(self, name: str) -> str:
+        """As safetensors calls it; "MERGED" where the fine-tune has the tensor, which then is no view of any file."""
+        ours = name in self.finetune.pairs or name in self.finetune.whole
+        return "MERGED" if ours else self.base.dtype(name)
 
     def tensor(self, name: str) -> Tensor:
         """The merged tensor on the CPU: float32 where LoRA was added, else as stored."""

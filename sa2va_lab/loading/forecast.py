@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GIB = 1 << 30
 MIB = 1 << 20
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5}
+STORED = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}  # as safetensors headers call them
 BLOCK = 64  # nf4: one float32 scale for so many weights
 CUDA_CONTEXT = 500 * MIB  # driver and kernels; an estimate, no CUDA device was at hand
 FRAGMENTS = 0.03  # of what is held: room that an allocator cannot use; an estimate
@@ -32,13 +33,14 @@ DECODER = "language_model.model.layers."
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of one replica. parts: weights by part; unseen: those of them that an image hardly touches (the table of
-    words, SAM2's memory of videos); layers: how many decoder layers there are, all alike; matrix: the largest of their
-    matrices; activations: the most that lives at one time of one image; reading: the most while the decoder layers run;
-    cache: keys and values."""
+    """Bytes of one replica. parts: weights by part; in_place: what of them is used where it lies in a mapped file;
+    unseen: what of that an image hardly touches (the table of words, SAM2's memory of videos); layers: how many decoder
+    layers there are, all alike; matrix: the largest of their matrices; activations: the most that lives at one time of
+    one image; reading: the most while the decoder layers run; cache: keys and values."""
 
     precision: str
     parts: dict[str, int]
+    in_place: dict[str, int]
     unseen: int
     layers: int
     matrix: int
@@ -57,6 +59,11 @@ class Forecast:
         return self.parts["decoder"] / self.layers
 
     @property
+    def layer_in_place(self) -> float:
+        """What of them is used where it lies in a mapped file."""
+        return self.in_place.get("decoder", 0) / self.layers
+
+    @property
     def layer_cache(self) -> float:
         """Keys and values of one decoder layer."""
         return self.cache / self.layers
@@ -65,6 +72,11 @@ class Forecast:
     def outside(self) -> int:
         """Weights of all that is no decoder layer."""
         return self.weights - self.parts["decoder"]
+
+    @property
+    def outside_in_place(self) -> int:
+        """What of them is used where it lies in a mapped file."""
+        return sum(self.in_place.values()) - self.in_place.get("decoder", 0)
 
 
 def part_of(name: str) -> str:
@@ -87,17 +99,31 @@ def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, in
         count, width = math.prod(shape), BYTES[precision]
         taken = count * width
         if precision in ("int8", "nf4"):
-            matrix = name.startswith(DECODER) and len(shape) == 2
+            matrix = is_matrix(name, shape)
             scales = 4 * (shape[0] if precision == "int8" else math.ceil(count / BLOCK)) if matrix else 0
             taken = count * width + scales if matrix else count * BYTES["bf16"]
         parts[part_of(name)] = parts.get(part_of(name), 0) + taken
     return {part: int(taken) for part, taken in parts.items()}
 
 
+def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
+    """Whether an official tensor is a matrix of a decoder layer, which int8 and nf4 quantise."""
+    return name.startswith(DECODER) and len(shape) == 2
+
+
 def forecast(
-    shapes: dict[str, tuple[int, ...]], config: Sa2VAConfig, *, precision: str, tiles: int = 1, on_cpu: bool = False
+    shapes: dict[str, tuple[int, ...]],
+    config: Sa2VAConfig,
+    *,
+    precision: str,
+    tiles: int = 1,
+    stored: dict[str, str] | None = None,
 ) -> Forecast:
-    """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included."""
+    """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included.
+
+    stored: {tensor: its dtype in the file, as safetensors calls it} for a replica on a CPU, None on a GPU.
+    """
+    on_cpu = stored is not None
     language = config.language
     matrix = language["hidden_size"] * language["intermediate_size"] * (4 if precision == "fp32" else 2)
     kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
@@ -106,10 +132,14 @@ def forecast(
     if on_cpu:
         kept = OBJECTS + (KERNEL * counted.products if _uses_onednn(kind) else 0)
     widened = matrix if precision == "nf4" else 0  # one at a time, for its product
+    in_place = {name: shapes[name] for name, dtype in (stored or {}).items() if dtype == STORED.get(precision, "BF16")}
+    if precision in ("int8", "nf4"):
+        in_place = {name: shape for name, shape in in_place.items() if not is_matrix(name, shape)}
     return Forecast(
         precision,
         weigh(shapes, precision=precision),
-        unseen=sum(weigh(_find_unseen(shapes), precision=precision).values()),
+        in_place=weigh(in_place, precision=precision),
+        unseen=sum(weigh(_find_unseen(in_place, all_names=shapes), precision=precision).values()),
         layers=language["num_hidden_layers"],
         matrix=matrix,
         activations=max(counted.seeing, counted.after, counted.reading + widened) + kept,
@@ -118,11 +148,10 @@ def forecast(
     )
 
 
-def _find_unseen(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    exact = {name: exact_part_of(name) for name in shapes}
-    tied = "lm_head" not in exact.values()  # then the head reads the words' table
+def _find_unseen(in_place: dict[str, tuple[int, ...]], *, all_names) -> dict[str, tuple[int, ...]]:
+    tied = all(exact_part_of(name) != "lm_head" for name in all_names)  # then the head reads the table of words
     unseen = {"sam2_memory"} if tied else {"sam2_memory", "embed_tokens"}
-    return {name: shape for name, shape in shapes.items() if exact[name] in unseen}
+    return {name: shape for name, shape in in_place.items() if exact_part_of(name) in unseen}
 
 
 def _uses_onednn(kind: str) -> bool:

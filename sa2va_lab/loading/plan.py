@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, Forecast, forecast
+from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, STORED, Forecast, forecast
 from sa2va_lab.loading.shards import FILES, Layout, spread
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from sa2va_lab.sa2va.configuration import Sa2VAConfig
 
 PRECISIONS = tuple(BYTES)
-STORED = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}  # as safetensors headers call them
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
@@ -61,9 +60,9 @@ def as_dtype(precision: str) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Share:
-    """What one device must hold; bytes. needed: what must be free there, at most `budget` to fit; memory-mapped weights
-    need none. activations: everything on top of weights, cache and device context included. mapped: pages of files
-    that are looked at, which the system takes back when it needs room."""
+    """What one device must hold; bytes. needed: what must be free there, at most `budget` to fit; weights that are used
+    where they lie in a mapped file need nothing. activations: everything on top of weights, cache and device context
+    included. mapped: pages of files that are looked at, which the system takes back when it needs room."""
 
     name: str
     weights: int
@@ -208,10 +207,11 @@ def climb_down(
 
     What was asked for comes first: with `gpus` above 1 the layers are spread over them. Then one GPU, all GPUs, one at
     falling precision, all with the layers that do not fit left in the files; then the CPU, at last with all layers
-    left in the files. Memory-mapped weights of the stored precision need no free memory on a CPU, only patience where
-    they do not fit into it.
+    left in the files. On a CPU, weights that are stored as they are used stay in the mapped file and need no free
+    memory, only patience where they do not fit into it.
     """
     shapes = {name: source.shape(name) for name in source.names()}
+    stored = {name: source.dtype(name) for name in shapes}
     tiles = tiles or (config.max_tiles + 1 if config.max_tiles > 1 else 1)
     cuda = [name for name in budgets if name.startswith("cuda") and device in ("auto", name)]
     ways: list[tuple[str, list[str], bool]] = []  # precision, devices, whether layers may stay in the files
@@ -226,24 +226,25 @@ def climb_down(
         ways += [(precision if precision in STORED else "bf16", ["cpu"], True)]
     rungs = {}
     for kind, names, files in ways:
-        made = forecast(shapes, config, precision=kind, tiles=tiles, on_cpu=names == ["cpu"])
-        mapped = names == ["cpu"] and source.dtypes() <= {STORED.get(kind)}
-        if not (files and (mapped or kind in ("int8", "nf4"))):  # mapped weights are in the files already
+        on_cpu = names == ["cpu"]
+        made = forecast(shapes, config, precision=kind, tiles=tiles, stored=stored if on_cpu else None)
+        if not (files and (made.layer_in_place == made.layer or kind in ("int8", "nf4"))):  # they are there already
             own = {name: budgets[name] for name in names}
-            rung = _make_rung(kind, made, own, files=files, mapped=mapped, stored=source.mapped_bytes())
+            rung = _make_rung(kind, made, own, files=files, mapped=source.mapped_bytes() - made.unseen)
             rungs.setdefault((kind, rung.layout), rung)
     return Plan(list(rungs.values()))
 
 
-def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: bool, stored: int) -> Rung:
+def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: int) -> Rung:
     home = max(budgets, key=budgets.get)
     budgets = {home: budgets[home]} | budgets
     context, slack = (0, 1.0) if home == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
-    held = {name: context + slack * (made.outside + made.activations) for name in budgets if name == home}
+    outside, layer = made.outside - made.outside_in_place, made.layer - made.layer_in_place
+    held = {name: context + slack * (outside + made.activations) for name in budgets if name == home}
     held |= {name: context + slack * made.reading for name in budgets if name != home}
     if files:  # one matrix at a time comes in, and the cache of such layers is at home
         held[home] += slack * (made.matrix + made.cache)
-    size = slack * (made.layer + made.layer_cache)
+    size = slack * (layer + made.layer_cache)
     places = spread(made.layers, size=size, held=held, budgets=budgets)
     if files and home == "cpu":
         places = (FILES,) * made.layers
@@ -252,16 +253,16 @@ def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: boo
         places = spread(made.layers, size=size, held=held, budgets=roomy)
     layout, shares = Layout(home, places), []
     for name in layout.devices:
-        kept_back = layout.kept_back if name == home else 0
-        weights = places.count(name) * made.layer + (made.outside if name == home else 0)
+        kept_back, layers = (layout.kept_back if name == home else 0), places.count(name)
+        weights = layers * made.layer + (made.outside if name == home else 0)
+        own = layers * layer + (outside if name == home else 0)
         on_top = (made.activations if name == home else made.reading) + (made.matrix if kept_back else 0)
-        on_top += (places.count(name) + kept_back) * made.layer_cache
-        on_top = int(context + slack * (weights + on_top) - weights)
-        needed, looked_at = (on_top, made.weights - made.unseen) if mapped else (on_top + int(weights), stored)
-        in_files = looked_at if name == "cpu" else 0
-        shares.append(Share(name, int(weights), on_top, needed, budgets[name], in_files))
+        on_top = context + slack * (own + on_top + (layers + kept_back) * made.layer_cache) - own
+        sizes = {"weights": weights, "activations": on_top, "needed": own + on_top}
+        sizes |= {"budget": budgets[name], "mapped": mapped if name == "cpu" else 0}
+        shares.append(Share(name, **{key: int(size) for key, size in sizes.items()}))
     rung = Rung(kind, layout, tuple(shares), "")
-    return replace(rung, reason=_tell(rung, mapped=mapped))
+    return replace(rung, reason=_tell(rung))
 
 
 def _falling(precision: str, device: str) -> list[str]:
@@ -277,11 +278,13 @@ def _is_here(device: str) -> bool:
     return device.startswith("cuda") and torch.cuda.is_available()
 
 
-def _tell(rung: Rung, *, mapped: bool) -> str:
+def _tell(rung: Rung) -> str:
     weights = sum(share.weights for share in rung.shares)
+    in_place = rung.total - sum(share.needed for share in rung.shares)
     what = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"
-    if mapped:
-        what += "; the weights stay in the mapped file and take no memory of their own"
+    if in_place > 0:
+        which = "the weights" if in_place == weights else f"{in_place / GIB:.2f} GiB of the weights"
+        what += f"; {which} stay in the mapped file and take no memory of their own"
     layers = [f"{rung.layout.layers.count(name)} on {name}" for name in dict.fromkeys(rung.layout.layers)]
     if len(layers) > 1 or rung.layout.kept_back:
         what += f"; decoder layers: {', '.join(layers).replace(f'on {FILES}', 'left in the files')}"

@@ -81,9 +81,9 @@ class OfficialFolder:
         """Shape from the header; no data is read."""
         return tuple(self.shards[self._where[name]].get_slice(name).get_shape())
 
-    def dtypes(self) -> set[str]:
-        """The dtypes that occur, as the headers call them ("BF16", "F32")."""
-        return {self.shards[path].get_slice(name).get_dtype() for name, path in self._where.items()}
+    def dtype(self, name: str) -> str:
+        """The dtype from the header, as it calls it ("BF16", "F32")."""
+        return self.shards[self._where[name]].get_slice(name).get_dtype()
 
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU in its stored dtype, memory-mapped."""

@@ -38,6 +38,12 @@ def test_positions_that_scale_as_they_grow_change_nothing(config):
     assert one == other
 
 
+def test_the_mode_of_the_caller_changes_nothing(config):
+    with torch.inference_mode():
+        inside = count_activations(config, precision="bf16", tiles=1)
+    assert inside == count_activations(config, precision="bf16", tiles=1)
+
+
 def test_more_tiles_take_more(config):
     one, five = (count_activations(config, precision="bf16", tiles=tiles) for tiles in (1, 5))
     assert five.reading > 3 * one.reading

@@ -1,12 +1,15 @@
 """Forecast and ladder: arithmetic against what really lies in memory, and steps down with nothing lost."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import sa2va_lab
 from sa2va_lab.errors import LabError
@@ -100,6 +103,30 @@ def test_mapped_weights_need_no_memory_of_their_own(tiny_folder):
     stored, other, *_ = [rung.shares[0] for rung in plan(tiny_folder, cpu="8GiB").rungs]
     assert stored.needed == stored.activations
     assert other.needed == other.total
+
+
+def test_what_is_stored_as_it_is_used_stays_in_the_file(tiny_folder, tmp_path):
+    """As released folders are: the vision tower in bf16, all else in fp32."""
+    mixed = shutil.copytree(tiny_folder, tmp_path / "mixed")
+    tensors = load_file(mixed / "model.safetensors")
+    vision = {name: tensor.bfloat16() for name, tensor in tensors.items() if name.startswith("vision_model.")}
+    save_file(tensors | vision, mixed / "model.safetensors", metadata={"format": "pt"})
+    size = sum(tensor.nbytes for tensor in vision.values())  # in bf16
+    for rung in plan(mixed, cpu="8GiB").rungs[:3]:
+        share, wide = rung.shares[0], rung.precision == "fp32"
+        own = share.needed - share.activations
+        if rung.precision != "int8":  # where decoder matrices are neither
+            assert own == (2 * size if wide else share.weights - size)
+        model = sa2va_lab.load(mixed, precision=rung.precision, device="cpu").model
+        mapped = open_addresses(model.state_dict().values(), mixed / "model.safetensors")
+        assert share.weights - own == pytest.approx(mapped, rel=0.01)
+
+
+def open_addresses(tensors, path) -> int:
+    """Bytes of tensors that lie where this process has mapped a file."""
+    maps = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+    spans = [tuple(int(end, 16) for end in line[0].split("-")) for line in maps]
+    return sum(t.nbytes for t in tensors if any(low <= t.data_ptr() < high for low, high in spans))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
