@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,12 +88,20 @@ class Segmenter:
         none. limit: at most so many answer tokens. Raises LabError for an unreadable image or an empty prompt, and for
         numbers that overflow where no other precision is left.
         """
+        return self._carry_on(lambda: self._predict(image, prompt, answer, limit))
+
+    def answer(self, image: ImageLike, prompt: str, *, limit: int = ANSWER_LIMIT) -> str:
+        """The text alone, without the masks that its [SEG] tokens mean: SAM2 is not run. Otherwise as `predict`."""
+        return self._carry_on(lambda: self._predict(image, prompt, None, limit, draw=False)).answer
+
+    def _carry_on(self, attempt: Callable[[], Prediction]) -> Prediction:
+        """What the attempt gives, made again with the network of another rung as often as that helps."""
         while True:
             if self.model is None:  # no rung held in the last call; memory may have come back since
                 self.model = self._ladder.load()
                 self._ladder.note(self.provenance)
             try:
-                return self._predict(image, prompt, answer, limit)
+                return attempt()
             except Exception as error:
                 if self._ladder is None or not self._ladder.helps(error):
                     raise
@@ -104,7 +112,9 @@ class Segmenter:
             self._ladder.note(self.provenance)
 
     @torch.inference_mode()
-    def _predict(self, image: ImageLike, prompt: str, answer: str | None, limit: int) -> Prediction:
+    def _predict(
+        self, image: ImageLike, prompt: str, answer: str | None, limit: int, *, draw: bool = True
+    ) -> Prediction:
         question, _ = phrase_prompt(prompt)
         seconds: dict[str, float] = {}
         cards = {tensor.device for tensor in self.model.parameters() if tensor.device.type == "cuda"}
@@ -120,7 +130,7 @@ class Segmenter:
             reply = self._answer(seen, self.reader.prompt_ids(question, len(seen.tokens)), answer, limit)
             if not torch.isfinite(reply.states).all():
                 raise Overflow(self._name_overflow(seen))
-            states = reply.states_at(self.reader.seg)
+            states = reply.states_at(self.reader.seg) if draw else reply.states[:0]
         with self._timed(seconds, "canvas"):
             if len(states) and seen.features is None:
                 dtype = self.model.grounding_encoder.no_memory_embedding.dtype
@@ -155,7 +165,7 @@ class Segmenter:
         """
         self.draft, self._drafts_change = self.reader.answer_ids(FIRST_DRAFT), True
         with suppress(Exception):  # whatever is wrong with this image is told when its turn comes
-            self.predict(image, prompt)
+            self.answer(image, prompt)
         if self.reader.seg not in self.draft:
             self.draft = self.reader.answer_ids(FIRST_DRAFT)
         self._drafts_change = False

@@ -45,7 +45,8 @@ def measure_plans(
     with it.
     """
     from sa2va_lab.loading.assembly import open_model
-    from sa2va_lab.loading.plan import climb_down, find_budgets, parse_size
+    from sa2va_lab.loading.devices import find_budgets, parse_size
+    from sa2va_lab.loading.plan import climb_down
 
     folder, dataset = Path(folder), _open(data)
     chosen, _ = choose_samples(dataset.split(data["split"]), limit)

@@ -111,6 +111,19 @@ def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
     return name.startswith(DECODER) and len(shape) == 2
 
 
+def weigh_loading(shapes: dict[str, tuple[int, ...]], stored: dict[str, str], *, precision: str) -> int:
+    """Bytes that the host needs while GPUs are loaded: the largest tensor that is not stored as it is used, since one
+    after another is made on the host. Where LoRA is merged that is W, B A and their sum, in float32."""
+
+    def take(name: str) -> int:
+        if stored[name] == "MERGED" and is_matrix(name, shapes[name]):
+            return 3 * 4 * math.prod(shapes[name])
+        as_used = stored[name] == STORED.get(precision, "BF16")
+        return 0 if as_used else math.prod(shapes[name]) * (4 if precision == "fp32" else 2)
+
+    return max(map(take, shapes), default=0)
+
+
 def forecast(
     shapes: dict[str, tuple[int, ...]],
     config: Sa2VAConfig,

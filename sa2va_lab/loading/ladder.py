@@ -10,7 +10,8 @@ import torch
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.arithmetic import QUANTISED, can_quantise, is_quantised, quantise_matrix, set_arithmetic
-from sa2va_lab.loading.plan import Plan, Rung, as_dtype
+from sa2va_lab.loading.devices import as_dtype
+from sa2va_lab.loading.plan import Plan, Rung
 from sa2va_lab.loading.shards import Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.weights import build_empty, load_weights

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.plan import PRECISIONS, choose_device, climb_down, find_budgets, parse_size
+from sa2va_lab.loading.devices import choose_device, find_budgets, parse_size
+from sa2va_lab.loading.plan import PRECISIONS, climb_down
 
 if TYPE_CHECKING:
     from sa2va_lab.segmenter import Segmenter

@@ -13,8 +13,8 @@ import torch
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.assembly import list_expected, open_model
+from sa2va_lab.loading.devices import as_dtype
 from sa2va_lab.loading.finetune import Merged
-from sa2va_lab.loading.plan import as_dtype
 from sa2va_lab.sa2va.processing import PromptReader
 from sa2va_lab.sa2va.weights import OfficialFolder, match_names, write_folder
 

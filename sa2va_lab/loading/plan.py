@@ -1,61 +1,20 @@
-"""Which device and which precision, each with its reason; and the ladder of ways to run, each with what it needs."""
+"""The ladder of ways to run, each with what it needs, whether that fits, and why."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, STORED, Forecast, forecast
+from sa2va_lab.loading.devices import choose_precision, find_budgets, is_here, parse_size
+from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, STORED, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
 
 if TYPE_CHECKING:
-    import torch
-
     from sa2va_lab.sa2va.configuration import Sa2VAConfig
 
 PRECISIONS = tuple(BYTES)
-
-
-def choose_device(asked: str = "auto") -> tuple[str, str]:
-    """The torch device and why. Raises LabError for a device that is not there."""
-    import torch
-
-    if asked == "auto":
-        if torch.cuda.is_available():
-            return "cuda:0", f"cuda:0: {torch.cuda.get_device_name(0)} is there"
-        return "cpu", "cpu: no CUDA device"
-    try:
-        device = torch.device(asked)
-    except RuntimeError:
-        raise LabError(f'No device is called {asked!r}: use "auto", "cpu", "cuda" or "cuda:1".') from None
-    if device.type == "cuda":
-        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= found:
-            raise LabError(f'Device {asked} was asked for, but {found} CUDA devices are visible: use "cpu" or "auto".')
-        return f"cuda:{device.index or 0}", "as asked"
-    if device.type != "cpu":
-        raise LabError(f'Device {asked} is not supported here: use "auto", "cpu" or "cuda".')
-    return "cpu", "as asked"
-
-
-def choose_precision(device: str) -> tuple[str, str]:
-    """The precision in which a CUDA device of this machine computes best, and why."""
-    import torch
-
-    major, minor = torch.cuda.get_device_capability(device)
-    if major >= 8:
-        return "bf16", f"bf16: compute capability {major}.{minor}"
-    return "fp16", f"fp16: compute capability {major}.{minor} has no bf16"
-
-
-def as_dtype(precision: str) -> torch.dtype:
-    """The torch dtype of a precision; what is not quantised in int8 and nf4 stays bf16."""
-    import torch
-
-    return {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -79,11 +38,13 @@ class Share:
 
 @dataclass(frozen=True)
 class Rung:
-    """One way to run: at `precision`, with the parts where `layout` says. shares: a device each, the home first."""
+    """One way to run: at `precision`, with the parts where `layout` says. shares: a device each, the home first; host:
+    what the host must have free while GPUs are loaded. Nothing is written, so no disk is needed."""
 
     precision: str
     layout: Layout
     shares: tuple[Share, ...]
+    host: Share | None
     reason: str
 
     @property
@@ -105,12 +66,26 @@ class Rung:
     @property
     def lacking(self) -> int:
         """Bytes that the fullest device lacks; below 0 is room to spare."""
-        return max(share.needed - share.budget for share in self.shares)
+        return max(share.needed - share.budget for share in self.all_shares)
+
+    @property
+    def all_shares(self) -> tuple[Share, ...]:
+        """Those of the devices, and of the host where that only helps to load."""
+        return (*self.shares, self.host) if self.host else self.shares
 
     @property
     def fits(self) -> bool:
         """Whether the forecast is within the budget of every device."""
         return self.lacking <= 0
+
+    @property
+    def effort(self) -> int:
+        """What it takes besides memory. 0: nothing; 1: the weights are converted on a CPU first; 2: they are read from
+        the disk at each image, as the mapped file does not fit into the memory of the CPU either."""
+        home = self.shares[0]
+        if home.name != "cpu":
+            return 0
+        return 2 if home.total > home.budget else int(home.needed > home.activations)
 
     def to_dict(self) -> dict:
         """As `sa2va-lab plan --json` prints it; bytes."""
@@ -119,6 +94,7 @@ class Rung:
         return {
             "precision": self.precision,
             "devices": devices,
+            "host": asdict(self.host) if self.host else None,
             "layers": {name: layers.count(name) for name in dict.fromkeys(layers)},
             "fits": self.fits,
             "reason": self.reason,
@@ -127,14 +103,15 @@ class Rung:
 
 @dataclass(frozen=True)
 class Plan:
-    """The ladder for one checkpoint on one machine, best rung first. chosen: the place of the first that fits."""
+    """The ladder for one checkpoint on one machine, best rung first."""
 
     rungs: list[Rung]
 
     @property
     def chosen(self) -> int | None:
-        """The place of the best rung that fits, None where none does."""
-        return next((place for place, rung in enumerate(self.rungs) if rung.fits), None)
+        """The place of the rung that fits with the least effort, the first of several; None where none fits."""
+        fitting = [place for place, rung in enumerate(self.rungs) if rung.fits]
+        return min(fitting, key=lambda place: (self.rungs[place].effort, place), default=None)
 
     def start(self, precision: str, device: str) -> int | None:
         """The rung to begin with where precision and device are as asked ("auto": whichever): the first that fits, else
@@ -145,13 +122,13 @@ class Plan:
         return next((place for place in asked if self.rungs[place].fits), asked[0])
 
     def to_dict(self) -> dict:
-        """{rungs: [{precision, devices: [{name, weights, activations, total, budget, ...}], fits, reason}], chosen}"""
+        """{rungs: [{precision, devices: [{name, weights, activations, total, budget, ..}], fits, reason}], chosen}"""
         return {"rungs": [rung.to_dict() for rung in self.rungs], "chosen": self.chosen}
 
     def explain_none(self) -> str:
         """What the least demanding rung would need, as a sentence."""
         least = min(self.rungs, key=lambda rung: rung.lacking)
-        fullest = max(least.shares, key=lambda share: share.needed - share.budget)
+        fullest = max(least.all_shares, key=lambda share: share.needed - share.budget)
         return (
             f"Nothing fits: {least.precision} on {least.where} comes nearest and needs {fullest.needed / GIB:.2f} "
             f"GiB on {fullest.name}, {least.lacking / GIB:.2f} GiB more than there is; free memory, or use a larger "
@@ -231,6 +208,10 @@ def climb_down(
         if not (files and (made.layer_in_place == made.layer or kind in ("int8", "nf4"))):  # they are there already
             own = {name: budgets[name] for name in names}
             rung = _make_rung(kind, made, own, files=files, mapped=source.mapped_bytes() - made.unseen)
+            if "cpu" in budgets and not on_cpu:
+                loading = weigh_loading(shapes, stored, precision=kind)
+                rung = replace(rung, host=Share("cpu", 0, loading, loading, budgets["cpu"]))
+                rung = replace(rung, reason=_tell(rung))
             rungs.setdefault((kind, rung.layout), rung)
     return Plan(list(rungs.values()))
 
@@ -261,21 +242,15 @@ def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: boo
         sizes = {"weights": weights, "activations": on_top, "needed": own + on_top}
         sizes |= {"budget": budgets[name], "mapped": mapped if name == "cpu" else 0}
         shares.append(Share(name, **{key: int(size) for key, size in sizes.items()}))
-    rung = Rung(kind, layout, tuple(shares), "")
+    rung = Rung(kind, layout, tuple(shares), None, "")
     return replace(rung, reason=_tell(rung))
 
 
 def _falling(precision: str, device: str) -> list[str]:
     order = ["bf16", "int8", "nf4"] if device != "cpu" else ["fp32", "bf16", "int8", "nf4"]
     if precision == "auto":
-        return [choose_precision(device)[0], *order[1:]] if _is_here(device) else order
+        return [choose_precision(device)[0], *order[1:]] if is_here(device) else order
     return [precision, *(kind for kind in order if BYTES[kind] < BYTES[precision])]
-
-
-def _is_here(device: str) -> bool:
-    import torch
-
-    return device.startswith("cuda") and torch.cuda.is_available()
 
 
 def _tell(rung: Rung) -> str:
@@ -288,32 +263,10 @@ def _tell(rung: Rung) -> str:
     layers = [f"{rung.layout.layers.count(name)} on {name}" for name in dict.fromkeys(rung.layout.layers)]
     if len(layers) > 1 or rung.layout.kept_back:
         what += f"; decoder layers: {', '.join(layers).replace(f'on {FILES}', 'left in the files')}"
+    if rung.host and rung.host.needed:
+        what += f"; {rung.host.needed / GIB:.2f} GiB of the host while loading"
     fits = "fits" if rung.fits else "does not fit"
-    return f"{what}: {fits}, {abs(rung.lacking) / GIB:.2f} GiB {'to spare' if rung.fits else 'too much'}"
-
-
-def find_budgets(gpus: int | None = None) -> dict[str, int]:
-    """Free bytes of each visible device of this machine, the CPU last; 10 % of the host's memory is left alone.
-
-    gpus: the first so many, all if not given; CUDA_VISIBLE_DEVICES says which those are. Raises LabError where there
-    are fewer.
-    """
-    import psutil
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if gpus is not None and not 0 < gpus <= count:
-        raise LabError(
-            f"gpus is {gpus}, and {count} CUDA devices are visible: ask for 1 to that many, or leave gpus out "
-            "(CUDA_VISIBLE_DEVICES says which are visible)."
-        )
-    found = {f"cuda:{number}": torch.cuda.mem_get_info(number)[0] for number in range(count if gpus is None else gpus)}
-    return found | {"cpu": int(0.9 * psutil.virtual_memory().available)}
-
-
-def parse_size(text: str) -> int:
-    """Bytes of "24GiB", "24 GB" or "512MiB". Raises LabError for anything else."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT])(i?)B?\s*", str(text), re.IGNORECASE)
-    if not match:
-        raise LabError(f"{text!r} is not a size: write it as 24GiB or 512MiB.")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1))
+    what += f": {fits}, {abs(rung.lacking) / GIB:.2f} GiB {'to spare' if rung.fits else 'too much'}"
+    return what + (
+        "; but not with the file, so the disk is read at each image" if rung.fits and rung.effort == 2 else ""
+    )

@@ -1,6 +1,7 @@
 """Forecast and ladder: arithmetic against what really lies in memory, and steps down with nothing lost."""
 
 import json
+import math
 import shutil
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -22,10 +23,11 @@ from sa2va_lab.loading.arithmetic import (
     choose_products,
     set_arithmetic,
 )
-from sa2va_lab.loading.forecast import weigh
-from sa2va_lab.loading.plan import parse_size, plan
-from sa2va_lab.sa2va.configuration import read_config
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+from sa2va_lab.loading.devices import parse_size
+from sa2va_lab.loading.forecast import weigh, weigh_loading
+from sa2va_lab.loading.plan import plan
+from sa2va_lab.sa2va.configuration import read_config, read_raw
+from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, save_official
 
 ANSWER = "Sure, [SEG]."
 
@@ -80,6 +82,27 @@ def test_plan_for_hardware_that_is_not_here(tiny_folder):
         assert rung["fits"] == all(device["needed"] <= device["budget"] for device in rung["devices"])
 
 
+def test_the_host_must_hold_what_is_made_for_a_gpu(tiny_folder):
+    source = OfficialFolder(tiny_folder)
+    largest = max(math.prod(source.shape(name)) for name in source.names())
+    rung = plan(tiny_folder, gpu="24GiB", cpu="64GiB").rungs[0]
+    assert (rung.host.needed, rung.host.budget) == (2 * largest, 64 << 30)  # stored in fp32, made in bf16
+    assert f"{2 * largest / (1 << 30):.2f} GiB of the host while loading" in rung.reason
+    poor = plan(tiny_folder, gpu="24GiB", cpu=f"{2 * largest // 1024 - 1}KiB")
+    assert not poor.rungs[0].fits
+    assert "on cpu" in poor.explain_none()
+    assert plan(tiny_folder, gpu="24GiB").rungs[0].host is None  # nothing was said about the host
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision", "count"),
+    [("BF16", "bf16", 0), ("F32", "bf16", 2 * 32), ("BF16", "fp32", 4 * 32), ("MERGED", "bf16", 3 * 4 * 32)],
+)
+def test_what_the_host_makes_of_a_matrix(dtype, precision, count):
+    name = "language_model.model.layers.0.mlp.up_proj.weight"
+    assert weigh_loading({name: (4, 8)}, {name: dtype}, precision=precision) == count
+
+
 def test_nothing_fits_and_the_least_is_named(tiny_folder):
     made = plan(tiny_folder, gpu="1MiB")
     assert made.chosen is None
@@ -120,6 +143,30 @@ def test_what_is_stored_as_it_is_used_stays_in_the_file(tiny_folder, tmp_path):
         model = sa2va_lab.load(mixed, precision=rung.precision, device="cpu").model
         mapped = open_addresses(model.state_dict().values(), mixed / "model.safetensors")
         assert share.weights - own == pytest.approx(mapped, rel=0.01)
+
+
+def test_auto_takes_what_costs_least_on_a_cpu(tiny_folder, tmp_path):
+    stored = save_official(
+        sa2va_lab.load(tiny_folder, precision="bf16", device="cpu").model,
+        tmp_path / "bf16",
+        config=read_raw(tiny_folder),
+        tokenizer=tiny_folder,
+    )
+    made = plan(stored, cpu="8GiB")
+    assert [rung.precision for rung in made.rungs] == [
+        "fp32",
+        "bf16",
+        "int8",
+        "nf4",
+    ]  # no layer needs to be left behind
+    assert [rung.effort for rung in made.rungs] == [1, 0, 1, 1]
+    assert made.rungs[made.chosen].precision == "bf16"  # fp32 would fit, and tell nothing more
+    asis, small = (made.rungs[place].shares[0].total for place in (1, 2))
+    tight = plan(stored, cpu=f"{(asis + small) // 2 >> 10}KiB")
+    assert tight.rungs[1].fits
+    assert tight.rungs[1].reason.endswith("the disk is read at each image")
+    assert tight.rungs[tight.chosen].precision == "int8"
+    assert plan(tiny_folder, cpu="8GiB").chosen == 0  # stored in fp32
 
 
 def open_addresses(tensors, path) -> int:
@@ -252,9 +299,9 @@ def test_a_run_names_the_precision_of_every_record_and_the_steps_at_once(
 
     def fail_third(*given, **named):
         looks.append(1)
-        if len(looks) == 4:  # the third image: for its draft, a run looks at the first one twice
+        if len(looks) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        if len(looks) == 6:  # one image after the step, the run still going on
+        if len(looks) == 5:  # one image after the step, the run still going on
             seen.extend(open_run(folder).meta["steps"])
         return true(*given, **named)
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import sa2va_lab
+from sa2va_lab import paths
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.processing import phrase_prompt
 
@@ -106,6 +107,18 @@ def test_no_seg_is_a_result(tiny_segmenter, grey_image, passes):
     assert prediction.logits.shape == (0, 256, 256)
     assert not prediction.mask().any()
     assert passes["canvas"] == 0  # nothing to draw, nothing to encode
+
+
+def test_the_answer_alone_runs_no_sam2_and_is_the_same():
+    segmenter = sa2va_lab.load(paths.demo_model(), device="cpu")
+    samples = sa2va_lab.open_dataset(paths.demo_data(), phrase="blood vessel")
+    image = next(sample.image for sample in samples if sample.id == "P07-V1-F003")
+    looks = []
+    segmenter.model.grounding_encoder.vision_encoder.register_forward_hook(lambda *_: looks.append(1))
+    said = segmenter.answer(image, "blood vessel")
+    assert not looks
+    made = segmenter.predict(image, "blood vessel")
+    assert (made.answer, made.n_seg, len(looks)) == (said, 1, 1)
 
 
 def test_images_of_every_kind_give_the_same(tiny_segmenter, grey_image, tmp_path):
