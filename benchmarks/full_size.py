@@ -1,7 +1,7 @@
 """A stand-in for the real 8.18 B model: its sizes and names, random bf16 weights, 15.2 GiB on disk.
 
     python benchmarks/full_size.py write FOLDER
-    python benchmarks/full_size.py run FOLDER [--precision P] [--device D] [--repeats N] [--json]
+    python benchmarks/full_size.py run FOLDER [--side 800] [--precision P] [--device D] [--repeats N] [--json]
 
 Random weights cost what trained ones cost; what the model says about an image means nothing. `run` writes what is
 missing, loads it (mapped into memory on a CPU) and prints seconds, memory and the rate of matrix products of one run.
@@ -32,8 +32,9 @@ import sa2va_lab.segmenter
 from sa2va_lab.demo import tiny
 from sa2va_lab.loading.forecast import MIB
 from sa2va_lab.loading.memory import Watch
-from sa2va_lab.sa2va.configuration import parse_config
+from sa2va_lab.sa2va.configuration import parse_config, read_config
 from sa2va_lab.sa2va.names import official_names
+from sa2va_lab.sa2va.processing import cut_tiles, read_image
 from sa2va_lab.sa2va.weights import INDEX, build_empty
 
 sys.path.append(str(Path(__file__).parent))
@@ -41,7 +42,6 @@ from stages import cpu_name
 
 SHARD_BYTES = 1 << 30
 ANSWER = "Sure, [SEG]."  # given, as a random model would say anything; so it is read in one pass
-IMAGE = np.random.default_rng(0).integers(0, 255, (512, 512), np.uint8)
 VISION = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -122,24 +122,26 @@ def hash_of(name: str) -> int:
 
 
 @torch.inference_mode()
-def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
-    """Loads the folder and answers about one 512x512 image `repeats` times; once before to warm up, once after to count
+def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, **how) -> dict:
+    """Loads the folder and answers about one square image `repeats` times; once before to warm up, once after to count
     the operations.
 
-    how: as `sa2va_lab.load` takes it. seconds: median by stage, first_seconds: of the warm-up; flops: of the matrix
-    products by stage; rate: products a second of one decoder matrix and the prompt's tokens, in the same run; memory
-    above the process before it loaded; forecast: the shares of the plan that ran.
+    side: of the image in pixels. how: as `sa2va_lab.load` takes it. seconds: median by stage, first_seconds: of the
+    warm-up; flops: of the matrix products by stage; rate: products a second of one decoder matrix and the prompt's
+    tokens, in the same run; memory above the process before it loaded; forecast: the shares of the plan that ran.
     """
+    image = np.random.default_rng(0).integers(0, 255, (side, side), np.uint8)
+    tiles = len(cut_tiles(read_image(image), read_config(folder)))
     watch = Watch()
     watch.start()
     start = time.perf_counter()
-    segmenter = sa2va_lab.load(folder, tiles=1, **how)
+    segmenter = sa2va_lab.load(folder, tiles=tiles, **how)
     load_seconds = time.perf_counter() - start
-    model, device = segmenter.model, segmenter.device
+    model, device, positions = segmenter.model, segmenter.device, tiles * segmenter.model.config.tokens_per_tile + 64
 
     def ask() -> dict[str, float]:
         segmenter.forget()
-        made = segmenter.predict(IMAGE, "blood vessel", answer=ANSWER)
+        made = segmenter.predict(image, "blood vessel", answer=ANSWER)
         assert made.n_seg == 1
         peaks.append(made.peak_bytes)
         return made.seconds
@@ -150,7 +152,7 @@ def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
     say(f"first image {first}")
     rates, taken = [], []
     for _ in range(repeats):
-        rates.append(matrix_rate(model))
+        rates.append(matrix_rate(model, positions))
         taken.append(ask())
         say(f"image {taken[-1]}, {rates[-1] / 1e12:.2f} TFLOP/s")
     held = watch.stop()
@@ -167,6 +169,9 @@ def measure(folder: Path | str, *, repeats: int = 3, **how) -> dict:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "repeats": repeats,
+        "side": side,
+        "tiles": tiles,
+        "positions": positions,
         "load_seconds": load_seconds,
         "first_seconds": sum(first.values()),
         "seconds": {stage: statistics.median(one[stage] for one in taken) for stage in first},
@@ -182,15 +187,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def matrix_rate(model) -> float:
-    """Floating-point operations a second of one decoder matrix after another and 320 rows, which is what an image of
-    one tile and its question are."""
+def matrix_rate(model, positions: int) -> float:
+    """Floating-point operations a second of one decoder matrix after another and as many rows as image and question
+    have positions."""
     layers = [layer.mlp.up_proj for layer in model.language_model.model.layers]
     layers = [layer for layer in layers if not layer.weight.is_meta]
     if not layers:
         return math.nan
     width, dtype = model.language_model.config.hidden_size, model.language_model.model.norm.weight.dtype
-    given = torch.randn(320, width, dtype=dtype)
+    given = torch.randn(positions, width, dtype=dtype)
     begun, count = time.perf_counter(), 0
     for layer in layers:
         layer(given.to(layer.weight.device)).sum().item()  # which waits for a GPU
@@ -227,8 +232,8 @@ def as_text(result: dict) -> str:
     lines = [
         f"{result['parameters']:,} parameters, {result['precision']} on {result['where']}: {result['device']}, "
         f"{result['threads']} threads, torch {result['torch']}; {result['arithmetic']}",
-        f"512x512 image, one tile, answer in one pass, median of {result['repeats']} after a first of "
-        f"{result['first_seconds']:.2f} s",
+        f"{result['side']}x{result['side']} image, {result['tiles']} tiles, answer in one pass, median of "
+        f"{result['repeats']} after a first of {result['first_seconds']:.2f} s",
         "",
         "| stage | seconds | TFLOP | TFLOP/s |",
         "|---|---|---|---|",
@@ -242,8 +247,8 @@ def as_text(result: dict) -> str:
     lines += [
         f"| an image | {whole:.2f} | {work / 1e12:.2f} | {work / whole / 1e12:.2f} |",
         "",
-        f"One decoder matrix and 320 rows, in the same run: {rate / 1e12:.2f} TFLOP/s. At that rate the products of an "
-        f"image take {work / rate:.2f} s: the image takes {whole * rate / work:.2f} times as long.",
+        f"One decoder matrix and {result['positions']} rows, in the same run: {rate / 1e12:.2f} TFLOP/s. At that rate "
+        f"the products of an image take {work / rate:.2f} s: the image takes {whole * rate / work:.2f} times as long.",
         "",
         "Above the process before loading: "
         + ", ".join(
@@ -264,6 +269,7 @@ def main() -> None:
     parser.add_argument("command", choices=["write", "run"])
     parser.add_argument("folder")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--side", type=int, default=512, help="of the image, in pixels")
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", action="store_true")
@@ -272,7 +278,7 @@ def main() -> None:
     if asked.command == "write":
         print(folder)
         return
-    result = measure(folder, repeats=asked.repeats, precision=asked.precision, device=asked.device)
+    result = measure(folder, repeats=asked.repeats, side=asked.side, precision=asked.precision, device=asked.device)
     print(json.dumps(result) if asked.json else as_text(result))
 
 

@@ -125,14 +125,6 @@ def quantise_matrix(model: Sa2VA, name: str, *, precision: str, device: str) -> 
         setattr(model.get_submodule(parent), child, made)
 
 
-def can_quantise(precision: str, *, device: str) -> bool:
-    """Whether what is installed can make this precision; int8 on a CPU is our own, the rest is bitsandbytes'."""
-    from importlib.util import find_spec
-
-    own = precision not in QUANTISED or (precision == "int8" and device == "cpu")
-    return own or find_spec("bitsandbytes") is not None
-
-
 def import_quantiser(precision: str):
     """bitsandbytes. Raises LabError where it is not installed."""
     try:

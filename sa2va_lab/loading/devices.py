@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
@@ -41,6 +42,12 @@ def choose_precision(device: str) -> tuple[str, str]:
     if major >= 8:
         return "bf16", f"bf16: compute capability {major}.{minor}"
     return "fp16", f"fp16: compute capability {major}.{minor} has no bf16"
+
+
+def can_quantise(precision: str, *, device: str) -> bool:
+    """Whether what is installed can make this precision; int8 on a CPU is our own, the rest is bitsandbytes'."""
+    own = precision not in ("int8", "nf4") or (precision == "int8" and device == "cpu")
+    return own or find_spec("bitsandbytes") is not None
 
 
 def as_dtype(precision: str) -> torch.dtype:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.devices import choose_precision, find_budgets, is_here, parse_size
+from sa2va_lab.loading.devices import can_quantise, choose_precision, find_budgets, is_here, parse_size
 from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, STORED, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sa2va_lab.sa2va.configuration import Sa2VAConfig
 
 PRECISIONS = tuple(BYTES)
+NO_QUANTISER = "needs bitsandbytes, which is not installed: pip install 'sa2va_lab[quant]'"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,11 @@ class Rung:
         return self.lacking <= 0
 
     @property
+    def can_be_made(self) -> bool:
+        """Whether the libraries for it are installed."""
+        return can_quantise(self.precision, device=self.device)
+
+    @property
     def effort(self) -> int:
         """What it takes besides memory. 0: nothing; 1: the weights are converted on a CPU first; 2: they are read from
         the disk at each image, as the mapped file does not fit into the memory of the CPU either."""
@@ -109,8 +115,9 @@ class Plan:
 
     @property
     def chosen(self) -> int | None:
-        """The place of the rung that fits with the least effort, the first of several; None where none fits."""
-        fitting = [place for place, rung in enumerate(self.rungs) if rung.fits]
+        """The place of the rung that fits with the least effort, the first of several; None where none fits or can be
+        made by what is installed."""
+        fitting = [place for place, rung in enumerate(self.rungs) if rung.fits and rung.can_be_made]
         return min(fitting, key=lambda place: (self.rungs[place].effort, place), default=None)
 
     def start(self, precision: str, device: str) -> int | None:
@@ -128,6 +135,8 @@ class Plan:
     def explain_none(self) -> str:
         """What the least demanding rung would need, as a sentence."""
         least = min(self.rungs, key=lambda rung: rung.lacking)
+        if least.fits:
+            return f"Only {least.precision} on {least.where} fits, and it {NO_QUANTISER}."
         fullest = max(least.all_shares, key=lambda share: share.needed - share.budget)
         return (
             f"Nothing fits: {least.precision} on {least.where} comes nearest and needs {fullest.needed / GIB:.2f} "
@@ -267,6 +276,6 @@ def _tell(rung: Rung) -> str:
         what += f"; {rung.host.needed / GIB:.2f} GiB of the host while loading"
     fits = "fits" if rung.fits else "does not fit"
     what += f": {fits}, {abs(rung.lacking) / GIB:.2f} GiB {'to spare' if rung.fits else 'too much'}"
-    return what + (
-        "; but not with the file, so the disk is read at each image" if rung.fits and rung.effort == 2 else ""
-    )
+    if rung.fits and rung.effort == 2:
+        what += "; but not with the file, so the disk is read at each image"
+    return what if rung.can_be_made else f"{what}; {NO_QUANTISER}"

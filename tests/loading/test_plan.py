@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading import arithmetic, ladder
+from sa2va_lab.loading import plan as plans
 from sa2va_lab.loading.arithmetic import (
     Int8Linear,
     RowLinear,
-    can_quantise,
     check_quantised,
     choose_products,
     set_arithmetic,
 )
-from sa2va_lab.loading.devices import parse_size
+from sa2va_lab.loading.devices import can_quantise, parse_size
 from sa2va_lab.loading.forecast import weigh, weigh_loading
 from sa2va_lab.loading.plan import plan
 from sa2va_lab.sa2va.configuration import read_config, read_raw
@@ -339,9 +339,15 @@ def test_a_segmenter_that_lost_its_network_says_so_and_comes_back(tiny_folder, i
 
 
 def test_a_rung_without_its_library_is_none(tiny_folder, monkeypatch):
-    monkeypatch.setattr(ladder, "can_quantise", lambda precision, *, device: precision != "nf4")
+    for room in (ladder, plans):
+        monkeypatch.setattr(room, "can_quantise", lambda precision, *, device: precision != "nf4")
     segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
     assert [rung.precision for rung in segmenter._ladder.rungs] == ["fp32", "bf16", "int8"]
+    small = plan(tiny_folder, cpu="8GiB").rungs[3]
+    assert small.reason.endswith("needs bitsandbytes, which is not installed: pip install 'sa2va_lab[quant]'")
+    only = plans.Plan([small])
+    assert only.chosen is None
+    assert only.explain_none().startswith("Only nf4 on cpu fits, and it needs bitsandbytes")
     assert can_quantise("int8", device="cpu")
     assert can_quantise("nf4", device="cpu") == (find_spec("bitsandbytes") is not None)
 
