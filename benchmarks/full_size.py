@@ -30,6 +30,7 @@ import sa2va_lab.loading.ladder  # what is imported later would be counted as th
 import sa2va_lab.sa2va.processing
 import sa2va_lab.segmenter
 from sa2va_lab.demo import tiny
+from sa2va_lab.loading.arithmetic import QUANTISED
 from sa2va_lab.loading.forecast import MIB
 from sa2va_lab.loading.memory import Watch
 from sa2va_lab.sa2va.configuration import parse_config, read_config
@@ -227,12 +228,12 @@ def counting(model) -> Iterator[dict[str, int]]:
 
 def as_text(result: dict) -> str:
     """A table to read."""
-    rate, flops, seconds = result["rate"], result["flops"], result["seconds"]
+    flops, seconds = result["flops"], result["seconds"]
     whole, work = sum(seconds.values()), sum(flops.values())
     lines = [
         f"{result['parameters']:,} parameters, {result['precision']} on {result['where']}: {result['device']}, "
         f"{result['threads']} threads, torch {result['torch']}; {result['arithmetic']}",
-        f"{result['side']}x{result['side']} image, {result['tiles']} tiles, answer in one pass, median of "
+        f"{result['side']}x{result['side']} image, {result['tiles']} tile(s), answer in one pass, median of "
         f"{result['repeats']} after a first of {result['first_seconds']:.2f} s",
         "",
         "| stage | seconds | TFLOP | TFLOP/s |",
@@ -247,8 +248,7 @@ def as_text(result: dict) -> str:
     lines += [
         f"| an image | {whole:.2f} | {work / 1e12:.2f} | {work / whole / 1e12:.2f} |",
         "",
-        f"One decoder matrix and {result['positions']} rows, in the same run: {rate / 1e12:.2f} TFLOP/s. At that rate "
-        f"the products of an image take {work / rate:.2f} s: the image takes {whole * rate / work:.2f} times as long.",
+        _tell_rate(result, work=work, whole=whole),
         "",
         "Above the process before loading: "
         + ", ".join(
@@ -261,6 +261,15 @@ def as_text(result: dict) -> str:
         ),
     ]
     return "\n".join(lines)
+
+
+def _tell_rate(result: dict, *, work: int, whole: float) -> str:
+    rate = result["rate"]
+    said = f"One decoder matrix and {result['positions']} rows, in the same run: {rate / 1e12:.2f} TFLOP/s."
+    if result["precision"] in QUANTISED:
+        return f"{said} Products with quantised matrices are not among the TFLOP above."
+    share = f"At that rate the products of an image take {work / rate:.2f} s"
+    return f"{said} {share}: the image takes {whole * rate / work:.2f} times as long."
 
 
 def main() -> None:

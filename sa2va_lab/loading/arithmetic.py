@@ -2,7 +2,8 @@
 
 `set_arithmetic` changes `nn.Linear` layers in place. Stored weights stay views of the file where they can:
 
-    rows    16-bit weights, products in float32, a block of rows at a time (CPUs without bf16 instructions)
+    rows    16-bit weights, products in float32, a block of rows at a time, and convolutions in float32 (CPUs without
+            bf16 instructions)
     int8    int8 weights by row, activations rounded to int8 by token, integer products; CUDA: bitsandbytes
     nf4     4-bit weights by block of 64, products in bf16; bitsandbytes on both kinds of device
 
@@ -52,6 +53,29 @@ class RowLinear(nn.Linear):
         return (out if self.bias is None else out + self.bias.float()).to(given.dtype)
 
 
+class WideConv2d(nn.Conv2d):
+    """A convolution with a 16-bit kernel, done in float32. Left to do it in bf16, a CPU without bf16 instructions takes
+    thirty times as long."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(n, in, h, w) -> (n, out, h', w') in the dtype of `given`."""
+        bias = None if self.bias is None else self.bias.float()
+        return self._conv_forward(given.float(), self.weight.float(), bias).to(given.dtype)
+
+
+class WideConvTranspose2d(nn.ConvTranspose2d):
+    """The same for one that enlarges."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(n, in, h, w) -> (n, out, h', w') in the dtype of `given`."""
+        bias = None if self.bias is None else self.bias.float()
+        how = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
+        return F.conv_transpose2d(given.float(), self.weight.float(), bias, *how).to(given.dtype)
+
+
+WIDENED = {nn.Linear: RowLinear, nn.Conv2d: WideConv2d, nn.ConvTranspose2d: WideConvTranspose2d}
+
+
 class Int8Linear(nn.Module):
     """A Linear with int8 weights (a scale for each row) that rounds its input to int8 (a scale for each token)."""
 
@@ -90,8 +114,7 @@ def set_arithmetic(model: Sa2VA, *, precision: str, device: str) -> str:
         reason = f"{count} matrices of the decoder layers in {precision}, all else in bf16; {reason}"
     if products == "rows":
         for module in model.modules():
-            if type(module) is nn.Linear:
-                module.__class__ = RowLinear  # the parameters stay the views that they are
+            module.__class__ = WIDENED.get(type(module), type(module))  # the parameters stay the views that they are
     return reason
 
 

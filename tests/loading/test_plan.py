@@ -17,6 +17,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.loading import arithmetic, ladder
 from sa2va_lab.loading import plan as plans
 from sa2va_lab.loading.arithmetic import (
+    WIDENED,
     Int8Linear,
     RowLinear,
     check_quantised,
@@ -186,6 +187,24 @@ def test_rows_are_as_exact_as_float32(dtype, monkeypatch):
     linear.__class__ = RowLinear
     torch.testing.assert_close(linear(given), expected.to(dtype), atol=0, rtol=0.01)
     assert linear.weight.data_ptr() == before
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv2d(6, 8, 3, stride=2, padding=1, groups=2),
+        torch.nn.Conv2d(6, 8, 1, bias=False),
+        torch.nn.ConvTranspose2d(6, 8, 2, stride=2),
+        torch.nn.ConvTranspose2d(6, 8, 3, stride=2, output_padding=1, bias=False),
+    ],
+    ids=["strided", "no bias", "enlarging", "padded"],
+)
+def test_wide_convolutions_are_as_exact_as_float32(layer):
+    exact = layer.bfloat16().float()
+    given = torch.randn(2, 6, 9, 9).bfloat16()
+    expected = exact(given.float()).bfloat16()
+    layer.bfloat16().__class__ = WIDENED[type(layer)]
+    assert torch.equal(layer(given), expected)
 
 
 def test_int8_products_are_near():
