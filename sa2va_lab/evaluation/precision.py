@@ -72,7 +72,7 @@ def measure_plans(
             continue
         own = folder / f"{rung.precision}_{rung.where.replace(':', '').replace(' + ', '_')}"
         task = {"model": str(model), "data": data, "folder": str(own), "limit": limit, "precision": rung.precision}
-        task |= {"device": rung.device, "where": rung.where, "tuning": tuning or {}}
+        task |= {"device": rung.device, "where": rung.where, "tuning": tuning or {}, "tiles": tiles}
         if rung.layout.kept_back:  # a budget that holds this rung, and no other of its precision
             task["max_memory"] = {share.name: f"{share.needed // 1024 + 1}KiB" for share in rung.shares}
         measured, reason = _run_child(task)
@@ -157,7 +157,7 @@ def measure_child(task: dict) -> dict:
     memory = Watch()
     memory.start()
     start = time.perf_counter()
-    how = {"precision": task["precision"], "device": task["device"], "max_memory": task.get("max_memory")}
+    how = {name: task.get(name) for name in ("precision", "device", "max_memory", "tiles")}
     segmenter = load(task["model"], **how, **task["tuning"])
     load_seconds = time.perf_counter() - start
     split = task["data"]["split"]

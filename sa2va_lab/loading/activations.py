@@ -58,12 +58,8 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
     model.language_model.model.rotary_emb.rope_type = "default"  # a dynamic one looks at positions, which have no value
     words = torch.zeros(1, QUESTION - ANSWER, dtype=torch.long, device="meta")
     held = _Held(model)
-    with (
-        torch.inference_mode(False),
-        torch.no_grad(),
-        _Fused(),
-        held,
-    ):  # inference mode hides what operators are made of
+    # a caller's inference mode would hide what operators are made of
+    with torch.inference_mode(False), torch.no_grad(), _Fused(), held:
         tokens = model.encode_tiles(torch.empty(tiles, 3, config.tile, config.tile, device="meta"))
         inputs = torch.cat([model.embed(words), tokens.flatten(0, 1)[None]], dim=1)
         seeing, before = held.start_over(), held.now

@@ -167,8 +167,6 @@ def plan(
     from sa2va_lab.loading.assembly import open_model
 
     opened = open_model(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
-    if tiles is not None and tiles < 1:
-        raise LabError(f"tiles is {tiles}; expected at least 1.")
     if gpu or cpu:
         names = [f"cuda:{number}" for number in range(1 if gpus is None else gpus)] if gpu else []
         if gpus is not None and gpus < 1:
@@ -196,6 +194,8 @@ def climb_down(
     left in the files. On a CPU, weights that are stored as they are used stay in the mapped file and need no free
     memory, only patience where they do not fit into it.
     """
+    if tiles is not None and tiles < 1:
+        raise LabError(f"tiles is {tiles}; expected at least 1.")
     shapes = {name: source.shape(name) for name in source.names()}
     stored = {name: source.dtype(name) for name in shapes}
     tiles = tiles or (config.max_tiles + 1 if config.max_tiles > 1 else 1)

@@ -112,6 +112,12 @@ def test_nothing_fits_and_the_least_is_named(tiny_folder):
         sa2va_lab.load(tiny_folder, device="cpu", max_memory={"cpu": "1MiB"})
 
 
+@pytest.mark.parametrize("make", [plan, sa2va_lab.load])
+def test_an_image_has_a_tile(tiny_folder, make):
+    with pytest.raises(LabError, match="tiles is 0; expected at least 1"):
+        make(tiny_folder, tiles=0)
+
+
 @pytest.mark.parametrize(("text", "count"), [("24GiB", 24 << 30), ("1.5 GB", 1_500_000_000), ("512MiB", 512 << 20)])
 def test_sizes(text, count):
     assert parse_size(text) == count
