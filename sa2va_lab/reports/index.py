@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from sa2va_lab.reports.texts import say
+from sa2va_lab.reports.texts import say, say_size
 
-GIB = 1 << 30
 FEW_PATIENTS = 10  # below it, an interval says more about who happened to be in the sample than about the model
 MOST_MISTAKES = 3
 
@@ -143,7 +142,7 @@ def _fill_fit(block: Block, answer: dict, tell) -> None:
     block.columns = [tell(key) for key in ("index_rung", "index_devices", "index_fits", "why")]
     for rung in rungs:
         devices = ", ".join(
-            f"{device['name']}: {_gib(device.get('total'))} / {_gib(device.get('budget'))}"
+            f"{device['name']}: {say_size(device.get('needed'))} / {say_size(device.get('budget'))}"
             for device in rung.get("devices", ())
         )
         fits = tell("curve_yes") if rung.get("fits") else tell("index_no")
@@ -200,7 +199,7 @@ def _fill_precision(block: Block, answer: dict, tell) -> None:
     block.columns = [tell(key) for key in (*keys, "index_agreement", "why")]
     block.sentences = [answer["sentence"]]
     for row in answer["metrics"].get("precisions", ()):
-        numbers = [_gib(row.get("forecast_bytes")), _gib(row.get("own_bytes"))]
+        numbers = [say_size(row.get("forecast_bytes")), say_size(row.get("own_bytes"))]
         seconds = row.get("seconds")
         numbers += ["–" if seconds is None else f"{seconds:.2f}", _three(row.get("dice")), _span(row)]
         numbers += [_three(row.get("agreement")), row.get("reason") or ""]
@@ -235,7 +234,3 @@ def _three(value) -> str:
 
 def _span(row: dict) -> str:
     return "–" if row.get("low") is None else f"{row['low']:.3f} – {row['high']:.3f}"
-
-
-def _gib(value) -> str:
-    return "–" if value is None else f"{value / GIB:.2f} GiB"

@@ -244,6 +244,13 @@ def say(key: str, *, lang: str = "en", **values) -> str:
     return TEXTS[key][lang].format(**values)
 
 
+def say_size(count: int | None) -> str:
+    """Bytes as "15.24 GiB" or "107.3 MiB"; a dash for none."""
+    if not count:
+        return "–"
+    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
+
+
 def say_sample(summary: dict, *, lang: str = "en") -> str:
     """How many images of how many patients a summary (see `evaluation.metrics.summarise`) is about."""
     key = "sample_ungrouped" if summary["n_groups"] == summary["n_images"] else "sample_of_patients"

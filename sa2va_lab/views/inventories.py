@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sa2va_lab.loading.inventory import Inventory
 from sa2va_lab.reports.answers import Answer
-from sa2va_lab.reports.texts import TEXTS, say
+from sa2va_lab.reports.texts import TEXTS, say, say_size
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
 
@@ -13,7 +13,7 @@ NEAR = 0.02  # a noted figure within 2 % of the files' agrees with them: notes a
 
 def answer_inventory(whole: Inventory, finetune: Inventory | None = None, *, lang: str = "en") -> Answer:
     """The answer: size and whether anything is missing. whole: the model that would run; finetune: the .pth in it."""
-    values = dict(parameters=f"{whole.parameters:,}", stored=_size(whole.bytes), half=_size(2 * whole.parameters))
+    values = dict(parameters=f"{whole.parameters:,}", stored=say_size(whole.bytes), half=say_size(2 * whole.parameters))
     if whole.complete:
         sentences = [say("inventory_complete", lang=lang, **values)]
     else:
@@ -21,7 +21,7 @@ def answer_inventory(whole: Inventory, finetune: Inventory | None = None, *, lan
         values.pop("half")
         sentences = [say("inventory_incomplete", lang=lang, missing=missing, **values)]
     if finetune is not None:
-        own = dict(file=finetune.path.name, parameters=f"{finetune.parameters:,}", stored=_size(finetune.bytes))
+        own = dict(file=finetune.path.name, parameters=f"{finetune.parameters:,}", stored=say_size(finetune.bytes))
         sentences.append(say("inventory_finetune", lang=lang, **own))
     metrics = {"inventory": whole.to_dict(), "finetune": finetune.to_dict() if finetune else None}
     extra = whole.config.get("sa2va_lab")
@@ -37,15 +37,15 @@ def part_table(inventory: Inventory, *, lang: str = "en") -> Table:
             _name(part.name, lang),
             f"{part.tensors:,}",
             f"{part.parameters:,}",
-            _size(part.bytes),
-            _size(2 * part.parameters),
+            say_size(part.bytes),
+            say_size(2 * part.parameters),
             ", ".join(part.dtypes),
             ", ".join(part.origin),
         ]
         for part in inventory.parts
     ]
     total = [say("inventory_total", lang=lang), f"{sum(p.tensors for p in inventory.parts):,}"]
-    total += [f"{inventory.parameters:,}", _size(inventory.bytes), _size(2 * inventory.parameters), "", ""]
+    total += [f"{inventory.parameters:,}", say_size(inventory.bytes), say_size(2 * inventory.parameters), "", ""]
     return Table([say(f"inventory_{key}", lang=lang) for key in keys], [*rows, total])
 
 
@@ -63,7 +63,7 @@ def bytes_figure(inventory: Inventory, *, lang: str = "en") -> tuple:
         bar.set(edgecolor=style.NEUTRAL, hatch="////")
     ax.set_yticks(list(places), [_name(part.name, shown) for part in parts])
     for place, part in zip(places, parts, strict=True):
-        ax.text(part.bytes / unit, place + 0.2, f" {_size(part.bytes)}", va="center", fontsize=8)
+        ax.text(part.bytes / unit, place + 0.2, f" {say_size(part.bytes)}", va="center", fontsize=8)
     ax.spines[["top", "right"]].set_visible(False)
     ax.margins(x=0.12)
     ax.set_xlabel(word)
@@ -73,9 +73,9 @@ def bytes_figure(inventory: Inventory, *, lang: str = "en") -> tuple:
     extra = inventory.config.get("sa2va_lab")
     style.stamp(figure, extra.get("stamp") if isinstance(extra, dict) else None)
     largest = parts[-1]
-    values = dict(first=_name(largest.name, lang), size=_size(largest.bytes), total=_size(inventory.bytes))
+    values = dict(first=_name(largest.name, lang), size=say_size(largest.bytes), total=say_size(inventory.bytes))
     share = largest.bytes / max(1, inventory.bytes)
-    return figure, say("inventory_alt", lang=lang, share=share, half=_size(2 * inventory.parameters), **values)
+    return figure, say("inventory_alt", lang=lang, share=share, half=say_size(2 * inventory.parameters), **values)
 
 
 def trained_table(inventory: Inventory, *, lang: str = "en") -> Table:
@@ -90,7 +90,7 @@ def trained_table(inventory: Inventory, *, lang: str = "en") -> Table:
         [say("inventory_family", lang=lang), inventory.family],
         [say("inventory_language_model", lang=lang), inventory.language],
         [say("inventory_lora", lang=lang), told],
-        [say("inventory_twice", lang=lang), f"{twice['parameters']:,} ({_size(twice['bytes'])})"],
+        [say("inventory_twice", lang=lang), f"{twice['parameters']:,} ({say_size(twice['bytes'])})"],
         [say("inventory_digest", lang=lang), inventory.sha256["headers"]],
     ]
     return Table([say("inventory_what", lang=lang), say("inventory_found", lang=lang)], rows)
@@ -151,8 +151,3 @@ def _name(part: str, lang: str) -> str:
 
 def _unit(count: int) -> tuple[int, str]:
     return (1 << 30, "GiB") if count >= 1 << 28 else (1 << 20, "MiB")
-
-
-def _size(count: int) -> str:
-    unit, word = _unit(count)
-    return f"{count / unit:.2f} {word}"

@@ -6,7 +6,7 @@ from itertools import cycle
 
 from sa2va_lab.loading.shards import FILES
 from sa2va_lab.reports.answers import Answer
-from sa2va_lab.reports.texts import say, say_sample
+from sa2va_lab.reports.texts import say, say_sample, say_size
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
 
@@ -25,8 +25,8 @@ def answer_plans(measured: dict, *, stamp: str | None = None, lang: str = "en") 
     fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
     dices = [row["dice"] for row in rows]
     values = {"ran": len(rows), "all": len(measured["precisions"]), "sample": say_sample(first, lang=lang)}
-    values |= {"least": least["precision"], "least_peak": _size(least["own_bytes"])}
-    values |= {"reference": first["precision"], "reference_peak": _size(first["own_bytes"])}
+    values |= {"least": least["precision"], "least_peak": say_size(least["own_bytes"])}
+    values |= {"reference": first["precision"], "reference_peak": say_size(first["own_bytes"])}
     values |= {"fastest": fastest["precision"], "seconds": fastest["seconds"], "reference_seconds": first["seconds"]}
     values |= {"low": min(dices), "high": max(dices), "agreement": min(row["agreement"] for row in rows)}
     return Answer(say("plans_answer", lang=lang, **values), measured, stamp=stamp)
@@ -37,7 +37,7 @@ def memory_table(measured: dict, *, lang: str = "en") -> Table:
     keys = ("forecast", "own", "ratio", "forecast_mapped", "mapped")
     lines = []
     for row in measured["precisions"]:
-        held = [_size(row.get(f"{name}_bytes")) for name in ("forecast", "own", "forecast_mapped", "mapped")]
+        held = [say_size(row.get(f"{name}_bytes")) for name in ("forecast", "own", "forecast_mapped", "mapped")]
         own = row.get("own_bytes")
         ratio = f"{own / row['forecast_bytes']:.2f}" if own else "–"
         lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], row["reason"] or "–"])
@@ -91,7 +91,7 @@ def pareto_figure(measured: dict, *, stamp: str | None = None, lang: str = "en")
         figure.text(0.01, 0.0, say("plans_front", lang=shown), fontsize=8, color=style.NEUTRAL, va="bottom")
         style.stamp(figure, stamp)
     points = "; ".join(
-        f"{name} {_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}"
+        f"{name} {say_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}"
         for name, row in zip(names, rows, strict=True)
     )
     return figure, say("plans_alt", lang=lang, points=points, front=", ".join(front))
@@ -110,10 +110,3 @@ def _ran(measured: dict) -> list[dict]:
 def _beats(one: dict, other: dict) -> bool:
     pairs = [(one[key], other[key]) for key in ("own_bytes", "seconds")]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
-
-
-def _size(count: int | None) -> str:
-    if not count:
-        return "–"
-    unit, word = UNITS[0] if count >= UNITS[0][0] else UNITS[1]
-    return f"{count / unit:.{2 if unit == UNITS[0][0] else 1}f} {word}"

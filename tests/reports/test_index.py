@@ -33,7 +33,7 @@ METRICS = {
     },
     "06_precision_vram": {
         "plan": {"chosen": 0, "rungs": [{"precision": "bf16", "fits": True, "reason": "room enough",
-                 "devices": [{"name": "cpu", "total": 2**30, "budget": 2**31}]}]},
+                 "devices": [{"name": "cpu", "needed": 2**30, "budget": 2**31}]}]},
         "precisions": [{"precision": "fp32", "device": "cpu", "ran": True, "forecast_bytes": 2**30, "own_bytes": None,
                         "seconds": 0.5, "dice": 0.712, "low": 0.65, "high": 0.77, "agreement": 1.0},
                        {"precision": "nf4", "device": "cuda", "ran": False, "reason": "no CUDA device"}],
