@@ -245,10 +245,13 @@ def say(key: str, *, lang: str = "en", **values) -> str:
 
 
 def say_size(count: int | None) -> str:
-    """Bytes as "15.24 GiB" or "107.3 MiB"; a dash for none."""
+    """Bytes as "15.24 GiB", "107.3 MiB" or "9.9 KiB"; a dash for none."""
     if not count:
         return "–"
-    return f"{count / (1 << 30):.2f} GiB" if count >= 1 << 30 else f"{count / (1 << 20):.1f} MiB"
+    for unit, word, places in ((1 << 30, "GiB", 2), (1 << 20, "MiB", 1)):
+        if count >= unit:
+            return f"{count / unit:.{places}f} {word}"
+    return f"{count / 1024:.1f} KiB"
 
 
 def say_sample(summary: dict, *, lang: str = "en") -> str:

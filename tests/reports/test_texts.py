@@ -82,3 +82,11 @@ def test_answer_of_an_unfinished_run():
 def test_answer_in_chinese():
     said = texts.say_answer(_metrics(), lang="zh")
     assert said.startswith("Dice 0.500（95 % 区间 0.400 至 0.600），3 名患者的 10 幅图像")
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(None, "–"), (0, "–"), (10_160, "9.9 KiB"), (1 << 20, "1.0 MiB"), (16_365_212_516, "15.24 GiB")],
+)
+def test_sizes_are_said_in_the_unit_that_shows_them(count, said):
+    assert texts.say_size(count) == said
