@@ -51,27 +51,30 @@ def part_table(inventory: Inventory, *, lang: str = "en") -> Table:
 
 def bytes_figure(inventory: Inventory, *, lang: str = "en") -> tuple:
     """(figure, alt text): one bar a part as stored, and hatched what it is in bf16."""
+    import matplotlib
+
     shown, _ = style.figure_language(lang)
     parts = sorted(inventory.parts, key=lambda part: part.bytes)
     unit, word = _unit(inventory.bytes)
     figure = style.new_figure(style.WIDTH, 0.42 * len(parts) + 1.2, lang=lang)
-    ax = figure.subplots()
-    places = range(len(parts))
-    stored = ax.barh([p + 0.2 for p in places], [part.bytes / unit for part in parts], 0.36, color=style.ACCENT)
-    half = ax.barh([p - 0.2 for p in places], [2 * part.parameters / unit for part in parts], 0.36, color="white")
-    for bar in half:
-        bar.set(edgecolor=style.NEUTRAL, hatch="////")
-    ax.set_yticks(list(places), [_name(part.name, shown) for part in parts])
-    for place, part in zip(places, parts, strict=True):
-        ax.text(part.bytes / unit, place + 0.2, f" {say_size(part.bytes)}", va="center", fontsize=8)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.margins(x=0.12)
-    ax.set_xlabel(word)
-    ax.legend(
-        [stored, half], [say("inventory_stored", lang=shown), say("inventory_half", lang=shown)], loc="lower right"
-    )
-    extra = inventory.config.get("sa2va_lab")
-    style.stamp(figure, extra.get("stamp") if isinstance(extra, dict) else None)
+    with matplotlib.rc_context(style.rc(lang)):
+        ax = figure.subplots()
+        places = range(len(parts))
+        stored = ax.barh([p + 0.2 for p in places], [part.bytes / unit for part in parts], 0.36, color=style.ACCENT)
+        half = ax.barh([p - 0.2 for p in places], [2 * part.parameters / unit for part in parts], 0.36, color="white")
+        for bar in half:
+            bar.set(edgecolor=style.NEUTRAL, hatch="////")
+        ax.set_yticks(list(places), [_name(part.name, shown) for part in parts])
+        for place, part in zip(places, parts, strict=True):
+            ax.text(part.bytes / unit, place + 0.2, f" {say_size(part.bytes)}", va="center", fontsize=8)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.margins(x=0.12)
+        ax.set_xlabel(word)
+        ax.legend(
+            [stored, half], [say("inventory_stored", lang=shown), say("inventory_half", lang=shown)], loc="lower right"
+        )
+        extra = inventory.config.get("sa2va_lab")
+        style.stamp(figure, extra.get("stamp") if isinstance(extra, dict) else None)
     largest = parts[-1]
     values = dict(first=_name(largest.name, lang), size=say_size(largest.bytes), total=say_size(inventory.bytes))
     share = largest.bytes / max(1, inventory.bytes)

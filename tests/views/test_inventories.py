@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from matplotlib.text import Text
 
 from sa2va_lab import paths
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.reports.runner import run_report
-from sa2va_lab.views import inventories
+from sa2va_lab.views import inventories, style
 
 
 @pytest.fixture(scope="module")
@@ -72,3 +73,13 @@ def test_report_of_a_users_own_parts(tmp_path, read_page, lang):
     page.assert_self_contained(index.parent)
     assert ("does not agree" if lang == "en" else "不一致") in page.text
     assert all(image["alt"] for image in page.images)
+
+
+def test_every_word_of_the_chinese_figure_is_in_a_font_that_has_it(whole, monkeypatch):
+    monkeypatch.setattr(style, "_CHINESE_FONTS", ("DejaVu Serif",))  # stands for any font that is installed
+    style.figure_language.cache_clear()
+    figure, _ = inventories.bytes_figure(whole, lang="zh")
+    style.figure_language.cache_clear()
+    words = [text for text in figure.findobj(Text) if text.get_text().strip()]
+    assert any("视觉塔" in text.get_text() for text in words)
+    assert {text.get_fontfamily()[0] for text in words} == {"DejaVu Serif"}
