@@ -157,7 +157,9 @@ def forecast(
         unseen=sum(weigh(_find_unseen(in_place, all_names=shapes), precision=precision).values()),
         layers=language["num_hidden_layers"],
         matrix=matrix,
-        activations=max(counted.seeing, counted.after, counted.reading + widened, rounded) + kept,
+        activations=max(
+            counted.seeing + kept, counted.after + kept, counted.reading + widened + kept, rounded + OBJECTS
+        ),
         reading=counted.reading + widened,
         cache=counted.cache,
     )
