@@ -30,7 +30,7 @@ import sa2va_lab.loading.ladder  # what is imported later would be counted as th
 import sa2va_lab.sa2va.processing
 import sa2va_lab.segmenter
 from sa2va_lab.demo import tiny
-from sa2va_lab.loading.arithmetic import QUANTISED
+from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.forecast import MIB
 from sa2va_lab.loading.memory import Watch
 from sa2va_lab.sa2va.configuration import parse_config, read_config

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
 from sa2va_lab.loading.arithmetic import set_arithmetic
+from sa2va_lab.loading.devices import as_dtype
 from sa2va_lab.sa2va.answering import read_answer
 from sa2va_lab.sa2va.configuration import HIERA_L, Sa2VAConfig
 from sa2va_lab.sa2va.weights import build_empty
@@ -49,8 +50,7 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
 
     on_cpu: with the arithmetic that this CPU needs for it; nf4 is counted as bf16.
     """
-    dtype = {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
-    layers = config.language["num_hidden_layers"]
+    dtype, layers = as_dtype(precision), config.language["num_hidden_layers"]
     config = shorten(config)
     model = build_empty(config).to(device="meta", dtype=dtype)
     if on_cpu and precision != "nf4":

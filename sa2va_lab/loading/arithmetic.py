@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.devices import QUANTISED
 
 if TYPE_CHECKING:
     from sa2va_lab.sa2va.modeling import Sa2VA
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 ROWS = 2048  # of a weight at once in float32: 28 MiB at the width of the 8 B model
 FEW_ROWS = 256  # so many stay in the processor's cache while they are rounded
 DECODER = "language_model.model.layers."
-QUANTISED = ("int8", "nf4")
 
 
 def choose_products(*, device: str, dtype: torch.dtype) -> tuple[str, str]:

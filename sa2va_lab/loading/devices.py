@@ -11,6 +11,8 @@ from sa2va_lab.errors import LabError
 if TYPE_CHECKING:
     import torch
 
+QUANTISED = ("int8", "nf4")
+
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
     """The torch device and why. Raises LabError for a device that is not there."""
@@ -46,7 +48,7 @@ def choose_precision(device: str) -> tuple[str, str]:
 
 def can_quantise(precision: str, *, device: str) -> bool:
     """Whether what is installed can make this precision; int8 on a CPU is our own, the rest is bitsandbytes'."""
-    own = precision not in ("int8", "nf4") or (precision == "int8" and device == "cpu")
+    own = precision not in QUANTISED or (precision == "int8" and device == "cpu")
     return own or find_spec("bitsandbytes") is not None
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.parts import part_of as exact_part_of
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
 
@@ -99,7 +100,7 @@ def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, in
     for name, shape in shapes.items():
         count, width = math.prod(shape), BYTES[precision]
         taken = count * width
-        if precision in ("int8", "nf4"):
+        if precision in QUANTISED:
             matrix = is_matrix(name, shape)
             scales = 4 * (shape[0] if precision == "int8" else math.ceil(count / BLOCK)) if matrix else 0
             taken = count * width + scales if matrix else count * BYTES["bf16"]
@@ -148,7 +149,7 @@ def forecast(
     widened = matrix if precision == "nf4" else 0  # one at a time, for its product
     rounded = QUANTISING * matrix // 2 if precision == "nf4" and on_cpu else 0  # one at a time, while it is loaded
     in_place = {name: shapes[name] for name, dtype in (stored or {}).items() if dtype == STORED.get(precision, "BF16")}
-    if precision in ("int8", "nf4"):
+    if precision in QUANTISED:
         in_place = {name: shape for name, shape in in_place.items() if not is_matrix(name, shape)}
     return Forecast(
         precision,

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.arithmetic import QUANTISED, is_quantised, quantise_matrix, set_arithmetic
-from sa2va_lab.loading.devices import as_dtype, can_quantise
+from sa2va_lab.loading.arithmetic import is_quantised, quantise_matrix, set_arithmetic
+from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
 from sa2va_lab.loading.plan import Plan, Rung
 from sa2va_lab.loading.shards import Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA

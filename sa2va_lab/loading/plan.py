@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.devices import can_quantise, choose_precision, find_budgets, is_here, parse_size
+from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision, find_budgets, is_here, parse_size
 from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, STORED, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
 
@@ -203,7 +203,7 @@ def climb_down(
     ways: list[tuple[str, list[str], bool]] = []  # precision, devices, whether layers may stay in the files
     if cuda:
         first, *rest = _falling(precision, cuda[0])
-        best, wide = [max(cuda, key=budgets.get)], {"int8": "bf16", "nf4": "bf16"}.get(first, first)
+        best, wide = [max(cuda, key=budgets.get)], "bf16" if first in QUANTISED else first
         ways += [(kind, cuda, False) for kind in (first, *rest) if (gpus or 1) > 1]
         ways += [(first, best, False), (first, cuda, False), *((kind, best, False) for kind in rest)]
         ways += [(wide, cuda, True)]
@@ -214,18 +214,20 @@ def climb_down(
     for kind, names, files in ways:
         on_cpu = names == ["cpu"]
         made = forecast(shapes, config, precision=kind, tiles=tiles, stored=stored if on_cpu else None)
-        if not (files and (made.layer_in_place == made.layer or kind in ("int8", "nf4"))):  # they are there already
+        if not (files and (made.layer_in_place == made.layer or kind in QUANTISED)):  # they are there already
             own = {name: budgets[name] for name in names}
-            rung = _make_rung(kind, made, own, files=files, mapped=source.mapped_bytes() - made.unseen)
+            host = None
             if "cpu" in budgets and not on_cpu:
                 loading = weigh_loading(shapes, stored, precision=kind)
-                rung = replace(rung, host=Share("cpu", 0, loading, loading, budgets["cpu"]))
-                rung = replace(rung, reason=_tell(rung))
+                host = Share("cpu", 0, loading, loading, budgets["cpu"])
+            rung = _make_rung(kind, made, own, files=files, mapped=source.mapped_bytes() - made.unseen, host=host)
             rungs.setdefault((kind, rung.layout), rung)
     return Plan(list(rungs.values()))
 
 
-def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: int) -> Rung:
+def _make_rung(
+    kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: int, host: Share | None
+) -> Rung:
     home = max(budgets, key=budgets.get)
     budgets = {home: budgets[home]} | budgets
     context, slack = (0, 1.0) if home == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
@@ -251,7 +253,7 @@ def _make_rung(kind: str, made: Forecast, budgets: dict[str, int], *, files: boo
         sizes = {"weights": weights, "activations": on_top, "needed": own + on_top}
         sizes |= {"budget": budgets[name], "mapped": mapped if name == "cpu" else 0}
         shares.append(Share(name, **{key: int(size) for key, size in sizes.items()}))
-    rung = Rung(kind, layout, tuple(shares), None, "")
+    rung = Rung(kind, layout, tuple(shares), host, "")
     return replace(rung, reason=_tell(rung))
 
 
