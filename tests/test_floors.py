@@ -9,6 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "sa2va_lab"
 FLOORS = [
     {"errors"},
+    {"files"},
     {"prediction", "paths"},
     {"sa2va", "datasets", "training", "reports"},
     {"segmenter", "demo"},

@@ -1,0 +1,80 @@
+"""Files, read and written in one way each: a file is there whole or not at all, and it is the file that was meant."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+from pathlib import Path
+
+from sa2va_lab.errors import LabError
+
+PART = ".part"  # the ending of what is being written; a kill leaves it, a new start removes it
+JSON_LIMIT = 512 << 20  # bytes
+
+
+def write_whole(path: Path | str, content: bytes | str) -> Path:
+    """Writes a file so that a reader sees the old one or the new one, never a half; returns its path.
+
+    The draft has a name that nobody can foresee and is created anew (O_EXCL), so no link is followed.
+    Raises OSError, with nothing changed, where the folder cannot be written to.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    draft = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
+    return path
+
+
+def write_json(path: Path | str, value) -> Path:
+    """`write_whole` of a value as JSON; see `plain` for what JSON has no word for."""
+    return write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str, *, limit: int = JSON_LIMIT) -> object:
+    """What a JSON file holds. LabError for a file that is missing, larger than `limit` bytes, no regular file, or not
+    JSON; NaN, which Python alone would write, is None."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise LabError(f"{path} is not a file; expected JSON")
+        if path.stat().st_size > limit:
+            raise LabError(f"{path} has {path.stat().st_size:,} bytes; expected at most {limit:,} of JSON")
+        return json.loads(path.read_text("utf-8-sig"), parse_constant=lambda name: None)
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from None
+    except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
+        raise LabError(f"{path} is not JSON ({error}); write it again") from None
+
+
+def sha256(path: Path | str) -> str:
+    """Hash of a file's bytes, as hexadecimal digits; OSError where it cannot be read."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def plain(value):
+    """The same as values that JSON has: NaN and infinities become None, paths text, numpy numbers numbers."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
