@@ -11,7 +11,7 @@ import statistics
 import time
 
 from sa2va_lab import open_dataset, paths
-from sa2va_lab.evaluation.latest import choose_run
+from sa2va_lab.runs.find import choose_run
 from sa2va_lab.views.tuner import Tuner
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -19,9 +19,9 @@ from typer.testing import CliRunner
 
 from sa2va_lab import paths, snapshots
 from sa2va_lab.cli import app
-from sa2va_lab.evaluation import runs
 from sa2va_lab.reports import settings
 from sa2va_lab.reports.runner import list_notebooks
+from sa2va_lab.runs import read
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "reference.md"
@@ -50,7 +50,7 @@ def build() -> str:
     parts.append(write_table(("key", "meaning"), keys))
     parts += ["## Parameters of the notebooks\n", "Given as `-p key=value`, or in lab.yml. Empty is the demo's.\n"]
     parts.append(write_table(("parameter", "default", "meaning", "notebooks"), list_parameters()))
-    parts += ["## Files\n", "A Run, `outputs/runs/<utc>_<name>/`:\n", find_block(runs.__doc__)]
+    parts += ["## Files\n", "A Run, `outputs/runs/<utc>_<name>/`:\n", find_block(read.__doc__)]
     parts += ["\n`predict` over single images:\n", find_block(snapshots.__doc__), LATER]
     parts += [
         "## JSON\n",
@@ -101,8 +101,8 @@ def call_commands(folder: Path) -> list[tuple[str, str]]:
         "compare": call("compare", run, run, "--data", data),
         "audit": call("audit", data),
         "training": call("training", next(demo.glob("*.log"))),
-        runs.META: json.loads((run / runs.META).read_text("utf-8")),
-        runs.LINES: json.loads((run / runs.LINES).read_text("utf-8").splitlines()[0]),
+        read.META: json.loads((run / read.META).read_text("utf-8")),
+        read.LINES: json.loads((run / read.LINES).read_text("utf-8").splitlines()[0]),
     }
     return [(name, list_keys(content)) for name, content in told.items()]
 

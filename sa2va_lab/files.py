@@ -31,11 +31,21 @@ def write_whole(path: Path | str, content: bytes | str) -> Path:
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(draft, path)
+        _flush_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise
     return path
+
+
+def _flush_folder(folder: Path) -> None:
+    """Without it the new name may be lost in a power cut, while what was written after it is there."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path | str, value) -> Path:

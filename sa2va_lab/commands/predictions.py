@@ -59,8 +59,8 @@ def predict(
         if out is not None or answer is not None:
             raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")
         from sa2va_lab.commands.runs import predict_data, runs_folder
-        from sa2va_lab.evaluation.ranks import claim_folder, find_rank
         from sa2va_lab.loading.load import load
+        from sa2va_lab.runs.shares import claim_folder, find_rank
 
         rank = find_rank()
         if rank is None:
@@ -129,8 +129,8 @@ def evaluate(
     """Compare a Run with the truth: Dice, IoU, precision and recall, with N and interval."""
     from sa2va_lab.datasets.formats import open_dataset
     from sa2va_lab.evaluation.metrics import evaluate_run, summarise
-    from sa2va_lab.evaluation.runs import open_run
     from sa2va_lab.evaluation.thresholds import refuse_seen, take_threshold
+    from sa2va_lab.runs import open_run
 
     made, choice = open_run(run), take_threshold(threshold)
     said = refuse_seen(choice, made, allow=allow_same_images)

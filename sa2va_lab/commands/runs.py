@@ -23,8 +23,8 @@ def predict_data(
     """A Run of `segmenter` over a data set; what lies in `folder` already is taken up. rank: of several processes,
     whose last one returns the Run, and the others None."""
     from sa2va_lab.datasets.formats import open_dataset
-    from sa2va_lab.evaluation.ranks import predict_share
-    from sa2va_lab.evaluation.runs import predict_dataset
+    from sa2va_lab.runs import predict_dataset
+    from sa2va_lab.runs.shares import predict_share
 
     images = open_dataset(data, phrase=phrase, groups=groups)
     part, reason = images.choose_split(split)
@@ -58,7 +58,7 @@ def find_run(named: Path, outputs: Path | None) -> Path:
 
 def runs(outputs: Outputs = None, as_json: AsJson = False) -> None:
     """List the Runs: when, which weights, precision, data and split, how many images are done and how many failed."""
-    from sa2va_lab.evaluation.runs import open_run
+    from sa2va_lab.runs import open_run
 
     rows = []
     for path in sorted(runs_folder(outputs).glob("*/run.json")):
@@ -112,7 +112,7 @@ def compare(
     from sa2va_lab.evaluation.honesty import find_twin
     from sa2va_lab.evaluation.intervals import compare_paired
     from sa2va_lab.evaluation.metrics import evaluate_run
-    from sa2va_lab.evaluation.runs import open_run
+    from sa2va_lab.runs import open_run
 
     pair = [open_run(find_run(named, outputs)) for named in (first, second)]
     asked = [set(made.sample_ids) for made in pair]

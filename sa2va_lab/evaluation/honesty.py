@@ -13,14 +13,14 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import match_samples, read_truth
-from sa2va_lab.evaluation.runs import choose_samples
 from sa2va_lab.evaluation.thresholds import Choice, count_image, refuse_seen
 from sa2va_lab.reports.texts import say
+from sa2va_lab.runs import choose_samples
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.runs import Run
     from sa2va_lab.prediction import Prediction
+    from sa2va_lab.runs.read import Run
 
 LEAST_RIM = 100  # border pixels of a truth that nobody meets by luck
 ALIKE = 0.985  # IoU on the model's own grid that no model reaches on such a truth

@@ -11,7 +11,7 @@ from sa2va_lab.errors import LabError
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset, Sample
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 
 def match_samples(run: Run, dataset: Dataset) -> Iterator[tuple[Sample, dict | None]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sa2va_lab.datasets.samples import Dataset, Sample
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 COUNTS = ("tp", "fp", "fn", "tn")
 METRICS = ("dice", "iou", "precision", "recall", "specificity")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 MISSED = ("no_seg", "gap", "thin", "broad", "tight")  # kinds of false negatives
 MADE_UP = ("sparse_truth", "loose", "other_thing", "blob", "beyond")  # kinds of false positives

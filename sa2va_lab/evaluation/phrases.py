@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.evaluation.intervals import bootstrap_mean
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.runs import Run, predict_dataset
 from sa2va_lab.paths import as_file_name
+from sa2va_lab.runs import Run, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset

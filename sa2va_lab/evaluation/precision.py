@@ -17,9 +17,9 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
-from sa2va_lab.evaluation.runs import Run, choose_samples, open_run, predict_dataset
 from sa2va_lab.loading.memory import Watch
 from sa2va_lab.reports.texts import say
+from sa2va_lab.runs import Run, choose_samples, open_run, predict_dataset
 
 STAGES = ("pixels", "vision", "answer", "canvas", "masks")
 

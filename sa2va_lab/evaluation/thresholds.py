@@ -18,13 +18,13 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
-from sa2va_lab.evaluation.runs import META, open_run, predict_dataset
 from sa2va_lab.paths import find_given
 from sa2va_lab.reports.answers import write_json
+from sa2va_lab.runs import META, open_run, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 BINS = 1000
 THRESHOLDS = np.arange(BINS) / BINS  # 0, .001, ..., .999: a pixel is in the mask strictly above its threshold

@@ -11,7 +11,7 @@ import numpy as np
 
 from sa2va_lab.evaluation.intervals import bootstrap_mean, compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.runs import META, Run, open_run, predict_dataset
+from sa2va_lab.runs import META, Run, open_run, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset

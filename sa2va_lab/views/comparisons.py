@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sa2va_lab.evaluation.honesty import Finding
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 STEPS = 20  # bars of the calibration curve
 

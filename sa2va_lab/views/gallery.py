@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 SIDE = 512  # px: a larger image is made smaller for the page, so that 100 cases stay below 15 MB
 WINDOW = 128  # px of the part that an example shows enlarged

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 SHOWN_METRICS = ("dice", "iou", "precision", "recall")
 INTERVALS = (("low", "high"), ("bca_low", "bca_high"))

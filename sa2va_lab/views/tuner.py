@@ -22,7 +22,7 @@ from sa2va_lab.views import layers, overlays, style
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.runs import Run
+    from sa2va_lab.runs.read import Run
 
 KEPT = 8  # samples in memory at a time, whatever the size of the Run
 SHOWN = ("dice", "iou", "precision", "recall")

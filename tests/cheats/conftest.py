@@ -9,8 +9,8 @@ from scipy import ndimage
 from skimage.draw import line
 
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.evaluation import predict_dataset
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import predict_dataset
 
 SIDE, GRID = 128, 64
 

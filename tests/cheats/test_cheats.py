@@ -10,10 +10,10 @@ from PIL import Image
 from scipy import ndimage
 
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.evaluation import open_run
 from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.thresholds import choose_threshold, count_run
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import open_run
 
 SQUARE = np.ones((3, 3), bool)
 CROSS = ndimage.generate_binary_structure(2, 1)

@@ -18,8 +18,8 @@ from PIL import Image, PngImagePlugin
 from sa2va_lab import cli, open_dataset, paths
 from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.datasets.samples import CHECK
-from sa2va_lab.evaluation.runs import predict_dataset
 from sa2va_lab.reports.runner import _accepted
+from sa2va_lab.runs import predict_dataset
 
 SECRETS = ("Inventedsson", "发明的人", "NOTREAL7700123")  # a name, one in another script, a hospital number
 

@@ -11,9 +11,10 @@ from skimage.filters import frangi
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation import evaluate_run, open_run, predict_dataset, summarise
+from sa2va_lab.evaluation import evaluate_run, summarise
 from sa2va_lab.evaluation.metrics import METRICS, POLICY, compute_scores, count_pixels
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import open_run, predict_dataset
 
 
 def drawn(*rows):

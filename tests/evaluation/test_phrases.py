@@ -8,8 +8,8 @@ from PIL import Image
 
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.evaluation.phrases import list_phrases, measure_phrase, predict_others
-from sa2va_lab.evaluation.runs import predict_dataset
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import predict_dataset
 
 SQUARE = [8, 8, 16, 8, 16, 16, 8, 16]  # pixels 8..15 both ways
 

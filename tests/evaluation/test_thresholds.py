@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation import evaluate_run, predict_dataset
+from sa2va_lab.evaluation import evaluate_run
 from sa2va_lab.evaluation.metrics import COUNTS, METRICS, compute_scores, count_pixels
 from sa2va_lab.evaluation.thresholds import (
     BINS,
@@ -27,6 +27,7 @@ from sa2va_lab.evaluation.thresholds import (
     settle_threshold,
     take_threshold,
 )
+from sa2va_lab.runs import predict_dataset
 
 STEPS = np.append(THRESHOLDS, 1.0).astype(np.float32)
 NEIGHBOURS = np.concatenate([STEPS, np.nextafter(STEPS, np.float32(0)), np.nextafter(STEPS, np.float32(1))])

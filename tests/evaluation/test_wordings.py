@@ -3,9 +3,9 @@
 import pytest
 
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.evaluation import predict_dataset
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.wordings import QUESTIONS, ask_otherwise, compare_wordings, find_asked
+from sa2va_lab.runs import predict_dataset
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_at_the_last_rung_the_error_is_said_and_the_network_stays(tiny_folder, i
 def test_a_run_names_the_precision_of_every_record_and_the_steps_at_once(
     tiny_folder, drawn_data, tmp_path, monkeypatch
 ):
-    from sa2va_lab.evaluation.runs import open_run, predict_dataset
+    from sa2va_lab.runs import open_run, predict_dataset
     from sa2va_lab.sa2va.modeling import Sa2VA
 
     true, looks, seen = Sa2VA.encode_canvas, [], []

@@ -18,18 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.runs import (
-    LINES,
-    LOGITS,
-    META,
-    Run,
-    choose_samples,
-    open_run,
-    predict_dataset,
-    write_json,
-    write_whole,
-)
+from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.paths import as_file_name, new_folder
+from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
+from sa2va_lab.runs.write import choose_samples, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset

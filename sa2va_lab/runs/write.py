@@ -1,18 +1,12 @@
-"""Runs: predictions on disk, made once and looked at many times.
+"""Predicting a data set into a Run, so that a kill at any moment loses at most the sample in flight.
 
-    run.json        what was run: weights, precision, device, prompt, data, code, times
-    samples.jsonl   a line a finished sample, failures included; only ever appended to
-    logits/<id>.npz the logits of a sample, on disk before its line is
-
-A kill at any moment loses at most the sample in flight: a file is complete or it does not exist, and a line that was
-cut off is dropped when the run goes on.
+A file is complete or it does not exist, and a line that was cut off is dropped when the Run goes on.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import io
 import json
 import os
 import platform
@@ -20,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
@@ -29,74 +22,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.prediction import Prediction
+from sa2va_lab.files import PART, write_json, write_whole
+from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run, read_lines
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset, Sample
 
-META, LINES, LOGITS, LOCK, UNFINISHED = "run.json", "samples.jsonl", "logits", ".lock", ".part"
+LOCK = ".lock"
 PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run as it lies on disk.
-
-    meta: what run.json says. records: one per finished sample, its last attempt, each with id, image_sha256,
-    error (None where it went well), precision (of the network that made it), answer, n_seg, size, canvas, seconds,
-    peak_bytes, logits_sha256.
-    """
-
-    folder: Path
-    meta: dict
-    records: list[dict]
-
-    @property
-    def sample_ids(self) -> list[str]:
-        """Every sample that the run is about, finished or not."""
-        return self.meta["dataset"]["samples"]
-
-    @property
-    def failed_ids(self) -> list[str]:
-        """Samples that could not be predicted."""
-        return [record["id"] for record in self.records if record["error"] is not None]
-
-    @property
-    def finished(self) -> bool:
-        """Whether every sample has its record."""
-        return {record["id"] for record in self.records} >= set(self.sample_ids)
-
-    def prediction(self, sample_id: str) -> Prediction:
-        """What was predicted for a sample; LabError when it failed, was not reached, or was damaged since."""
-        record = next((record for record in self.records if record["id"] == sample_id), None)
-        if record is None:
-            raise LabError(f"the run {self.folder} has no sample {sample_id} so far; see Run.sample_ids, or resume it")
-        if record["error"] is not None:
-            raise LabError(f"the run {self.folder} has no prediction of {sample_id}: {record['error']}")
-        path = self.folder / LOGITS / f"{sample_id}.npz"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise LabError(f"{path} cannot be read ({error.strerror}); predict again in a new folder") from error
-        if hashlib.sha256(content).hexdigest() != record["logits_sha256"]:
-            raise LabError(f"{path} is not what was predicted (its hash differs); predict again in a new folder")
-        return Prediction.from_npz(
-            io.BytesIO(content), answer=record["answer"], seconds=record["seconds"], peak_bytes=record["peak_bytes"]
-        )
-
-
-def open_run(folder: str | Path) -> Run:
-    """Opens a run for reading, also while it is being made."""
-    folder = Path(folder)
-    if not (folder / META).is_file():
-        raise LabError(f"{folder} is not a run (it has no {META}); expected a folder that a prediction wrote")
-    try:
-        meta = json.loads((folder / META).read_bytes())
-        meta["dataset"]["samples"], meta["segmenter"]["weights_sha256"]  # what everything else stands on
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LabError(f"{folder / META} cannot be read ({error!r}); predict again in a new folder") from error
-    last = {record["id"]: record for record in _read_lines(folder / LINES)[0]}  # a second attempt replaces the first
-    return Run(folder, meta, list(last.values()))
 
 
 def predict_dataset(
@@ -213,8 +146,8 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.is_dir():
         raise LabError(f"{folder} is a file; expected a folder for the run, choose another name")
     # a start that was killed before its run.json leaves these and an empty logits/
-    ours = {LOCK, META + UNFINISHED} | ({LOGITS} if not list(folder.glob(f"{LOGITS}/*")) else set())
-    others = [path.name for path in folder.iterdir() if path.name not in ours]
+    ours = {LOCK} | ({LOGITS} if not list(folder.glob(f"{LOGITS}/*")) else set())
+    others = [path.name for path in folder.iterdir() if path.name not in ours and path.suffix != PART]
     if others and not (folder / META).exists():
         raise LabError(
             f"{folder} holds something else ({len(others)} entries, no {META}); expected a new or empty folder "
@@ -252,7 +185,7 @@ def _only_writer(folder: Path) -> Iterator[None]:
 
 def _start(folder: Path, meta: dict) -> None:
     """Brings the folder to where a former start left it: no half-written file, no cut-off line."""
-    for path in (*folder.glob(f"*{UNFINISHED}"), *(folder / LOGITS).glob(f"*{UNFINISHED}")):
+    for path in (*folder.glob(f"*{PART}"), *(folder / LOGITS).glob(f"*{PART}")):
         path.unlink()
     if not (folder / META).exists():
         write_json(folder / META, meta)
@@ -260,7 +193,7 @@ def _start(folder: Path, meta: dict) -> None:
     run = open_run(folder)
     _refuse_other(run, meta)
     if (folder / LINES).exists():
-        os.truncate(folder / LINES, _read_lines(folder / LINES)[1])
+        os.truncate(folder / LINES, read_lines(folder / LINES)[1])
     again = {name: meta[name] for name in ("started", "python", "packages", "git")}
     again["device"] = meta["segmenter"].get("device")
     write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
@@ -325,45 +258,6 @@ def _without_names(text: str, sample: Sample) -> str:
         if len(name) > 3:  # a stem such as "1" would be replaced everywhere, and names nobody
             text = text.replace(name, sample.id)
     return text
-
-
-def _read_lines(path: Path) -> tuple[list[dict], int]:
-    """The whole records of samples.jsonl, and how many bytes they take; what follows was cut off by a kill."""
-    content = path.read_bytes() if path.exists() else b""
-    records, taken = [], 0
-    for number, line in enumerate(lines := content.splitlines(keepends=True), 1):
-        try:
-            if not line.endswith(b"\n"):
-                break
-            record = json.loads(line)
-            record["id"], record["error"]  # a record has at least these
-        except (ValueError, TypeError, KeyError) as error:
-            if number == len(lines):
-                break
-            raise LabError(f"line {number} of {path} is damaged ({error}); predict again in a new folder") from error
-        records.append(record)
-        taken += len(line)
-    return records, taken
-
-
-def write_json(path: Path, content: dict) -> None:
-    """`write_whole` for a dictionary."""
-    write_whole(path, json.dumps(content, indent=1).encode() + b"\n")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file so that it is there whole or not at all, power cuts included."""
-    unfinished = path.with_name(path.name + UNFINISHED)
-    with open(unfinished, "wb") as handle:
-        handle.write(content)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(unfinished, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _now() -> str:

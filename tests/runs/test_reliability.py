@@ -18,9 +18,10 @@ import pytest
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.demo import tiny
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation import evaluate_run, open_run, predict_dataset, runs
+from sa2va_lab.evaluation import evaluate_run
 from sa2va_lab.loading.load import load
 from sa2va_lab.paths import demo_data, demo_model
+from sa2va_lab.runs import open_run, predict_dataset, write
 from sa2va_lab.sa2va.weights import save_official
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -143,7 +144,7 @@ def run_on(mount: str, place: Path, *command) -> subprocess.CompletedProcess:
 
 
 def predicting(data, folder) -> list:
-    return [sys.executable, Path(__file__).with_name("conftest.py"), data, folder, "0", "0"]
+    return [sys.executable, ROOT / "tests" / "conftest.py", data, folder, "0", "0"]
 
 
 @pytest.mark.slow
@@ -228,7 +229,7 @@ def test_a_clock_that_jumps_changes_nothing_but_what_it_says(make_dataset, make_
                 raise KeyboardInterrupt
             return super().predict(image, prompt)
 
-    monkeypatch.setattr(runs, "datetime", Jumping)
+    monkeypatch.setattr(write, "datetime", Jumping)
     with contextlib.suppress(KeyboardInterrupt):
         predict_dataset(Stopping(), dataset, folder=folder, progress=False)
     segmenter = make_segmenter()

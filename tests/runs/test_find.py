@@ -6,8 +6,8 @@ import pytest
 
 from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.latest import choose_run
-from sa2va_lab.evaluation.runs import predict_dataset
+from sa2va_lab.runs import predict_dataset
+from sa2va_lab.runs.find import choose_run
 
 
 @pytest.fixture

@@ -35,8 +35,8 @@ if __name__ == "__main__":
     import torch
 
     from sa2va_lab.datasets import open_dataset
-    from sa2va_lab.evaluation import predict_dataset
     from sa2va_lab.loading.load import load
+    from sa2va_lab.runs import predict_dataset
 
     torch.set_num_threads(1)  # a pool of threads would not survive a fork
     segmenter = load(sys.argv[1], device="cpu", precision="fp32", progress=False)

@@ -11,8 +11,8 @@ import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation import open_run, predict_dataset
-from sa2va_lab.evaluation.ranks import Rank, claim_folder, find_rank, predict_share
+from sa2va_lab.runs import open_run, predict_dataset
+from sa2va_lab.runs.shares import Rank, claim_folder, find_rank, predict_share
 
 BIN = Path(sys.executable).parent
 
@@ -90,12 +90,12 @@ def test_a_killed_share_is_resumed_and_nothing_is_done_twice(dataset, alone, mak
 
 
 def test_a_kill_while_the_shares_are_put_together_costs_nothing(dataset, alone, make_segmenter, tmp_path, monkeypatch):
-    from sa2va_lab.evaluation import ranks
+    from sa2va_lab.runs import shares
 
     folder = tmp_path / "run"
     predict_share(make_segmenter(), dataset, rank=Rank(0, 2), folder=folder, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(ranks, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(shares, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             predict_share(make_segmenter(), dataset, rank=Rank(1, 2), folder=folder, progress=False)
     late = make_segmenter()

@@ -14,9 +14,9 @@ import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation import open_run, predict_dataset
-from sa2va_lab.evaluation.runs import read_git_state
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import open_run, predict_dataset
+from sa2va_lab.runs.write import read_git_state
 
 
 def contents(folder):

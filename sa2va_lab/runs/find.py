@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.runs import META, Run, open_run, predict_dataset
+from sa2va_lab.runs.read import META, Run, open_run
+from sa2va_lab.runs.write import predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sa2va_lab import cli
-from sa2va_lab.evaluation.runs import open_run, predict_dataset
+from sa2va_lab.runs import open_run, predict_dataset
 
 GROUPS = r"p(\d+)_"
 
