@@ -29,7 +29,6 @@ import sa2va_lab
 import sa2va_lab.loading.ladder  # what is imported later would be counted as the model
 import sa2va_lab.sa2va.processing
 import sa2va_lab.segmenter
-from sa2va_lab.demo import tiny
 from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.forecast import MIB
 from sa2va_lab.loading.memory import Watch
@@ -38,8 +37,10 @@ from sa2va_lab.sa2va.names import official_names
 from sa2va_lab.sa2va.processing import cut_tiles, read_image
 from sa2va_lab.sa2va.weights import INDEX, build_empty
 
-sys.path.append(str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 from stages import cpu_name
+
+from tools.demo import tiny
 
 SHARD_BYTES = 1 << 30
 ANSWER = "Sure, [SEG]."  # given, as a random model would say anything; so it is read in one pass

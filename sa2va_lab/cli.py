@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sa2va_lab.commands import checkpoints, data, demo, plans, predictions, reports, runs
+from sa2va_lab.commands import checkpoints, data, plans, predictions, reports, runs
 from sa2va_lab.errors import LabError
 
 app = typer.Typer(
@@ -32,11 +32,6 @@ for command in (
     reports.init,
 ):
     app.command()(command)
-
-making = typer.Typer(help="Make the demo anew: synthetic patients, a tiny Sa2VA that learned.", no_args_is_help=True)
-for command in (demo.data, demo.train, demo.finetune):
-    making.command()(command)
-app.add_typer(making, name="demo")
 
 
 def main() -> None:

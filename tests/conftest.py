@@ -50,8 +50,8 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     """A complete official-form checkpoint with the demo's sizes and untrained weights."""
-    from sa2va_lab.demo import tiny
     from sa2va_lab.sa2va.weights import save_official
+    from tools.demo import tiny
 
     base = tmp_path_factory.mktemp("tiny")
     raw = tiny.write_tokenizer(base / "tokenizer")

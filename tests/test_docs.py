@@ -10,7 +10,6 @@ import pytest
 from sa2va_lab.evaluation.thresholds import Choice, save_threshold
 
 PAGES = ("README.md", "README.zh-CN.md", "docs/how-to.md", "data/README.md")
-LONG = ("demo",)  # hours by design, as the page says: only their options are checked
 
 
 def commands_of(text: str) -> list[str]:
@@ -61,9 +60,6 @@ def test_commands_are_found(root):
 def test_every_command_works(command, places, tmp_path, drawn_data):
     """A report without names would be all notebooks: here it gets one, on two images; the whole is tested elsewhere."""
     name, *words = shlex.split(command)[1:]
-    if name in LONG:
-        assert run([name, words[0], "--help"], tmp_path).returncode == 0
-        return
     fresh = {"NEW": tmp_path / "new", "OUT": tmp_path / "out"}
     words = [str((places | fresh).get(word, word)) for word in words]
     if name == "report":

@@ -12,7 +12,7 @@ FLOORS = [
     {"files"},
     {"prediction", "paths"},
     {"sa2va", "datasets", "training", "reports"},
-    {"segmenter", "demo"},
+    {"segmenter"},
     {"loading"},
     {"runs", "snapshots"},
     {"evaluation"},
@@ -55,6 +55,15 @@ def test_imports_run_downwards(path):
     for imported in imports_of(path, at_top=False):
         other = room_of(imported)
         assert other == room or FLOOR[other] < FLOOR[room] or room == "__init__", f"{name_of(path)} -> {imported}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_the_package_knows_no_tools(path):
+    """What makes the demo is no part of what is installed."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    imported = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    imported += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert not [name for name in imported if name.split(".")[0] == "tools"]
 
 
 def test_no_circles():

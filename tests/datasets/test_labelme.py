@@ -12,9 +12,9 @@ from PIL import Image
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.audit import audit_dataset
-from sa2va_lab.demo.albums import write_labelme
-from sa2va_lab.demo.angiograms import make_patient
 from sa2va_lab.errors import LabError
+from tools.demo.albums import write_labelme
+from tools.demo.angiograms import make_patient
 
 POINTS = [[1, 1], [4, 1], [4, 4], [1, 4]]
 

@@ -10,8 +10,9 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy import ndimage
 
-from sa2va_lab.datasets.outlines import split_holes
-from sa2va_lab.demo.albums import (
+from sa2va_lab.datasets.outlines import split_holes, trace_mask
+from sa2va_lab.errors import LabError
+from tools.demo.albums import (
     LABELME_NAMES,
     annotate_again,
     image_name,
@@ -19,8 +20,7 @@ from sa2va_lab.demo.albums import (
     write_dataset,
     write_labelme,
 )
-from sa2va_lab.demo.angiograms import PHRASES, make_frame, make_patient
-from sa2va_lab.errors import LabError
+from tools.demo.angiograms import PHRASES, make_frame, make_patient
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> float:
@@ -154,7 +154,7 @@ def test_a_ring_is_cut_into_two_touching_pieces_without_holes():
     ids=["ring", "thick", "thin", "one pixel", "nested", "touching rings"],
 )
 def test_holes_survive_the_polygons(mask):
-    cover = layers(to_polygons(mask, tolerance=0.0), mask.shape)
+    cover = layers(trace_mask(mask), mask.shape)
     assert cover.max() == 1
     assert (cover.astype(bool) == mask).all()
     cover = layers(to_polygons(mask), mask.shape)

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 import sa2va_lab
-from sa2va_lab.demo.albums import write_dataset
-from sa2va_lab.demo.finetune import _load_for_training, _trained_tensors, finetune
-from sa2va_lab.demo.xtuner import DECODER
+from sa2va_lab import paths
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.finetune import FineTune, read_pickle
+from tools.demo import finetune as tuning
+from tools.demo import tiny
+from tools.demo.albums import write_dataset
+from tools.demo.finetune import _load_for_training, _trained_tensors, config_text, finetune
+from tools.demo.xtuner import DECODER
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,27 @@ def test_the_layout_is_xtuners(tuned):
     expected |= {f"mlp1.{i}.{tail}" for i in (0, 1, 3) for tail in ("weight", "bias")}
     expected |= {f"text_hidden_fcs.{i}.{tail}" for i in (0, 2) for tail in ("weight", "bias")}
     assert {name for name in found.whole if not name.startswith(DECODER)} == expected
+
+
+def test_the_config_is_the_shipped_one_and_says_the_constants(root, tmp_path):
+    shipped = root / "data" / "demo" / f"{tuning.NAME}.py"
+    same = config_text(paths.demo_model(), paths.demo_data(), repeats=20, epochs=1, iterations=480)
+    assert same == shipped.read_text("utf-8")
+    other = config_text(tmp_path / "b", tmp_path / "d", repeats=3, epochs=2, iterations=12).splitlines()
+    changed = [line for line, kept in zip(other, same.splitlines(), strict=True) if line != kept]
+    assert changed == ['path = "b"', 'DATA_ROOT = "d/"', "repeats = 3", "max_epochs = 2", "save_steps = 12"]
+    for name, value in {
+        "accumulative_counts": tuning.ACCUMULATION, "lr": tuning.LR, "warmup_ratio": tuning.WARMUP,
+        "max_norm": int(tuning.MAX_NORM), "weight_decay": tuning.WEIGHT_DECAY,
+    }.items():  # fmt: skip
+        assert f"{name} = {value}" in other
+    inside = same.replace(" ", "")
+    for part in (f"r={tuning.RANK},", f"lora_alpha={tuning.ALPHA},", f"lora_dropout={tuning.DROPOUT},"):
+        assert part in inside
+    assert f"target_modules={tuning.TARGETS}".replace(" ", "") in inside
+    assert f"loss_weight={tuning.MASK_WEIGHT})" in inside
+    assert f"loss_weight={tuning.DICE_WEIGHT}," in inside
+    assert f"target_length={tiny.CANVAS})" in inside
 
 
 def test_text_log_and_scalars_are_the_same_figures(tuned):

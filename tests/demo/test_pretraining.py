@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from sa2va_lab.demo import lessons, pretraining, tiny
-from sa2va_lab.demo.angiograms import PHRASES
-from sa2va_lab.demo.frames import Frames, normalise, resize, turn
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import parse_config, read_config
 from sa2va_lab.sa2va.processing import CANVAS_MEAN, CANVAS_STD, PromptReader, fill_canvas
 from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+from tools.demo import lessons, pretraining, tiny
+from tools.demo.__main__ import app
+from tools.demo.angiograms import PHRASES
+from tools.demo.frames import Frames, normalise, resize, turn
 
 SIDE = 64
 
@@ -230,30 +232,29 @@ def test_examine_counts_every_question_once(model, tokenizer, frames):
 
 
 @pytest.mark.slow
-def test_a_base_is_made_from_nothing_and_trained_further(small, tmp_path):
-    """The whole of `demo train`, lessons of a step or two: first from nothing, then from what that gave."""
+def test_a_base_is_made_from_nothing(small, tmp_path):
+    """The whole of `train`, lessons of two steps, twice from the same plan."""
     plan = {
         "frames": {"count": 4, "first": 60, "size": SIDE},
         "drawing": {"steps": 2, "near_until": 0.0},
         "answering": {"steps": 2, "look_until": 0.5},
     }
-    given = {"held_out": 2, "plan": plan, "progress": False}
-    made = pretraining.train(tmp_path / "base", work=tmp_path / "work", **given)
+    given = {"held_out": 2, "progress": False}
+    made = pretraining.train(tmp_path / "base", work=tmp_path / "work", plan=plan, **given)
     assert made["steps"] == {"drawing": 2, "answering": 2}
-    again = pretraining.train(tmp_path / "twin", work=tmp_path / "work2", **given)
+    again = pretraining.train(tmp_path / "twin", work=tmp_path / "work2", plan=plan, **given)
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("base", "twin")]
     assert weights[0] == weights[1], "one plan gives one model"
     assert made["dice"] == again["dice"]
-
-    further = pretraining.train(tmp_path / "further", work=tmp_path / "more", start=tmp_path / "base", **given)
-    assert further["steps"] == made["steps"]
-    before, after = (OfficialFolder(tmp_path / name) for name in ("base", "further"))
-    assert before.names() == after.names()
-    moved = [name for name in before.names() if not torch.equal(before.tensor(name), after.tensor(name))]
-    assert 0.5 * len(after.names()) < len(moved) < len(after.names()), "trained parts move, the memory does not"
-    nearby = [float((before.tensor(name) - after.tensor(name)).abs().max()) for name in moved]
-    assert max(nearby) < 0.01, "it goes on from where the base was"
+    other = plan | {"answering": {"steps": 3}}
     with pytest.raises(LabError, match="another training"):
-        pretraining.train(tmp_path / "further", work=tmp_path / "work", start=tmp_path / "base", **given)
-    with pytest.raises(LabError, match="holds no demo model"):
-        pretraining.train(tmp_path / "x", work=tmp_path / "y", start=tmp_path, **given)
+        pretraining.train(tmp_path / "base", work=tmp_path / "work", plan=other, **given)
+
+
+def test_the_commands_are_those_of_the_page(root):
+    page = (root / "data" / "demo" / "README.md").read_text("utf-8")
+    for name, *options in (("data", "--seed"), ("train", "--work"), ("finetune", "--base", "--data")):
+        assert f"python -m tools.demo {name} " in page
+        told = CliRunner().invoke(app, [name, "--help"])
+        assert told.exit_code == 0
+        assert all(option in told.output for option in options)

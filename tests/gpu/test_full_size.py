@@ -66,8 +66,8 @@ def test_layers_spread_over_all_cards(folder):
 
 
 def test_the_same_on_a_tiny_network(tmp_path):
-    from sa2va_lab.demo import tiny
     from sa2va_lab.sa2va.weights import save_official
+    from tools.demo import tiny
 
     raw = tiny.write_tokenizer(tmp_path / "tokenizer")
     small = save_official(tiny.build(raw), tmp_path / "model", config=raw, tokenizer=tmp_path / "tokenizer")

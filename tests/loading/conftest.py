@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sa2va_lab.demo import tiny
+from tools.demo import tiny
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import sa2va_lab
-from sa2va_lab.demo.xtuner import TrainingLog, write_checkpoint
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.finetune import FineTune, Merged
 from sa2va_lab.loading.parts import official_name
 from sa2va_lab.sa2va.weights import OfficialFolder
+from tools.demo.xtuner import TrainingLog, write_checkpoint
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
 LAYER = "mllm.model.language_model.base_model.model.model.layers.1"

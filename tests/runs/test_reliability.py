@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.demo import tiny
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation import evaluate_run
 from sa2va_lab.loading.load import load
 from sa2va_lab.paths import demo_data, demo_model
 from sa2va_lab.runs import open_run, predict_dataset, write
 from sa2va_lab.sa2va.weights import save_official
+from tools.demo import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sa2va_lab.demo import tiny
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import parse_config, read_config
+from tools.demo import tiny
 
 RAW = tiny.config(vocab_size=512, bos=1, eos=2)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import ndimage
 
-from sa2va_lab.demo.hearts import Heart, View
+from tools.demo.hearts import Heart, View
 
 GRID = 208
 

@@ -17,26 +17,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sa2va_lab.demo import tiny
-from sa2va_lab.demo.angiograms import PHRASES
-from sa2va_lab.demo.frames import Frames, normalise, resize
-from sa2va_lab.demo.lessons import draw_candidates, phrase_codes, teach_answering, teach_drawing
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import parse_config
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
 from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, save_official
+from tools.demo import tiny
+from tools.demo.angiograms import PHRASES
+from tools.demo.frames import Frames, normalise, resize
+from tools.demo.lessons import teach_answering, teach_drawing
 
 HELD_OUT_SEEDS = 7_000_000  # where the held-out frames' numbers begin; no plan's frames come near
-FROM_NOTHING = {
+PLAN = {
     "frames": {"count": 4000, "first": 1_000_000},
     "drawing": {"steps": 2600, "near_until": 0.4},
     "answering": {"steps": 3200, "look_until": 0.5},
-}
-FROM_A_BASE = {  # other frames; the full canvas at once, and the answers soon: what comes before them is known
-    "frames": {"count": 3000, "first": 2_000_000},
-    "drawing": {"steps": 200, "peak": 6e-4, "near_until": 0.0},
-    "answering": {"steps": 500, "peak": 5e-4, "look_until": 0.15},
 }
 
 
@@ -44,56 +39,30 @@ def train(
     folder: Path | str,
     *,
     work: Path | str,
-    start: Path | str | None = None,
     held_out: int = 300,
     plan: dict[str, dict] | None = None,
-    resume: bool = True,
     progress: bool = True,
 ) -> dict:
     """Trains the base model and writes it to `folder`; returns what `examine` measured, parameters and seconds.
 
-    start: a demo base whose training goes on; new weights if not given. plan: the frames and each lesson's options,
-    `FROM_NOTHING` or `FROM_A_BASE` if not given. `work` keeps rendered frames (about 360 KB each), checkpoints and
-    logs; `resume=False` starts the lessons anew but keeps the frames. Raises LabError when `folder` or `start` holds
-    something that is not a demo model, or when `work` belongs to another plan.
+    plan: the frames and each lesson's options, `PLAN` if not given. `work` keeps rendered frames (about 360 KB each),
+    checkpoints and logs. Raises LabError when `folder` holds something that is not a demo model, or when `work` belongs
+    to another plan.
     """
     folder, work = Path(folder), Path(work)
     _refuse_foreign(folder)
     work.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        for name in ("drawing", "answering"):
-            for suffix in (".pt", ".jsonl"):
-                (work / f"{name}{suffix}").unlink(missing_ok=True)
     started = time.monotonic()
-    plan = plan or (FROM_NOTHING if start is None else FROM_A_BASE)
-    if start is None:
-        tokenizer = work / "tokenizer"
-        raw = tiny.write_tokenizer(tokenizer)
-        model = tiny.build(raw)
-    else:
-        tokenizer = Path(start)
-        raw, model = read_base(tokenizer)
-    _refuse_other_plan(work, plan | {"start": None if start is None else OfficialFolder(start).sha256()[0]})
+    plan = plan or PLAN
+    _refuse_other_plan(work, plan)
+    tokenizer = work / "tokenizer"
+    raw = tiny.write_tokenizer(tokenizer)
+    model = tiny.build(raw)
     reader = PromptReader(tokenizer, parse_config(raw))
     seen = Frames(work / "training", **plan["frames"], progress=progress)
     unseen = Frames(work / "held_out", count=held_out, first=HELD_OUT_SEEDS, progress=progress)
-    drawing = teach_drawing(
-        model,
-        seen,
-        work,
-        **plan["drawing"],
-        progress=progress,
-        check=lambda: measure_drawing(model, unseen, count=24),
-    )
-    answering = teach_answering(
-        model,
-        seen,
-        reader,
-        work,
-        **plan["answering"],
-        progress=progress,
-        check=lambda: examine(model, unseen, reader, count=24)["answers"],
-    )
+    drawing = teach_drawing(model, seen, work, **plan["drawing"], progress=progress)
+    answering = teach_answering(model, seen, reader, work, **plan["answering"], progress=progress)
     report = {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "steps": {"drawing": drawing.step, "answering": answering.step},
@@ -104,19 +73,6 @@ def train(
     report["seconds"]["this call"] = round(time.monotonic() - started)
     (work / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return report
-
-
-def read_base(folder: Path | str) -> tuple[dict, Sa2VA]:
-    """config.json of a demo base, and its network with weights that can be trained on."""
-    folder = Path(folder)
-    raw = json.loads((folder / "config.json").read_text(encoding="utf-8")) if _is_demo(folder) else None
-    if raw is None:
-        raise LabError(f"{folder} holds no demo model: give the folder of one, such as data/demo/base.")
-    model = tiny.build(raw)
-    with torch.no_grad():
-        kept = load_weights(build_empty(parse_config(raw)), OfficialFolder(folder), dtype=torch.float32)
-        model.load_state_dict(kept.state_dict())
-    return raw, model
 
 
 def write_base(model: Sa2VA, folder: Path | str, *, raw: dict, tokenizer: Path | str) -> Path:
@@ -156,34 +112,16 @@ def _is_demo(folder: Path) -> bool:
 
 
 @torch.no_grad()
-def measure_drawing(model: Sa2VA, frames: Frames, *, count: int) -> dict[str, float]:
-    """Mean Dice that each phrase's own code gets on those of the first `count` frames that clearly show the thing."""
-    dice: dict[str, list[float]] = {phrase: [] for phrase in PHRASES}
-    whole, codes = torch.tensor([[0.0, 0.0, 1.0]]), phrase_codes()[None]
-    for i in range(min(count, len(frames))):
-        image, masks = frames.frame(i)
-        logits, ious = draw_candidates(model, _canvas(image), whole, codes)
-        best = logits[0, torch.arange(len(PHRASES)), ious[0].argmax(-1)]
-        drawn = _enlarge(best, masks.shape[-1]) > 0
-        for j in np.flatnonzero(frames.presence(i) == 1):
-            dice[PHRASES[j]].append(_dice(drawn[j], masks[j] > 0))
-    return {phrase: round(float(np.mean(values)), 4) for phrase, values in dice.items() if values}
-
-
-@torch.no_grad()
 def examine(model: Sa2VA, frames: Frames, reader: PromptReader, *, count: int) -> dict:
     """The whole path, prompt to mask, on the first `count` frames.
 
     "dice": for each phrase, macro mean and N over frames that clearly show it (a refusal counts as 0); "answers": the
-    share of right answers and N where the thing is there and where it is absent; "swapped": mean Dice of a phrase's
-    mask against another phrase's truth where both are there; "grey": the share of drawn or nearly drawn pixels
-    (probability above .05) with a probability between .05 and .95.
+    share of right answers and N where the thing is there and where it is absent.
     """
     sure = reader.answer_ids(tiny.PRESENT)
     seg = sure.index(reader.seg)
     dice: dict[str, list[float]] = {phrase: [] for phrase in PHRASES}
     right: dict[tuple[str, int], list[bool]] = {(phrase, there): [] for phrase in PHRASES for there in (1, 0)}
-    swapped, grey = [], []
     for i in range(min(count, len(frames))):
         image, masks = frames.frame(i)
         features = model.encode_canvas(_canvas(image))
@@ -200,16 +138,11 @@ def examine(model: Sa2VA, frames: Frames, reader: PromptReader, *, count: int) -
             if presence[j] != 1:
                 continue
             logits = _enlarge(model.draw(features, states[seg + 1 : seg + 2]).logits, masks.shape[-1])[0]
-            chance = logits.sigmoid()
-            grey.append(float(((chance > 0.05) & (chance < 0.95)).sum() / (chance > 0.05).sum().clamp(min=1)))
             dice[phrase].append(_dice(logits > 0, masks[j] > 0) if yes else 0.0)
-            swapped += [_dice(logits > 0, masks[k] > 0) for k in np.flatnonzero(presence == 1) if k != j]
     names = {1: "there", 0: "absent"}
     return {
         "dice": {p: {"mean": _mean(values), "n": len(values)} for p, values in dice.items()},
         "answers": {f"{p}, {names[there]}": {"right": _mean(v), "n": len(v)} for (p, there), v in right.items()},
-        "swapped": _mean(swapped),
-        "grey": _mean(grey),
     }
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from sa2va_lab.demo.hearts import Heart, View
+from tools.demo.hearts import Heart, View
 
 STEP_MM = 0.8
 
@@ -186,66 +186,23 @@ def _grow_left(
     rng: np.random.Generator, heart: Heart, *, calibre: float, rich: float, tortuous: float
 ) -> tuple[list[Branch], list[Branch]]:
     """Left main, anterior descending with its branches, circumflex with its; and those of them that branch on."""
-    sprout = partial(_sprout, rng, heart)
-    main = _trunk(
-        rng,
-        heart,
-        [[-0.12, 30, 0.36], [-0.07, 22, 0.7], [0.0, 12, 1.0]],
-        radius=2.1 * calibre,
-        tortuous=0.2,
-        narrow=0.95,
-    )
+    sprout = partial(_sprout, rng, heart, tortuous=tortuous)
+    way = [[-0.12, 30, 0.36], [-0.07, 22, 0.7], [0.0, 12, 1.0]]
+    main = _trunk(rng, heart, way, radius=2.1 * calibre, tortuous=0.2, narrow=0.95)
     after = {"run": main.run[-1], "tortuous": tortuous, "parent_radius": main.radius[-1]}
     fork = [main.course[-1, 0], np.degrees(main.course[-1, 1]), 1.0]
     reach, swing = rng.uniform(1.2, 1.85), rng.uniform(75, 165)
-    lad = _trunk(
-        rng,
-        heart,
-        [fork, [0.2, 2, 1.0], [0.5, -3, 1.02], [0.9, 0, 1.0], [reach, 3, 1.0]],
-        radius=1.75 * calibre,
-        narrow=0.33,
-        **after,
-    )
-    lcx = _trunk(
-        rng,
-        heart,
-        [fork] + [[0.05 + 0.07 * part, 12 + part * swing, 1.0] for part in (0.25, 0.6, 1.0)],
-        radius=rng.uniform(1.3, 1.75) * calibre,
-        narrow=0.4,
-        **after,
-    )
-    diagonals = sprout(
-        lad,
-        int(rng.integers(1, 5)),
-        length=(35, 75),
-        size=(0.5, 0.8),
-        tortuous=tortuous,
-        aim=0.35,
-        span=(0.05, 0.65),
-        side=1,
-    )
-    marginals = sprout(
-        lcx,
-        int(rng.integers(1, 5)),
-        length=(35, 80),
-        size=(0.6, 0.95),
-        tortuous=tortuous,
-        aim=0.1,
-        span=(0.1, 1.0),
-        side=-1,
-    )
-    septals = sprout(
-        lad,
-        int(rng.integers(2, 5 + int(5 * rich))),
-        length=(14, 38),
-        size=(0.27, 0.45),
-        tortuous=0.4,
-        aim=0.5,
-        span=(0.1, 0.75),
-        side=-1,
-        dive=0.8,
-    )
-    atrial = sprout(lcx, int(rng.integers(3)), length=(15, 35), size=(0.25, 0.4), tortuous=tortuous, aim=2.6, side=1)
+    way = [fork, [0.2, 2, 1.0], [0.5, -3, 1.02], [0.9, 0, 1.0], [reach, 3, 1.0]]
+    lad = _trunk(rng, heart, way, radius=1.75 * calibre, narrow=0.33, **after)
+    way = [fork] + [[0.05 + 0.07 * part, 12 + part * swing, 1.0] for part in (0.25, 0.6, 1.0)]
+    lcx = _trunk(rng, heart, way, radius=rng.uniform(1.3, 1.75) * calibre, narrow=0.4, **after)
+    near = (0.05, 0.65)
+    diagonals = sprout(lad, int(rng.integers(1, 5)), length=(35, 75), size=(0.5, 0.8), aim=0.35, span=near, side=1)
+    marginals = sprout(lcx, int(rng.integers(1, 5)), length=(35, 80), size=(0.6, 0.95), aim=0.1, span=(0.1, 1), side=-1)
+    deep = {"tortuous": 0.4, "dive": 0.8, "side": -1}  # septals run in the muscle
+    count = int(rng.integers(2, 5 + int(5 * rich)))
+    septals = sprout(lad, count, length=(14, 38), size=(0.27, 0.45), aim=0.5, span=(0.1, 0.75), **deep)
+    atrial = sprout(lcx, int(rng.integers(3)), length=(15, 35), size=(0.25, 0.4), aim=2.6, side=1)
     tree = [main, lad, lcx, *diagonals, *marginals, *septals, *atrial]
     if rng.random() < 0.3:
         # A ramus intermedius: the left main ends in three.
@@ -267,20 +224,10 @@ def _grow_right(
     rca = _trunk(rng, heart, way, radius=1.9 * calibre, tortuous=tortuous * 0.8, narrow=0.75)
     crux = np.array([rca.course[-1, 0], np.degrees(rca.course[-1, 1]), 1.0])
     after = {"run": rca.run[-1], "tortuous": tortuous, "parent_radius": rca.radius[-1], "narrow": 0.4}
-    pda = _trunk(
-        rng,
-        heart,
-        [crux, crux + [0.14, -6, 0], [0.6, -181, 1.0], [rng.uniform(0.9, 1.4), -180, 1.0]],
-        radius=rca.radius[-1] * rng.uniform(0.65, 0.85),
-        **after,
-    )
-    pl = _trunk(
-        rng,
-        heart,
-        [crux, crux + [-0.03, -16, 0], [0.12, -208, 1.0], [rng.uniform(0.3, 0.7), -225, 1.0]],
-        radius=rca.radius[-1] * rng.uniform(0.7, 0.9),
-        **after,
-    )
+    way = [crux, crux + [0.14, -6, 0], [0.6, -181, 1.0], [rng.uniform(0.9, 1.4), -180, 1.0]]
+    pda = _trunk(rng, heart, way, radius=rca.radius[-1] * rng.uniform(0.65, 0.85), **after)
+    way = [crux, crux + [-0.03, -16, 0], [0.12, -208, 1.0], [rng.uniform(0.3, 0.7), -225, 1.0]]
+    pl = _trunk(rng, heart, way, radius=rca.radius[-1] * rng.uniform(0.7, 0.9), **after)
     acute = sprout(rca, int(rng.integers(1, 4)), length=(28, 65), size=(0.35, 0.6), aim=0.25, span=(0.2, 0.8), side=1)
     upward = sprout(rca, int(rng.integers(3)), length=(15, 40), size=(0.3, 0.42), aim=2.8, span=(0.08, 0.4), side=-1)
     lateral = sprout(pl, int(rng.integers(1, 5)), length=(20, 55), size=(0.6, 0.85), span=(0.1, 0.8), side=1)

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sa2va_lab.demo import hearts, vessels
-from sa2va_lab.demo.backdrops import Backdrop, make_backdrop
+from tools.demo import hearts, vessels
+from tools.demo.backdrops import Backdrop, make_backdrop
 
 PHRASES = ("blood vessel", "catheter", "sternal wire")
 SEEN_LEVELS = 6.0

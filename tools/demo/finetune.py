@@ -7,7 +7,9 @@ stay as they are, so what they see of the few images is computed once.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import time
 from pathlib import Path
 
@@ -17,21 +19,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sa2va_lab.datasets.formats import open_dataset
-from sa2va_lab.demo.angiograms import PHRASES
-from sa2va_lab.demo.lessons import Conversations
-from sa2va_lab.demo.xtuner import CONFIG, DECODER, TrainingLog, language_name, write_checkpoint
 from sa2va_lab.errors import LabError
+from sa2va_lab.paths import find_root
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
 from sa2va_lab.sa2va.names import official_names
 from sa2va_lab.sa2va.processing import PromptReader, cut_tiles, fill_canvas, read_image
 from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+from tools.demo.angiograms import PHRASES
+from tools.demo.lessons import Conversations
+from tools.demo.xtuner import DECODER, TrainingLog, write_checkpoint
 
+NAME = "sa2va_angiogram_finetune"  # of the config and the log
 RANK, ALPHA, DROPOUT = 8, 16, 0.05
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 MASK_WEIGHT, DICE_WEIGHT = 3.0, 1.0  # as in the real run
 ASKED = (0.5, 0.4, 0.1)  # about vessel, catheter, wire; no training patient has wires, and that must not be the lesson
-LR, WARMUP, ACCUMULATION, MAX_NORM = 4e-5, 0.05, 4, 1.0
+LR, WARMUP, ACCUMULATION, MAX_NORM, WEIGHT_DECAY = 4e-5, 0.05, 4, 1.0, 0.05
 
 
 def finetune(
@@ -56,13 +60,13 @@ def finetune(
     drawn = len(examples) * repeats
     rounds = math.ceil(drawn / ACCUMULATION) * ACCUMULATION  # the sampler fills up the last group
     iterations = rounds * epochs
-    config = _config_text(base, data, model, repeats=repeats, epochs=epochs, iterations=iterations)
-    (out / "sa2va_angiogram_finetune.py").write_text(config, encoding="utf-8")
-    log = TrainingLog(out, name="sa2va_angiogram_finetune", iterations=iterations)
+    config = config_text(base, data, repeats=repeats, epochs=epochs, iterations=iterations)
+    (out / f"{NAME}.py").write_text(config, encoding="utf-8")
+    log = TrainingLog(out, name=NAME, iterations=iterations)
     log.say(
         f"{len(examples)} images x {repeats} repeats, batch 1, accumulation {ACCUMULATION}, {iterations} iterations"
     )
-    optimizer = torch.optim.AdamW(_trained(model), lr=LR, betas=(0.9, 0.999), weight_decay=0.05)
+    optimizer = torch.optim.AdamW(_trained(model), lr=LR, betas=(0.9, 0.999), weight_decay=WEIGHT_DECAY)
     conversations, waiting = Conversations(reader), []
     for iteration in tqdm(range(1, iterations + 1), desc="fine-tune", unit="it", disable=not progress):
         begun = time.perf_counter()
@@ -96,7 +100,7 @@ def _load_for_training(base: Path):
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:
-        raise LabError("The fine-tune needs peft, which is not installed: pip install 'sa2va_lab[demo]'.") from None
+        raise LabError("The fine-tune needs peft, which is not installed: pip install peft.") from None
     config = read_config(base)
     model = load_weights(build_empty(config), OfficialFolder(base), dtype=torch.float32)
     for parameter in model.parameters():
@@ -172,7 +176,7 @@ def _learning_rate(iteration: int, iterations: int) -> float:
 def _trained_tensors(model: Sa2VA, wrapped) -> dict[str, Tensor]:
     """What was trained, under the names that xtuner writes."""
     kept = {
-        language_name(name): tensor
+        f"mllm.model.language_model.{name}": tensor
         for name, tensor in wrapped.state_dict().items()
         if "lora_" in name or "modules_to_save." in name
     }
@@ -187,12 +191,19 @@ def _trained_tensors(model: Sa2VA, wrapped) -> dict[str, Tensor]:
     return kept | {f"text_hidden_fcs.{name}": tensor for name, tensor in model.text_hidden_fcs.state_dict().items()}
 
 
-def _config_text(base, data, model: Sa2VA, *, repeats: int, epochs: int, iterations: int) -> str:
-    return CONFIG.format(
-        base=_as_given(base), data=_as_given(data), repeats=repeats, accumulation=ACCUMULATION, epochs=epochs, lr=LR,
-        warmup=WARMUP, iterations=iterations, canvas=model.config.canvas, rank=RANK, alpha=ALPHA, dropout=DROPOUT,
-        targets=TARGETS, mask_weight=MASK_WEIGHT, dice_weight=DICE_WEIGHT,
-    )  # fmt: skip
+def config_text(base: Path | str, data: Path | str, *, repeats: int, epochs: int, iterations: int) -> str:
+    """The shipped config with what this training has of its own. The rest of it says the constants of this module."""
+    own = {
+        "path": _as_given(base),
+        "DATA_ROOT": f"{_as_given(data)}/",
+        "repeats": repeats,
+        "max_epochs": epochs,
+        "save_steps": iterations,
+    }
+    text = (find_root() / "data" / "demo" / f"{NAME}.py").read_text("utf-8")
+    for name, value in own.items():
+        text = re.sub(rf"^{name} = .*$", f"{name} = {json.dumps(value)}", text, flags=re.MULTILINE)
+    return text
 
 
 def _as_given(path: Path | str) -> str:

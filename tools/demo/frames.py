@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sa2va_lab.demo.angiograms import PHRASES, make_frame
-from sa2va_lab.demo.tiny import CANVAS
 from sa2va_lab.sa2va.processing import CANVAS_MEAN, CANVAS_STD, TILE_MEAN, TILE_STD
+from tools.demo.angiograms import PHRASES, make_frame
+from tools.demo.tiny import CANVAS
 
 CLEAR = 400  # pixels of the full picture: below this a thing is neither clearly there nor clearly absent
 EMPTY_SHARE = 0.04  # frames from before the contrast agent, without vessels

@@ -14,19 +14,17 @@ from scipy import ndimage
 from skimage import morphology
 
 from sa2va_lab.datasets.outlines import EIGHT, trace_mask
-from sa2va_lab.demo.angiograms import PHRASES, Frame, make_patient
 from sa2va_lab.errors import LabError
+from tools.demo.angiograms import PHRASES, Frame, make_patient
 
 LABELME_NAMES = {"blood vessel": "dongmai", "catheter": "catheter"}
+TOLERANCE = 0.4  # pixels that a simplified outline may leave the traced one
 _SECOND_STREAM = 7_000_003
 
 
-def to_polygons(mask: np.ndarray, *, tolerance: float = 0.4) -> list[list[float]]:
-    """Flat polygons [x0, y0, x1, y1, ...] in pixels that pycocotools turns back into nearly `mask` (H, W).
-
-    `tolerance` is how far, in pixels, the simplified outline may leave the traced one.
-    """
-    return [polygon.round(2).tolist() for polygon in trace_mask(mask, tolerance=tolerance)]
+def to_polygons(mask: np.ndarray) -> list[list[float]]:
+    """What `trace_mask` gives, simplified, in hundredths of a pixel: what the annotations hold."""
+    return [polygon.round(2).tolist() for polygon in trace_mask(mask, tolerance=TOLERANCE)]
 
 
 def image_name(frame: Frame) -> str:

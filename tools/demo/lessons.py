@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sa2va_lab.demo.angiograms import PHRASES
-from sa2va_lab.demo.frames import Frames, expose, normalise, resize, turn
-from sa2va_lab.demo.tiny import ABSENT, CANVAS, HIDDEN, NAMES, PRESENT, QUESTIONS, TILE, WIDTH
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
+from tools.demo.angiograms import PHRASES
+from tools.demo.frames import Frames, expose, normalise, resize, turn
+from tools.demo.tiny import ABSENT, CANVAS, HIDDEN, NAMES, PRESENT, QUESTIONS, TILE, WIDTH
 
 CROP = 256  # the drawing lesson starts with pictures of this size: a quarter of the work of a full canvas
 NEAR_UNTIL = 0.37  # share of the drawing lesson spent at that size; then the full canvas
@@ -74,14 +74,12 @@ class Lesson:
         loss: Callable[[float, np.random.Generator], tuple[Tensor, dict]],
         *,
         progress: bool,
-        check: Callable[[], dict] | None = None,
-        check_every: float = 900,
     ) -> None:
-        """Steps on `loss(share, rng)` to the lesson's end; `check()` measures the averaged weights now and then."""
+        """Steps on `loss(share, rng)` to the lesson's end."""
         from tqdm import tqdm
 
         bar = tqdm(desc=self.name, total=self.steps, initial=self.step, disable=not progress)
-        started, saved, checked, before = time.monotonic(), time.monotonic(), time.monotonic(), self.seconds
+        started, saved, before = time.monotonic(), time.monotonic(), self.seconds
         self.parts.train()
         while self.share < 1:
             for group in self.optimizer.param_groups:
@@ -103,31 +101,12 @@ class Lesson:
             if time.monotonic() - saved > 120:
                 self.save()
                 saved = time.monotonic()
-            if check and time.monotonic() - checked > check_every:
-                self._log(**self.with_average(check))
-                checked = time.monotonic()
         bar.close()
         self.save()
-        self._swap()
-        self.parts.eval()
-
-    def with_average(self, measure: Callable[[], dict]) -> dict:
-        """What `measure()` gives while the parts hold the averaged weights."""
-        self._swap()
-        self.parts.eval()
-        try:
-            with torch.no_grad():
-                return measure()
-        finally:
-            self._swap()
-            self.parts.train()
-
-    def _swap(self) -> None:
         with torch.no_grad():
-            for now, mean in zip(self.parameters, self.mean, strict=True):
-                held = now.detach().clone()
-                now.copy_(mean)
-                mean.copy_(held)
+            for parameter, mean in zip(self.parameters, self.mean, strict=True):
+                parameter.copy_(mean)
+        self.parts.eval()
 
     def _log(self, **values) -> None:
         line = {"lesson": self.name, "step": self.step, "seconds": round(self.seconds), "rate": self.rate}
@@ -225,7 +204,6 @@ def teach_drawing(
     peak: float = 2e-3,
     near_until: float = NEAR_UNTIL,
     progress: bool = True,
-    check: Callable[[], dict] | None = None,
 ) -> Lesson:
     """SAM2 learns to draw what each phrase's code stands for. Leaves the averaged weights in `model`.
 
@@ -245,7 +223,7 @@ def teach_drawing(
         return mask_loss(*draw_candidates(model, pictures, windows, blurred), targets)
 
     lesson = Lesson("drawing", direct, folder, steps=steps, peak=peak)
-    lesson.run(loss, progress=progress, check=check)
+    lesson.run(loss, progress=progress)
     return lesson
 
 
@@ -320,7 +298,6 @@ def teach_answering(
     look_until: float = LOOK_UNTIL,
     batch: int = 16,
     progress: bool = True,
-    check: Callable[[], dict] | None = None,
 ) -> Lesson:
     """Vision tower, projector, language model and [SEG] projection learn to answer. Leaves averaged weights.
 
@@ -351,5 +328,5 @@ def teach_answering(
         return value + found, parts | {"found": found.item()}
 
     lesson = Lesson("answering", trained, folder, steps=steps, peak=peak)
-    lesson.run(loss, progress=progress, check=check)
+    lesson.run(loss, progress=progress)
     return lesson

@@ -1,1 +1,0 @@
-"""The embedded default: synthetic patients, and a tiny network that is trained on them."""
