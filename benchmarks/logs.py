@@ -1,9 +1,9 @@
 """How fast and in how much memory training logs are read.
 
-    python benchmarks/logs.py [--lines 1000000] [--gigabytes 0] [--json]
+    python benchmarks/logs.py [--lines 100000] [--json]
 
 Writes logs in mmengine's two forms into a temporary folder and reads each once, in a fresh process, so that the peak of
-memory is that of the reading. With --gigabytes a text log of that size is read as well (it needs the disk for it).
+memory is that of the reading. A training of 12,192 iterations leaves 1,219 lines.
 """
 
 from __future__ import annotations
@@ -27,39 +27,31 @@ print(json.dumps({
     "cpu_seconds": round(time.process_time() - used, 2),
     "import_seconds": round(imported - start, 2),
     "lines": run.lines,
-    "kept_every": run.every,
     "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
     "before_mib": before >> 10,
 }))
 """
-BLOCK = 100_000
 
 
-def text_lines(first: int, count: int, total: int) -> str:
+def text_lines(total: int) -> str:
     """mmengine's text; the figures vary from line to line, so that nothing can be read twice for free."""
     return "".join(
         f"2025/11/23 08:52:15 - mmengine - INFO - Iter(train) [{n:>{len(str(total))}}/{total}]  lr: {2e-5 / n:.4e}  "
         f"eta: 2 days, 16:41:05  time: {17 + n % 97 / 100:.4f}  data_time: 0.0170  memory: {19000 + n % 999}  "
         f"loss: {14 - n % 9973 / 1000:.4f}  loss_mask: {5 - n % 997 / 250:.4f}  loss_dice: {1 - n % 499 / 900:.4f}  "
         f"llm_loss: {8 - n % 991 / 130:.4f}\n"
-        for n in range(first, first + count)
+        for n in range(1, total + 1)
     )
 
 
-def scalar_lines(first: int, count: int, _total: int) -> str:
+def scalar_lines(total: int) -> str:
     """The same as vis_data/scalars.json."""
     return "".join(
         f'{{"lr": {2e-5 / n}, "data_time": 0.017, "time": {17 + n % 97 / 100}, "loss": {14 - n % 9973 / 1000}, '
         f'"loss_mask": {5 - n % 997 / 250}, "loss_dice": {1 - n % 499 / 900}, "llm_loss": {8 - n % 991 / 130}, '
         f'"memory": {19000 + n % 999}, "iter": {n}, "step": {n}}}\n'
-        for n in range(first, first + count)
+        for n in range(1, total + 1)
     )
-
-
-def write(path: Path, make, *, lines: int) -> None:
-    with open(path, "w", encoding="utf-8") as file:
-        for first in range(1, lines + 1, BLOCK):
-            file.write(make(first, min(BLOCK, lines + 1 - first), lines))
 
 
 def read(path: Path) -> dict:
@@ -69,22 +61,16 @@ def read(path: Path) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--gigabytes", type=float, default=0)
+    parser.add_argument("--lines", type=int, default=100_000)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     results = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, make in (("text", text_lines), ("scalars.json", scalar_lines)):
             path = Path(folder, name)
-            write(path, make, lines=asked.lines)
+            path.write_text(make(asked.lines), "utf-8")
             results[name] = read(path)
             path.unlink()
-        if asked.gigabytes:
-            path = Path(folder, "large.log")
-            size = len(text_lines(1, 1000, 10**7)) / 1000
-            write(path, text_lines, lines=int(asked.gigabytes * 1e9 / size))
-            results[f"{asked.gigabytes:g} GB of text"] = read(path)
     rows = [
         {
             "what": f"{name}, {found['lines']:,} lines ({found['mib']:,} MiB)",

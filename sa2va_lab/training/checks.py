@@ -11,7 +11,7 @@ import numpy as np
 from sa2va_lab.training.config import TrainingConfig
 from sa2va_lab.training.log import TrainingRun
 from sa2va_lab.training.phrases import NOTHING, Finding
-from sa2va_lab.training.records import TOTAL
+from sa2va_lab.training.readers import TOTAL
 from sa2va_lab.training.trends import Course, follow
 
 UNTRAINED = (0.9, 1.02)  # a Dice loss before training, per weight; above 1 only by rounding
@@ -102,8 +102,8 @@ def check_course(run: TrainingRun, course: Course) -> Iterator[Finding]:
         yield Finding("restarts", "restarts", {"count": len(run.restarts), "places": places})
     if run.torn:
         yield Finding("torn", "torn")
-    if run.every > 1:
-        yield Finding("thinned", "thinned", {"lines": run.lines, "every": run.every})
+    if run.unread:
+        yield Finding("unread", "unread", {"count": run.unread})
 
 
 def check_messages(run: TrainingRun) -> Iterator[Finding]:
@@ -166,7 +166,7 @@ def check_speed(run: TrainingRun, config: TrainingConfig | None, ranks: int | No
 
 def find_card(run: TrainingRun) -> tuple[str, Card | None]:
     """(name, card) of the GPUs that the log names; ("", None) where it names none that is known here."""
-    named = run.messages.facts.get("gpus", "").partition("|")[2]
+    named = run.messages.facts.get("gpus", "")
     return next(((name, card) for name, card in CARDS.items() if name in named), ("", None))
 
 

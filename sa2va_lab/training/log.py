@@ -1,30 +1,32 @@
-"""Opening a training log, whichever of the usual forms it has, as a TrainingRun.
-
-Read as a stream: a log of 5 GB needs no more memory than one of 500 MB.
-"""
+"""Opening a training log, whichever of the usual forms it has, as a TrainingRun."""
 
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import zlib
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain, islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import TextIO
 
 import numpy as np
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.training.lines import TextLog
 from sa2va_lab.training.messages import Messages
-from sa2va_lab.training.records import TOTAL, Records, is_loss
-from sa2va_lab.training.scalars import Scalars, parse_json, read_trainer_state
+from sa2va_lab.training.readers import TOTAL, Content, is_loss, read_json, read_text
 
-CHUNK = 4 << 20  # bytes read at a time
-LONGEST = 16 << 20  # bytes of one line; what is longer is no log
-LARGEST_STATE = 512 << 20  # bytes of a trainer_state.json, which cannot be read line by line
+LIMIT = 512 << 20  # bytes, unpacked; 12,192 iterations make 0.3 MB
+LONGEST = 16 << 20  # characters of one line; what is longer is no log
 CONTROLS = bytes({*range(9), *range(14, 27), *range(28, 32)})  # what no text has; not the escape of colours
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how a file begins that PowerShell wrote with >
+MOST_NAMES = 200  # a log has twenty names or so; a damaged one may seem to have a new one in each line
+MOST_NONFINITE = 100
+LARGEST = 1e30  # what is beyond it counts as infinite; a square of it must not overflow
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,8 @@ class TrainingRun:
     records: {name: float64 (lines,)}, "iteration" among them and rising; NaN where a line lacks the number; lines
     that a restart took back are gone. planned: iterations asked for, None where the log does not say. restarts:
     iterations at which it was taken up again. copies: how many processes wrote each line into this file. validation:
-    {metric: [(iteration, value)]}. lines: training lines read. every: 2, 4 ... where so long a log was thinned out,
-    else 1. nonfinite: (iteration, name) of the first hundred numbers that were NaN or infinite. torn: the last line
-    was cut off.
+    {metric: [(iteration, value)]}. lines: training lines read. nonfinite: (iteration, name) of the first hundred
+    numbers that were NaN or infinite. torn: the last line was cut off. unread: training lines that could not be read.
     """
 
     path: Path
@@ -48,9 +49,9 @@ class TrainingRun:
     validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     messages: Messages = field(default_factory=Messages)
     lines: int = 0
-    every: int = 1
     nonfinite: tuple[tuple[int, str], ...] = ()
     torn: bool = False
+    unread: int = 0
 
     @cached_property
     def losses(self) -> tuple[str, ...]:
@@ -105,9 +106,9 @@ class TrainingRun:
 def read_log(path: Path | str) -> TrainingRun:
     """Reads a log of xtuner/mmengine (text or scalars.json), Hugging Face (trainer_state.json) or DeepSpeed.
 
-    A gzip file is unpacked on the way.
-    Raises LabError when there is no such file, when it is empty, binary or of no known form, when no loss is in it, or
-    when lines of different runs are mixed in it.
+    A gzip file is unpacked on the way; UTF-8 and UTF-16 are read.
+    Raises LabError when there is no such file, when it is empty, too large, binary or of no known form, when no loss
+    is in it, or when lines of different runs are mixed in it.
     """
     path = Path(path)
     if path.is_dir():
@@ -115,60 +116,105 @@ def read_log(path: Path | str) -> TrainingRun:
         hint = f"give the log itself, such as {logs[-1]}" if logs else "give the log itself; there is no *.log in it"
         raise LabError(f"{path} is a folder: {hint}.")
     try:
+        if path.exists() and not path.is_file():  # reading from a pipe could wait for ever
+            raise LabError(f"{path} is a pipe or a device, not a file: save the log to a file and give that.")
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            return _read(path, file)
+            return _to_run(path, _read(path, file))
     except (gzip.BadGzipFile, zlib.error, EOFError):
         raise LabError(f"{path} begins like a gzip file but is damaged: unpack or copy it again.") from None
     except OSError as error:
         raise LabError(f"{path} cannot be read ({error.strerror or error}): give the path of a training log.") from None
 
 
-def _read(path: Path, file: BinaryIO) -> TrainingRun:
-    head = file.read(CHUNK)
+def _read(path: Path, file: io.BufferedReader) -> Content:
+    head = file.peek(1 << 16)
+    wide = head.startswith(UTF_16)
     if not head.strip():
         raise LabError(f"{path} is empty: give the log of a training that has begun.")
-    start = head[: 1 << 16]
-    if len(start.translate(None, CONTROLS)) < 0.95 * len(start):
+    if not wide and len(head.translate(None, CONTROLS)) < 0.95 * len(head):
         raise LabError(f"{path} is a binary file, not a log: give the text log, scalars.json or trainer_state.json.")
-    if head.lstrip()[:1] == b"{":
-        return _read_json(path, file, head)
-    log = TextLog()
-    for chunk, whole in _whole_lines(path, file, head):
-        log.read(chunk, whole=whole)
-    log.messages.finish()
-    mmengine = log.records.count > 0
-    records = log.records if mmengine else log.steps
-    planned = _single_total(path, log.totals) if mmengine else None
-    return _finish(
-        path,
-        "mmengine text" if mmengine else "DeepSpeed text",
-        records,
-        planned=planned,
-        validation=log.validation,
-        messages=log.messages,
-        torn=log.torn,
+    text = io.TextIOWrapper(file, "utf-16" if wide else "utf-8-sig", errors="replace")
+    lines = _read_lines(path, text)
+    first = next(lines, "")
+    while first.isspace():
+        first = next(lines, "")
+    if not first.lstrip().startswith("{"):
+        return read_text(chain([first], lines))
+    content = read_json("".join([first, *lines]))
+    if content is None:
+        raise LabError(
+            f"{path} is JSON, but neither mmengine's scalars.json (an object a line) nor a trainer_state.json with a "
+            "log_history: give one of these, or the text log."
+        )
+    return content
+
+
+def _read_lines(path: Path, file: TextIO) -> Iterator[str]:
+    """The lines, whatever their ends: a progress bar's carriage return is one too."""
+    size = 0
+    while line := file.readline(LONGEST + 1):
+        size += len(line)
+        if len(line) > LONGEST:
+            raise LabError(f"{path} has a line of more than {LONGEST >> 20} MB: that is not a training log.")
+        if size > LIMIT:
+            raise LabError(f"{path} has more than {LIMIT >> 20} MB of text: cut out the part with the training lines.")
+        yield line
+
+
+def _to_run(path: Path, content: Content) -> TrainingRun:
+    """Puts the lines of copies and restarts in order; LabError where there is no loss to speak of."""
+    columns = _to_columns(content.rows)
+    place = columns["iteration"]
+    # a line stays if no later line has the same or a lower iteration: a restart does some of them again
+    later = np.minimum.accumulate(place[::-1])[::-1]
+    keep = np.append(place[:-1] < later[1:], True)[: len(place)]
+    kept = {name: column[keep] for name, column in columns.items() if np.isfinite(column[keep]).any()}
+    if not any(map(is_loss, kept)):
+        raise LabError(f"{path} {_say_missing(content, [name for name in columns if is_loss(name)])}")
+    borders = np.flatnonzero(np.append(True, np.diff(place) != 0))
+    return TrainingRun(
+        path=path,
+        format=content.format,
+        records=kept,
+        planned=_single_total(path, content.totals),
+        restarts=tuple(int(value) for value in place[1:][np.diff(place) < 0]),
+        # most iterations are written so many times directly after one another: once by each process
+        copies=int(np.median(np.diff(np.append(borders, len(place))))),
+        validation=content.validation,
+        messages=content.messages,
+        lines=len(content.rows),
+        nonfinite=_find_nonfinite(content.rows),
+        torn=content.torn,
+        unread=content.unread,
     )
 
 
-def _whole_lines(path: Path, file: BinaryIO, head: bytes):
-    """(chunk, whole) from a file whose first bytes are already read; carriage returns count as ends of lines."""
-    carry, chunk = b"", head
-    while chunk:
-        if b"\r" in chunk:
-            chunk = chunk.replace(b"\r", b"\n")
-        lines, end, rest = chunk.rpartition(b"\n")
-        if end:
-            yield carry + lines + end, True
-            carry = rest
-        else:
-            carry += rest
-        if len(carry) > LONGEST:
-            raise LabError(f"{path} has a line of more than {LONGEST >> 20} MB: that is not a training log.")
-        chunk = file.read(CHUNK)
-    if carry:
-        yield carry, False
+def _to_columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
+    """{name: float64 (lines,)}, "iteration" first; NaN where a line lacks the number."""
+    names = dict.fromkeys(["iteration", *(name for row in rows for name in row)])
+    columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in islice(names, MOST_NAMES)}
+    return {name: np.where(np.abs(column) > LARGEST, np.inf, column) for name, column in columns.items()}
+
+
+def _find_nonfinite(rows: list[dict[str, float]]) -> tuple[tuple[int, str], ...]:
+    found = ((int(row["iteration"]), name) for row in rows for name, value in row.items() if not abs(value) <= LARGEST)
+    return tuple(islice(found, MOST_NONFINITE))
+
+
+def _say_missing(content: Content, losses: list[str]) -> str:
+    """What a log without any usable loss has instead."""
+    if losses:
+        return (
+            f"has {len(content.rows):,} training lines, and {', '.join(losses)} are NaN or infinite on all of them, "
+            f"from iteration {int(content.rows[0]['iteration']):,} on: the training broke before its first line, so "
+            "look at the learning rate, the precision and the loaded weights."
+        )
+    if content.unread and not content.rows:
+        return f"has {content.unread:,} training lines, and none with an iteration and a number that can be read."
+    lines = f"{len(content.rows):,} training lines" if content.rows else "no training lines"
+    return f"has {lines} and no loss: give the log that xtuner/mmengine, Hugging Face or DeepSpeed wrote in training."
 
 
 def _single_total(path: Path, totals: Counter[int]) -> int | None:
@@ -180,63 +226,4 @@ def _single_total(path: Path, totals: Counter[int]) -> int | None:
                 f"{path} mixes lines of different runs ({total:,} iterations in {lines:,} lines, {other:,} in "
                 f"{count:,}): give each run a file of its own."
             )
-    return total
-
-
-def _read_json(path: Path, file: BinaryIO, head: bytes) -> TrainingRun:
-    """scalars.json, which has an object a line, or one object: trainer_state.json."""
-    content = parse_json(head.lstrip().partition(b"\n")[0].rstrip(b"\r"))
-    if isinstance(content, dict) and "log_history" not in content:
-        scalars = Scalars()
-        for chunk, _ in _whole_lines(path, file, head):
-            scalars.read(chunk)
-        validation, torn = scalars.validation, bool(scalars.broken)
-        return _finish(path, "mmengine scalars.json", scalars.records, validation=validation, torn=torn)
-    text = head + file.read(LARGEST_STATE - len(head) + 1)
-    if len(text) > LARGEST_STATE:
-        raise LabError(f"{path} is one JSON text of more than {LARGEST_STATE >> 20} MB: that is no trainer_state.json.")
-    state = read_trainer_state(text)
-    if state is None:
-        raise LabError(
-            f"{path} is JSON, but neither mmengine's scalars.json (an object a line) nor a trainer_state.json with a "
-            "log_history: give one of these, or the text log."
-        )
-    records, validation, planned = state
-    return _finish(path, "Hugging Face trainer_state.json", records, planned=planned, validation=validation)
-
-
-def _finish(path: Path, form: str, records: Records, *, planned: int | None = None, **rest) -> TrainingRun:
-    """Puts the lines of copies and restarts in order; LabError where there is no loss to speak of."""
-    columns = records.to_columns()
-    place = columns.get("iteration", np.empty(0))
-    # a line stays if no later line has the same or a lower iteration: a restart does some of them again
-    later = np.minimum.accumulate(place[::-1])[::-1]
-    keep = np.append(place[:-1] < later[1:], True)[: len(place)]
-    kept = {name: column[keep] for name, column in columns.items() if np.isfinite(column[keep]).any()}
-    if not any(is_loss(name) for name in kept):
-        lines = f"{records.count:,} training lines" if records.count else "no training lines"
-        raise LabError(
-            f"{path} has {lines} and no loss: give the log that xtuner/mmengine, Hugging Face or DeepSpeed wrote while "
-            "training."
-        )
-    steps = np.diff(place)
-    copies = _count_copies(place) if records.every == 1 else 1
-    restarts = tuple(int(value) for value in place[1:][steps < 0])
-    return TrainingRun(
-        path=path,
-        format=form,
-        records=kept,
-        planned=planned,
-        restarts=restarts,
-        copies=copies,
-        lines=records.count,
-        every=records.every,
-        nonfinite=tuple(records.nonfinite),
-        **rest,
-    )
-
-
-def _count_copies(place: np.ndarray) -> int:
-    """How many times over most iterations are written directly after one another: one for each process."""
-    borders = np.flatnonzero(np.append(True, np.diff(place) != 0))
-    return int(np.median(np.diff(np.append(borders, len(place)))))
+    return total or None

@@ -9,45 +9,42 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-# kind: (words, one of which is in every such line and quickly found; the pattern)
 KINDS = {
-    "mask_text_length": ((b"mask length",), rb"mask length \(\d+\) != text length \(\d+\)[^\n]*"),
-    "skipped_weights": ((b"mismatched keys",), rb"Skipped (\d+) mismatched keys"),
-    "mismatched_state": ((b"do not match exactly",), rb"The model and loaded state dict do not match exactly"),
-    "mask_error": ((b"ERROR processing mask",), rb"ERROR processing mask"),
-    "mask_shape": ((b"Pred mask shape",), rb"Pred mask shape [^\n]* is not equal to gt_mask shape"),
-    "end_of_loader": ((b"Reach the end",), rb"Reach the end of the dataloader"),
-    "out_of_memory": ((b"out of memory", b"OutOfMemory"), rb"CUDA out of memory|OutOfMemoryError"),
-    "overflow": ((b"OVERFLOW!", b"Gradient overflow"), rb"OVERFLOW!|Gradient overflow"),
-    "too_long": ((b"Token indices",), rb"Token indices sequence length is longer than"),
-    "deprecated": ((b"deprecated", b"is the alias"), rb"(?:will be|is) deprecated|is the alias of"),
-    "traceback": ((b"Traceback (most",), rb"Traceback \(most recent call last\)"),
+    "mask_text_length": r"mask length \(\d+\) != text length \(\d+\)",
+    "skipped_weights": r"Skipped \d+ mismatched keys",
+    "mismatched_state": r"The model and loaded state dict do not match exactly",
+    "mask_error": r"ERROR processing mask",
+    "mask_shape": r"Pred mask shape .* is not equal to gt_mask shape",
+    "end_of_loader": r"Reach the end of the dataloader",
+    "out_of_memory": r"CUDA out of memory|OutOfMemoryError",
+    "overflow": r"OVERFLOW!|Gradient overflow",
+    "too_long": r"Token indices sequence length is longer than",
+    "deprecated": r"(?:will be|is) deprecated|is the alias of",
+    "traceback": r"Traceback \(most recent call last\)",
 }
-_KINDS = {kind: (words, re.compile(pattern)) for kind, (words, pattern) in KINDS.items()}
-_WARNING = re.compile(rb"\bWARNING\b[ :-]+([^\n]*)")
-_PRIVATE = re.compile(rb"""[\d/\\"'`(\[{<:=]|[^\x00-\x7f]|\b(?:image|images|img|file|path|for|of)\b|(?<=.)\b[A-Z]""")
-_CHECKPOINT = re.compile(rb"Saving checkpoint at (\d{1,12}) (iterations|epochs)")
+_ANY_KIND = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in KINDS.items()))
+_WARNING = re.compile(r"\bWARNING\b[ :-]+(.*)")
+_PRIVATE = re.compile(r"""[\d/\\"'`(\[{<:=]|[^\x00-\x7f]|\b(?:image|images|img|file|path|for|of)\b|(?<=.)\b[A-Z]""")
+_CHECKPOINT = re.compile(r"Saving checkpoint at (\d{1,12}) (iterations|epochs)")
 _FACTS = {
-    "launcher": (b"Distributed launcher:", re.compile(rb"Distributed launcher: *(\w+)")),
-    "distributed": (b"Distributed training:", re.compile(rb"Distributed training: *(\w+)")),
-    "processes": (b"GPU number:", re.compile(rb"GPU number: *(\d{1,6})")),
-    "world_size": (b"world_size", re.compile(rb"\bworld_size *(?:\.{2,}|=|:) *(\d{1,6})")),
-    "gpus": (b"  GPU ", re.compile(rb"^ +GPU (\d{1,3}(?:,\d{1,3})*): *([^\n]{1,80})", re.M)),
-    "samples": (b"Num train samples", re.compile(rb"Num train samples:? *(\d{1,12})")),
+    "launcher": re.compile(r"Distributed launcher: *(\w+)"),
+    "distributed": re.compile(r"Distributed training: *(\w+)"),
+    "processes": re.compile(r"GPU number: *(\d{1,6})"),
+    "world_size": re.compile(r"\bworld_size *(?:\.{2,}|=|:) *(\d{1,6})"),
+    "gpus": re.compile(r"^ +GPU (\d{1,3}(?:,\d{1,3})*: *[^\n]{1,80})"),
+    "samples": re.compile(r"Num train samples:? *(\d{1,12})"),
+    "skipped_weights": re.compile(r"Skipped (\d{1,12}) mismatched keys"),
 }
-_CONFIG = re.compile(rb"- mmengine - INFO - Config:\s*\n")
-_STAMP = re.compile(rb"^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d - |^\d\d/\d\d \d\d:\d\d:\d\d - ", re.M)
-MOST_DISTINCT = 100_000
-MOST_CONFIG = 2_000_000  # bytes
+_CONFIG = "- mmengine - INFO - Config:"
+_STAMP = re.compile(r"(?:\d{4}/)?\d\d/\d\d \d\d:\d\d:\d\d - ")
 
 
 class Messages:
-    """Collects from chunks of whole lines.
+    """Collects from lines.
 
-    counts: kind -> how often (a key of KINDS, or "warning" for all others). images: how many different images the
-    mask/text warnings were about. others: the wording of other warnings, cut before anything private, -> how often.
-    checkpoints: [(number, "iterations" | "epochs")]. facts: what of _FACTS was found, as text. config: the text of the
-    config that mmengine writes into its log, or None.
+    counts: kind -> how often (a key of KINDS, or "warning" for all others). others: the wording of other warnings, cut
+    before anything private, -> how often. checkpoints: [(number, "iterations" | "epochs")]. facts: what of _FACTS was
+    found first, as text. config: the text of the config that mmengine writes into its log, or None.
     """
 
     def __init__(self):
@@ -57,63 +54,42 @@ class Messages:
         self.facts: dict[str, str] = {}
         self.config: str | None = None
         self._images: set[int] = set()
-        self._config: bytes | None = None
+        self._config: list[str] | None = None
 
     @property
     def images(self) -> int:
+        """How many different images the warnings about masks and texts name."""
         return len(self._images)
 
-    def read(self, chunk: bytes) -> None:
-        """Takes in a chunk that ends at the end of a line."""
-        for kind, (words, pattern) in _KINDS.items():
-            if any(word in chunk for word in words):
-                self._count(kind, pattern, chunk)
-        if b"WARNING" in chunk:
-            for match in _WARNING.finditer(chunk):
-                if not any(pattern.search(match[1]) for _, pattern in _KINDS.values()):
-                    self._count_other(match[1])
-        if b"Saving checkpoint at" in chunk and len(self.checkpoints) < MOST_DISTINCT:
-            self.checkpoints += [(int(number), unit.decode()) for number, unit in _CHECKPOINT.findall(chunk)]
-        self._find_facts(chunk)
-        self._find_config(chunk)
+    def read(self, line: str) -> None:
+        """Takes in a line."""
+        if self._config is not None and self.config is None:  # it follows its heading, until a line begins with a time
+            if not _STAMP.match(line):
+                self._config.append(line)
+                return
+            self.finish()
+        elif self._config is None and _CONFIG in line:
+            self._config = []
+        if match := _ANY_KIND.search(line):
+            self.counts[match.lastgroup] += 1
+            if match.lastgroup == "mask_text_length":
+                self._note_image(line[match.end() :])
+        elif warning := _WARNING.search(line):
+            private = _PRIVATE.search(warning[1])
+            self.counts["warning"] += 1
+            self.others[warning[1][: private.start() if private else 80].strip()[:80]] += 1
+        if match := _CHECKPOINT.search(line):
+            self.checkpoints.append((int(match[1]), match[2]))
+        for name, pattern in _FACTS.items():
+            if name not in self.facts and (match := pattern.search(line)):
+                self.facts[name] = match[1]
 
     def finish(self) -> None:
-        """To be called after the last chunk."""
-        if self._config is not None:
-            self.config = self._config.decode("utf-8", "replace")
+        """To be called after the last line."""
+        if self._config is not None and self.config is None:
+            self.config = "".join(self._config)
 
-    def _count(self, kind: str, pattern: re.Pattern, chunk: bytes) -> None:
-        for match in pattern.finditer(chunk):
-            self.counts[kind] += 1
-            if kind == "mask_text_length" and len(self._images) < MOST_DISTINCT:
-                _, found, image = match[0].partition(b" for image ")
-                if found:
-                    self._images.add(hash(image.strip()))
-            if kind == "skipped_weights":
-                self.facts["skipped_weights"] = match[1].decode()
-
-    def _count_other(self, text: bytes) -> None:
-        self.counts["warning"] += 1
-        private = _PRIVATE.search(text)
-        words = text[: private.start() if private else 80].decode("ascii", "replace").strip()
-        if len(self.others) < 200 or words in self.others:
-            self.others[words[:80]] += 1
-
-    def _find_facts(self, chunk: bytes) -> None:
-        for name, (word, pattern) in _FACTS.items():
-            if name not in self.facts and word in chunk and (match := pattern.search(chunk)):
-                self.facts[name] = b"|".join(match.groups()).decode("ascii", "replace")
-
-    def _find_config(self, chunk: bytes) -> None:
-        """The config follows its heading line by line, until the next line that begins with a time."""
-        if self.config is not None:
-            return
-        if self._config is None:
-            heading = _CONFIG.search(chunk) if b"Config:" in chunk else None
-            if not heading:
-                return
-            self._config, chunk = b"", chunk[heading.end() :]
-        end = _STAMP.search(chunk)
-        self._config += chunk[: end.start() if end else MOST_CONFIG]
-        if end or len(self._config) >= MOST_CONFIG:
-            self.finish()
+    def _note_image(self, rest: str) -> None:
+        _, named, image = rest.partition(" for image ")
+        if named:
+            self._images.add(hash(image.strip()))  # the hash alone is kept

@@ -244,9 +244,9 @@ PHRASES: dict[str, dict[str, str]] = {
         "en": "The last line was cut off in writing; it was left out.",
         "zh": "最后一行未写完，已略去。",
     },
-    "thinned": {
-        "en": "The log has {lines:,} training lines; every {every}th is kept.",
-        "zh": "日志有 {lines:,} 行训练记录；每 {every} 行保留一行。",
+    "unread": {
+        "en": "{count:,} training lines have no iteration or number that can be read; they were left out.",
+        "zh": "{count:,} 行训练记录没有可读的迭代数或数值，已略去。",
     },
     "config_unread": {
         "en": "{count} places of the config cannot be known without executing it, among them {first}.",
@@ -287,12 +287,12 @@ TITLES: dict[str, dict[str, str]] = {
     "restarts": {"en": "Restarts", "zh": "重新启动"},
     "skipped_weights": {"en": "Skipped weights", "zh": "被跳过的权重"},
     "spikes": {"en": "Spikes", "zh": "尖峰"},
-    "thinned": {"en": "Lines kept", "zh": "保留的行"},
     "throughput": {"en": "Speed", "zh": "速度"},
     "too_long": {"en": "Cut texts", "zh": "被截断的文本"},
     "torn": {"en": "Last line", "zh": "最后一行"},
     "traceback": {"en": "Errors", "zh": "错误"},
     "unfinished": {"en": "Unfinished", "zh": "未完成"},
+    "unread": {"en": "Unreadable lines", "zh": "无法读取的行"},
     "validation": {"en": "Validation", "zh": "验证"},
     "validation_constant": {"en": "Validation", "zh": "验证"},
     "warmup": {"en": "Warm-up", "zh": "预热"},

@@ -17,7 +17,7 @@ from sa2va_lab.reports.answers import FILE, Answer
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.audit import Audit
 from sa2va_lab.training.phrases import TITLES
-from sa2va_lab.training.records import TOTAL
+from sa2va_lab.training.readers import TOTAL
 from sa2va_lab.training.sources import is_demo_log
 from sa2va_lab.training.trends import Course, follow, smooth
 from sa2va_lab.views import style

@@ -2,6 +2,7 @@ import contextlib
 import gzip
 import json
 import math
+import os
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.training import log as log_module
-from sa2va_lab.training import records as records_module
 from sa2va_lab.training.log import TrainingRun, read_log
 
 
@@ -84,8 +84,8 @@ def test_text_and_scalars_give_the_same_table(synthetic, write):
     _same_table(text.records, scalars.records)
 
 
-@pytest.mark.parametrize("how", ["console", "crlf", "progress bars", "colours", "gzip", "one chunk at a time"])
-def test_one_table_however_it_was_written(synthetic, write, monkeypatch, how):
+@pytest.mark.parametrize("how", ["console", "crlf", "progress bars", "colours", "gzip", "powershell"])
+def test_one_table_however_it_was_written(synthetic, write, how):
     lines = synthetic.make_lines(1000)
     plain = synthetic.as_text(lines, 1000)
     expected = read_log(write(plain, "plain.log")).records
@@ -96,10 +96,8 @@ def test_one_table_however_it_was_written(synthetic, write, monkeypatch, how):
         "colours": "".join(f"\x1b[32m{line.replace('INFO', chr(27) + '[1;31mINFO' + chr(27) + '[0m')}\x1b[0m\n"
                            for line in plain.splitlines()),
         "gzip": gzip.compress(plain.encode()),
-        "one chunk at a time": plain,
+        "powershell": plain.replace("\n", "\r\n").encode("utf-16"),
     }  # fmt: skip
-    if how == "one chunk at a time":
-        monkeypatch.setattr(log_module, "CHUNK", 97)  # smaller than a line
     _same_table(expected, read_log(write(made[how])).records)
 
 
@@ -204,7 +202,7 @@ def test_how_it_was_started(synthetic, write):
         "launcher": "none",
         "distributed": "False",
         "processes": "1",
-        "gpus": "0,1,2,3|NVIDIA GeForce RTX 3090",
+        "gpus": "0,1,2,3: NVIDIA GeForce RTX 3090",
     }
     assert run.messages.config.startswith("from mmengine.hooks")
     assert run.messages.config.rstrip().endswith(")")
@@ -300,27 +298,43 @@ def test_a_stray_damaged_total_is_forgiven(synthetic, write):
     assert read_log(write(text)).planned == 100
 
 
-def test_long_logs_are_thinned_and_bounded(synthetic, write, monkeypatch):
-    monkeypatch.setattr(records_module.Records.__init__, "__kwdefaults__", {"limit": 300})
-    lines = synthetic.make_lines(10000)
-    lines[500]["loss"] = math.nan
-    run = read_log(write(synthetic.as_text(lines, 10000)))
-    assert (run.lines, run.every) == (1000, 4)
-    kept = run.records["iteration"]
-    assert len(kept) <= 301
-    assert (kept[0], kept[-1]) == (10, 10000)
-    assert run.first("loss") == lines[0]["loss"]
-    assert run.last("loss") == lines[-1]["loss"]
-    assert run.nonfinite == ((5010, "loss"),)  # seen although its line is gone
+def test_a_log_beyond_the_limit_is_refused(synthetic, write, monkeypatch):
+    text = synthetic.as_text(synthetic.make_lines(100), 100)
+    monkeypatch.setattr(log_module, "LIMIT", 1 << 20)
+    assert read_log(write(text)).lines == 10
+    for content in (text * 1000, gzip.compress((text * 1000).encode())):
+        with pytest.raises(LabError, match="more than 1 MB of text: cut out the part with the training lines"):
+            read_log(write(content))
 
 
-def test_pandas_parser_and_float_agree(synthetic, monkeypatch, write):
-    path = write(synthetic.as_text(synthetic.make_lines(20000), 20000))
-    quick = read_log(path).records
-    monkeypatch.setattr(records_module, "MANY", 10**9)
-    slow = read_log(path).records
-    for name in slow:
-        np.testing.assert_array_max_ulp(quick[name], slow[name], maxulp=1)
+def test_a_log_that_powershell_wrote(shared):
+    run = read_log(shared / "cases" / "12" / "powershell_utf16.log")
+    assert run.lines == len(run.records["iteration"]) > 10
+    assert "loss" in run.losses
+
+
+def test_losses_that_are_all_nan_are_said_to_be(shared):
+    with pytest.raises(LabError, match="loss, loss_mask, loss_dice are NaN or infinite on all of them") as error:
+        read_log(shared / "attacks" / "logs" / "num_nan_all.log")
+    assert "training lines" in str(error.value)
+
+
+@pytest.mark.parametrize("step", ["-10", "9" * 400])
+def test_iterations_that_are_none(write, synthetic, step):
+    """Alone they are a sentence; among others they are left out and counted."""
+    text, scalars = f"Iter(train) [{step}/100]  loss: 1.0\n", f'{{"iter": {step}, "loss": 1.0}}\n'
+    lines = synthetic.make_lines(100)
+    for bad, good in ((text, synthetic.as_text(lines, 100)), (scalars, synthetic.as_scalars(lines))):
+        with pytest.raises(LabError, match="1 training lines, and none with an iteration"):
+            read_log(write(bad))
+        run = read_log(write(bad + good))
+        assert (run.lines, run.unread) == (10, 1)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.log")
+    with pytest.raises(LabError, match="is a pipe or a device"):
+        read_log(tmp_path / "pipe.log")
 
 
 def _read(content, name):

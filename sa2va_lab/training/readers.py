@@ -1,0 +1,174 @@
+"""What stands in a log, line by line: mmengine's text, DeepSpeed's text, scalars.json and trainer_state.json."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sa2va_lab.training.messages import Messages
+
+TOTAL = "loss"
+NOT_METRICS = ("time", "data_time", "memory", "eta", "lr", "base_lr", "iter", "step", "epoch", "iteration")
+TIMINGS = ("_runtime", "_per_second")
+_ITERATION = re.compile(r"(Iter|Epoch)\((train|val)\) *(?:\[ *(\d{1,6})\] *)?\[ *(\d{1,12})/(\d{1,12})\](.*)")
+_NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
+_PAIR = re.compile(rf"([A-Za-z_][\w./@-]{{0,60}}+): +({_NUMBER})(?=\s|$)")
+_DEEPSPEED = {
+    re.compile(rf"step=(\d{{1,12}}), skipped=(\d{{1,12}}), lr=\[({_NUMBER})"): ("iteration", "skipped", "lr"),
+    re.compile(rf"steps: (\d{{1,12}}) loss: +({_NUMBER}) iter time \(s\): +({_NUMBER}) samples/sec: +({_NUMBER})"): (
+        "iteration",
+        "loss",
+        "time",
+        "samples_per_sec",
+    ),
+}
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # the codes that colour a terminal
+
+
+@dataclass
+class Content:
+    """What was read of a log. rows: {name: number} of each training line, "iteration" among them, in the file's order.
+
+    totals: {planned iterations: lines that name them}. validation: {metric: [(iteration, value)]}. torn: the last line
+    was cut off in writing, and is left out. unread: training lines whose iteration or numbers cannot be read.
+    """
+
+    format: str
+    rows: list[dict[str, float]] = field(default_factory=list)
+    totals: Counter[int] = field(default_factory=Counter)
+    validation: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    messages: Messages = field(default_factory=Messages)
+    torn: bool = False
+    unread: int = 0
+
+    def add_metrics(self, iteration: int, numbers: dict[str, float]) -> None:
+        """Notes the numbers of a validation, without its durations."""
+        for name, value in numbers.items():
+            if name.removeprefix("val/") not in NOT_METRICS and not name.endswith(TIMINGS):
+                self.validation.setdefault(name, []).append((iteration, value))
+
+
+def is_loss(name: str) -> bool:
+    """mmengine's own rule: whatever has "loss" in its name; a scale of losses is none."""
+    return "loss" in name and "scale" not in name
+
+
+def read_text(lines: Iterable[str]) -> Content:
+    """A text log, such as `Iter(train) [  10/12192]  lr: 2.0e-05  eta: 2 days, 16:41:05  time: 17.8  loss: 14.2`.
+
+    DeepSpeed's own lines count only where none of mmengine's is there: both would count a step twice.
+    """
+    content, steps, before, last, line = Content("mmengine text"), {}, "", "", ""
+    for line in lines:
+        if "\x1b" in line:
+            line = _ANSI.sub("", line)
+        if "(train)" in line:
+            before, last = last, line
+            rows, unread = len(content.rows), content.unread
+        if "(train)" in line or "(val)" in line:
+            _read_iteration(line, content)
+        else:
+            content.messages.read(line)
+            if "step" in line:
+                _read_deepspeed(line, steps)
+    content.messages.finish()
+    if last and line is last and _is_torn(line, before):
+        content.torn, content.unread = True, unread
+        del content.rows[rows:]
+    if steps and not content.rows:
+        content.format, content.rows = "DeepSpeed text", list(steps.values())
+    return content
+
+
+def read_json(text: str) -> Content | None:
+    """scalars.json, which has an object a line, or trainer_state.json, which is one; None for JSON that is neither."""
+    state = _parse(text)
+    if isinstance(state, dict) and isinstance(state.get("log_history"), list):
+        content, entries = Content("Hugging Face trainer_state.json"), state["log_history"]
+        planned = state.get("max_steps")
+        if type(planned) is int and 0 < planned < 10**12:
+            content.totals[planned] = len(entries)
+    else:
+        content, entries = Content("mmengine scalars.json"), [_parse(line) for line in text.splitlines() if line]
+        if not any(isinstance(entry, dict) for entry in entries):
+            return None
+        content.torn = not isinstance(entries[-1], dict)
+    place = 0
+    for entry in entries[: len(entries) - content.torn]:
+        numbers = _numbers(entry) if isinstance(entry, dict) else {}
+        steps = [numbers.pop(name) for name in ("iter", "step", "global_step") if name in numbers]
+        step = next((int(step) for step in steps if 0 < step < 1e12), None)
+        place = step or place
+        training = any(map(is_loss, numbers)) and not any(map(_is_beside, numbers))
+        if not isinstance(entry, dict) or (training and not step):
+            content.unread += 1
+        elif training:
+            content.rows.append(numbers | {"iteration": step})
+        elif "train_runtime" not in numbers:  # else it is the summary that Hugging Face writes at the end
+            content.add_metrics(place, numbers)
+    return content
+
+
+def _read_iteration(line: str, content: Content) -> None:
+    """A line of mmengine's, of training or of a validation, which counts at the training line before it."""
+    match = _ITERATION.search(line)
+    if match is None:
+        content.unread += "(train)" in line
+        return
+    kind, phase, epoch, iteration, total, rest = match.groups()
+    numbers = {name: float(text) for name, text in _PAIR.findall(rest) if name != "eta"}
+    if phase == "val":
+        content.add_metrics(int(content.rows[-1]["iteration"]) if content.rows else 0, numbers)
+        return
+    place = int(iteration)
+    if kind == "Iter":
+        content.totals[int(total)] += 1
+    elif epoch:
+        place += max(int(epoch) - 1, 0) * int(total)
+    if numbers:
+        content.rows.append(numbers | {"iteration": place})
+    elif ": " in rest:
+        content.unread += 1
+
+
+def _is_torn(line: str, before: str) -> bool:
+    """Whether a file's last training line was cut off: a whole one has the names of the one before it, down to the
+    decimals of its last number."""
+    if line.endswith("\n"):
+        return False
+    pair = [text.rstrip() for text in (before or line, line)]
+    names = [[name for name, _ in _PAIR.findall(text.rpartition("(train)")[2])] for text in pair]
+    decimals = [len(text.rpartition(".")[2]) for text in pair]
+    return names[0] != names[1] or decimals[1] < decimals[0]
+
+
+def _read_deepspeed(line: str, steps: dict[int, dict[str, float]]) -> None:
+    for pattern, names in _DEEPSPEED.items():
+        if match := pattern.search(line):
+            numbers = dict(zip(names, map(float, match.groups()), strict=True))
+            steps.setdefault(int(match[1]), {}).update(numbers)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether a number is of a validation, or of a summary of the whole training."""
+    return name.startswith(("val/", "eval_", "train_"))
+
+
+def _parse(text: str):
+    """What a JSON text holds, None if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _numbers(entry: dict) -> dict[str, float]:
+    """What is a number in an entry, under mmengine's names; an integer of 400 digits is none."""
+    return {
+        "lr" if name == "learning_rate" else name.removeprefix("train/"): float(value)
+        for name, value in entry.items()
+        if isinstance(value, float) or (type(value) is int and abs(value) < 1e300)
+    }
