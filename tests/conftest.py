@@ -22,6 +22,7 @@ from PIL import Image, ImageOps
 
 from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import use_language
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import predict_dataset
 
@@ -45,6 +46,12 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data in {folder} (SA2VA_LAB_SHARED names another place)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def english():
+    """Each test begins in English, whatever language the one before has chosen."""
+    use_language("en")
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import typer
 
 from sa2va_lab.commands.options import AsJson, FineTuned, Sam2, TrainingConfig
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import use_language
 
 
 def training(
@@ -92,8 +93,8 @@ def init(
 ) -> None:
     """Write a lab.yml with your own paths, so that `sa2va-lab report` needs no options."""
     from sa2va_lab.reports.settings import Settings, write_settings
-    from sa2va_lab.reports.texts import check_language
 
+    use_language(lang)
     given = {"model": model, "sam2": sam2, "finetune": finetune, "config": config, "data": data, "log": log}
     for name, path in given.items():
         if path is not None and not path.exists():
@@ -106,7 +107,7 @@ def init(
         opened = open_dataset(data, phrase=phrase, groups=groups)
         phrase = phrase or opened.phrase
         print(opened.reason)
-    print(write_settings(out, Settings(**given, phrase=phrase, groups=groups, lang=check_language(lang))))
+    print(write_settings(out, Settings(**given, phrase=phrase, groups=groups, lang=lang)))
     print("Next: sa2va-lab report")
 
 

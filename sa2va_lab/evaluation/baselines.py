@@ -24,7 +24,7 @@ SIGMAS = (2, 3, 4, 6)  # pixels at 512; half the widths that Frangi's filter ans
 NAMES = ("nothing", "everything", "training", "frangi", "shuffled", "observer")
 
 
-def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0, lang: str = "en") -> list[dict]:
+def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) -> list[dict]:
     """[{name, title, dice, low, high, n_images, n_groups, scores {id: Dice}}] on the samples with these ids.
 
     dataset: the whole data set; its training part is looked at for the mean mask. A baseline that cannot be made (no
@@ -50,7 +50,7 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0, la
         values, of = np.array(list(scores.values())), [groups[sample_id] for sample_id in scores]
         interval = bootstrap_mean(values, of, seed=seed)
         mean_dice = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
-        row = {"name": name, "title": say(f"baseline_{name}", lang=lang), "dice": mean_dice}
+        row = {"name": name, "title": say(f"baseline_{name}"), "dice": mean_dice}
         row |= {"low": interval.low, "high": interval.high, "n_images": len(values), "n_groups": len(set(of))}
         rows.append(row | {"scores": scores})
     return rows

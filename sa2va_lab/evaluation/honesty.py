@@ -46,13 +46,7 @@ class Finding:
 
 
 def check_run(
-    run: Run,
-    dataset: Dataset,
-    *,
-    choice: Choice | None = None,
-    others: Sequence[Run] = (),
-    threshold: float = 0.5,
-    lang: str = "en",
+    run: Run, dataset: Dataset, *, choice: Choice | None = None, others: Sequence[Run] = (), threshold: float = 0.5
 ) -> list[Finding]:
     """All findings about a run, alarms first.
 
@@ -90,22 +84,22 @@ def check_run(
     for name, share in many.items():
         of = judged if name in ("copied", "child", "inside", "noised") else total
         ids = seen.get(name, [])
-        found.append(_find(name, bool(ids) and len(ids) > share * of, lang, n=len(ids), of=of, ids=ids))
+        found.append(_find(name, bool(ids) and len(ids) > share * of, n=len(ids), of=of, ids=ids))
     for name, alarm in {"damaged": 0, "unnamed": 0, "failed": MOST_FAILED * total}.items():
         ids = seen.get(name, [])
-        found.append(_find(name, len(ids) > alarm, lang, n=len(ids), of=total, ids=ids))
-    found.append(_find("still", bool(moves[0]) and moves[0] == moves[1], lang, n=int(moves[0]), of=int(moves[1])))
-    found += [_find_repeated(run, lang), _find_picked(run, dataset, lang), _find_leak(run, dataset, lang)]
+        found.append(_find(name, len(ids) > alarm, n=len(ids), of=total, ids=ids))
+    found.append(_find("still", bool(moves[0]) and moves[0] == moves[1], n=int(moves[0]), of=int(moves[1])))
+    found += [_find_repeated(run), _find_picked(run, dataset), _find_leak(run, dataset)]
     if choice is not None:
         said = refuse_seen(choice, run, allow=True)
-        found.append(_find("tuned", bool(said), lang, n=choice.n_images, of=total, said=said))
+        found.append(_find("tuned", bool(said), n=choice.n_images, of=total, said=said))
     for other in others:
-        found.append(find_twin(run, other, lang))
+        found.append(find_twin(run, other))
     return sorted(found, key=lambda finding: not finding.alarm)
 
 
-def _find(name: str, alarm: bool, lang: str, **evidence) -> Finding:
-    text = say(f"honest_{name}_{'alarm' if alarm else 'clean'}", lang=lang, **evidence)
+def _find(name: str, alarm: bool, **evidence) -> Finding:
+    text = say(f"honest_{name}_{'alarm' if alarm else 'clean'}", **evidence)
     return Finding(name, alarm, text, evidence)
 
 
@@ -182,15 +176,15 @@ def _rim(mask: np.ndarray) -> np.ndarray:
     return mask & ~binary_erosion(mask)
 
 
-def _find_repeated(run: Run, lang: str) -> Finding:
+def _find_repeated(run: Run) -> Finding:
     """Images, or whole predictions of different images, that occur more than once."""
     images = [record["image_sha256"] for record in run.records if record["image_sha256"]]
     masks = [record["logits_sha256"] for record in run.records if record["n_seg"]]
     again = max(len(images) - len(set(images)), len(masks) - len(set(masks)))
-    return _find("repeated", again > 0, lang, n=again, of=len(run.records))
+    return _find("repeated", again > 0, n=again, of=len(run.records))
 
 
-def _find_picked(run: Run, dataset: Dataset, lang: str) -> Finding:
+def _find_picked(run: Run, dataset: Dataset) -> Finding:
     """Whether the run's images are the split, or evenly spread over it, as it says."""
     asked, split = set(run.sample_ids), run.meta["dataset"]["split"]
     if dataset.split_name == split:
@@ -200,10 +194,10 @@ def _find_picked(run: Run, dataset: Dataset, lang: str) -> Finding:
     else:
         whole = dataset.select(asked)
     expected = {sample.id for sample in choose_samples(whole, len(asked))[0]}
-    return _find("picked", asked != expected, lang, n=len(asked - expected), of=len(whole))
+    return _find("picked", asked != expected, n=len(asked - expected), of=len(whole))
 
 
-def _find_leak(run: Run, dataset: Dataset, lang: str) -> Finding:
+def _find_leak(run: Run, dataset: Dataset) -> Finding:
     """Images of the run that are in the training part: the same, byte for byte, or hardly to be told apart."""
     from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
 
@@ -215,14 +209,14 @@ def _find_leak(run: Run, dataset: Dataset, lang: str) -> Finding:
     rest = dataset.select(reported - named - same)
     alike = find_near_duplicates(fingerprint_dataset(rest), fingerprint_dataset(train)) if len(train) else []
     ids = sorted(named | same | {pair.first for pair in alike})
-    return _find("leak", bool(ids), lang, n=len(ids), of=len(reported), train=len(train), ids=ids)
+    return _find("leak", bool(ids), n=len(ids), of=len(reported), train=len(train), ids=ids)
 
 
-def find_twin(run: Run, other: Run, lang: str) -> Finding:
+def find_twin(run: Run, other: Run) -> Finding:
     """Two runs shown as two models that have the same weights, or say the very same thing about every image."""
     weights = [made.meta["segmenter"]["weights_sha256"] for made in (run, other)]
     said = [{record["id"]: record["logits_sha256"] for record in made.records} for made in (run, other)]
     shared = [name for name in said[0].keys() & said[1].keys() if said[0][name]]
     equal = sum(said[0][name] == said[1][name] for name in shared)
     alarm = weights[0] == weights[1] or (bool(shared) and equal == len(shared))
-    return _find("twin", alarm, lang, n=equal, of=len(shared), other=other.folder.name)
+    return _find("twin", alarm, n=equal, of=len(shared), other=other.folder.name)

@@ -17,8 +17,8 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
+from sa2va_lab.language import tr
 from sa2va_lab.loading.memory import Watch
-from sa2va_lab.reports.texts import say
 from sa2va_lab.runs import Run, choose_samples, open_run, predict_dataset
 
 STAGES = ("pixels", "vision", "answer", "canvas", "masks")
@@ -32,7 +32,6 @@ def measure_plans(
     limit: int | None = None,
     tuning: dict | None = None,
     gpu: str = "24GiB",
-    lang: str = "en",
 ) -> dict:
     """Runs every rung that fits on the same images: {"plan", "precisions", "reference", "stamp"}.
 
@@ -65,10 +64,10 @@ def measure_plans(
         row["forecast_mapped_bytes"] = sum(share.mapped for share in rung.shares)
         rows.append(row)
         if place >= len(here.rungs):
-            row["reason"] = say("plans_no_cuda", lang=lang, gpu=gpu)
+            row["reason"] = tr("no CUDA device: forecast only, for a GPU of {gpu}", gpu=gpu)
             continue
         if not rung.fits:
-            row["reason"] = say("plans_no_fit", lang=lang, reason=rung.reason)
+            row["reason"] = tr("not run, as it would not fit: {reason}", reason=rung.reason)
             continue
         own = folder / f"{rung.precision}_{rung.where.replace(':', '').replace(' + ', '_')}"
         task = {"model": str(model), "data": data, "folder": str(own), "limit": limit, "precision": rung.precision}
@@ -77,11 +76,11 @@ def measure_plans(
             task["max_memory"] = {share.name: f"{share.needed // 1024 + 1}KiB" for share in rung.shares}
         measured, reason = _run_child(task)
         if measured is None:
-            row["reason"] = say("plans_failed", lang=lang, reason=reason)
+            row["reason"] = tr("did not run: {reason}", reason=reason)
             continue
         run = open_run(own)
         reference = reference or (rung.precision, run)
-        row |= {"ran": True, "reason": say("plans_chosen", lang=lang) if place == here.chosen else ""}
+        row |= {"ran": True, "reason": tr("what “auto” takes here") if place == here.chosen else ""}
         row |= measured | _score(run, dataset, reference[1])
     return {
         "plan": here.to_dict(),

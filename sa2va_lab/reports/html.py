@@ -7,10 +7,11 @@ used here, under a small template of our own (`template/`): prose and figures op
 from __future__ import annotations
 
 import re
-from functools import cache, partial
+from functools import cache
 from html import escape
 from pathlib import Path
 
+from sa2va_lab.language import current_language, tr
 from sa2va_lab.reports.index import build_blocks, find_pictures
 from sa2va_lab.reports.texts import say
 
@@ -18,12 +19,12 @@ MAIN = "03_evaluation"  # the notebook whose sentence is a report's answer
 HTML_LANG = {"en": "en", "zh": "zh-Hans"}
 
 
-def render_notebook(notebook, *, title: str, home: str | None = None, lang: str = "en") -> str:
+def render_notebook(notebook, *, title: str, home: str | None = None) -> str:
     """An executed notebook (nbformat 4) as one self-contained page. home: link back to the index, if there is one."""
-    return _render("notebook.html.j2", lang=lang, steps=_group(notebook.cells), title=title, home=home)
+    return _render("notebook.html.j2", steps=_group(notebook.cells), title=title, home=home)
 
 
-def render_index(report: dict, *, folder: Path | None = None, lang: str = "en") -> str:
+def render_index(report: dict, *, folder: Path | None = None) -> str:
     """The index of a report from what its metrics.json holds (`runner.run_report` says what that is).
 
     folder: where the executed notebooks lie; without it the index has no pictures.
@@ -31,11 +32,10 @@ def render_index(report: dict, *, folder: Path | None = None, lang: str = "en") 
     answers = {stem: part["answer"] for stem, part in report["notebooks"].items() if part["answer"]}
     first = [answers[MAIN]] if MAIN in answers else list(answers.values())
     metrics = answers.get(MAIN, {}).get("metrics", {})
-    blocks = build_blocks(report, pictures=find_pictures(folder, report) if folder else None, lang=lang)
+    blocks = build_blocks(report, pictures=find_pictures(folder, report) if folder else None)
     return _render(
         "index.html.j2",
-        lang=lang,
-        title=say("report_title", lang=lang, name=report["name"]),
+        title=tr("Report “{name}”", name=report["name"]),
         report=report,
         answers=[answer["sentence"] for answer in first],
         stamps=list(dict.fromkeys(answer["stamp"] for answer in answers.values() if answer["stamp"])),
@@ -79,9 +79,9 @@ def _group(cells) -> list[dict]:
     return [*steps, {"codes": codes, "said": said, "outputs": []}] if codes else steps
 
 
-def _render(template: str, *, lang: str, **values) -> str:
+def _render(template: str, **values) -> str:
     page = _environment().get_template(template)
-    return page.render(say=partial(say, lang=lang), html_lang=HTML_LANG[lang], **values)
+    return page.render(say=say, tr=tr, html_lang=HTML_LANG[current_language()], **values)
 
 
 @cache

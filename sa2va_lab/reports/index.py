@@ -35,12 +35,12 @@ class Block:
     absent: str | None = None
 
 
-def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None, lang: str = "en") -> list[Block]:
+def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None) -> list[Block]:
     """The blocks of the index in their order.
 
     report: what metrics.json holds. pictures: as `find_pictures` gives them; each is shown where its role is named.
     """
-    tell = partial(say, lang=lang)
+    tell = partial(say)
     fills = {
         "fit": ("06_precision_vram", _fill_fit),
         "quality": ("03_evaluation", _fill_quality),
@@ -68,13 +68,13 @@ def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None, lang:
             if key == "fit" and inspected and inspected["answer"]:  # what is in it is half of whether it fits
                 block.page, block.sentences = inspected["page"], [inspected["answer"]["sentence"]]
         blocks.append(block)
-    steps = Block("next", tell("block_next"), steps=list_steps(report, lang=lang))
+    steps = Block("next", tell("block_next"), steps=list_steps(report))
     return [*blocks[:-1], steps, blocks[-1]]
 
 
-def list_steps(report: dict, *, lang: str = "en") -> list[str]:
+def list_steps(report: dict) -> list[str]:
     """What to do next, the most urgent first: what makes the numbers wrong comes before what makes them better."""
-    tell, steps = partial(say, lang=lang), []
+    tell, steps = partial(say), []
     metrics = partial(_metrics, report)
     failed = [stem for stem, part in report["notebooks"].items() if part["error"]]
     scored, audit, training = metrics("03_evaluation"), metrics("01_dataset").get("audit"), metrics("02_loss_curves")

@@ -12,12 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr, use_language
 from sa2va_lab.paths import find_root, new_folder
 from sa2va_lab.reports.answers import FILE, find_answer, plain, write_json
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
-from sa2va_lab.reports.prose import translate_prose
 from sa2va_lab.reports.settings import PATHS
-from sa2va_lab.reports.texts import check_language
 
 UNFINISHED = ".part"
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
@@ -52,7 +51,7 @@ def run_report(
     if not notebooks:
         raise LabError("no notebook was named; give at least one, such as 03_evaluation")
     given = {stem: {} for stem in notebooks} | check_parameters(notebooks, parameters)
-    lang = check_language(str(parameters.get("lang") or "en"))
+    use_language(str(parameters.get("lang") or "en"))
     outputs.mkdir(parents=True, exist_ok=True)
     report = _describe(name, parameters, list(notebooks)) | {"left_out": left_out or {}}
     folder = _find_unfinished(outputs / "reports", report) if resume else None
@@ -70,11 +69,11 @@ def run_report(
         made |= {"interactive": False, "gallery_folder": str(folder / "gallery")}
         known = _accepted(path)
         filled = {key: value for key, value in made.items() if value is not None and key in known} | given[stem]
-        report["notebooks"][stem] = _run_notebook(path, folder, filled, lang=lang)
+        report["notebooks"][stem] = _run_notebook(path, folder, filled)
         write_json(folder / FILE, report)
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
     write_json(folder / FILE, report)
-    (folder / "index.html").write_text(render_index(plain(report), folder=folder, lang=lang), "utf-8")
+    (folder / "index.html").write_text(render_index(plain(report), folder=folder), "utf-8")
     final = folder.with_name(folder.name.removeprefix(".").removesuffix(UNFINISHED))
     os.replace(folder, final)
     index = final / "index.html"
@@ -215,7 +214,7 @@ def _describe(name: str, parameters: dict, asked: list[str]) -> dict:
     }
 
 
-def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> dict:
+def _run_notebook(path: Path, folder: Path, parameters: dict) -> dict:
     """Executes one notebook into `folder` and writes its page; returns its entry in metrics.json."""
     import nbformat
     from papermill import PapermillExecutionError, execute_notebook
@@ -244,10 +243,12 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, *, lang: str) -> d
     # papermill's own error banner and its note of our working folder say nothing to a reader
     notebook.cells = [cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
     notebook.metadata.pop("papermill", None)
-    translate_prose(notebook, path.stem, lang=lang)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = tr(cell.source.strip())
     nbformat.write(notebook, executed)
     title, page = find_title(notebook, default=path.stem), executed.with_suffix(".html")
-    page.write_text(render_notebook(notebook, title=title, home="index.html", lang=lang), "utf-8")
+    page.write_text(render_notebook(notebook, title=title, home="index.html"), "utf-8")
     return {
         "title": title,
         "error": error,

@@ -312,9 +312,9 @@ class Finding:
     values: dict = field(default_factory=dict)
     alarm: bool = False
 
-    def say(self, lang: str = "en") -> str:
-        values = {k: v.say(lang) if isinstance(v, Finding) else v for k, v in self.values.items()}
-        return PHRASES[self.case][lang].format(**values)
+    def say(self) -> str:
+        values = {k: v.say() if isinstance(v, Finding) else v for k, v in self.values.items()}
+        return PHRASES[self.case]["en"].format(**values)
 
     @property
     def evidence(self) -> str:

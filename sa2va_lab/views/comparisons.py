@@ -11,6 +11,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_paired
 from sa2va_lab.evaluation.metrics import compute_scores
 from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, nest_thresholds
+from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.sources import audit_logs, find_logs
 from sa2va_lab.views import style
@@ -47,24 +48,30 @@ def _score(counts: Counts, threshold) -> dict[str, float]:
     return dict(zip(counts.ids, compute_scores(**counts.at(threshold), metrics=["dice"])["dice"], strict=True))
 
 
-def threshold_table(choice: Choice, weighed: dict, said: str, *, lang: str = "en") -> Table:
+def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
     """The threshold of this report, how sure the choice is, and what it is worth (`weigh_threshold`).
 
     said: what `refuse_seen` let pass."""
     rows = [("threshold_used", f"{choice.value:g}", choice.reason)]
     if not math.isnan(choice.low):
-        rows.append(("threshold_interval", f"{choice.low:g} – {choice.high:g}", say("threshold_redrawn", lang=lang)))
+        rows.append(
+            (
+                "threshold_interval",
+                f"{choice.low:g} – {choice.high:g}",
+                tr("the patients it was chosen on, drawn again"),
+            )
+        )
     if not math.isnan(choice.flat[0]):
         ends = f"{choice.flat[0]:g} – {choice.flat[1]:g}"
-        rows.append(("threshold_flat", ends, say("threshold_loses", lang=lang, least=FLAT)))
+        rows.append(("threshold_flat", ends, tr("less than {least:g} is lost there", least=FLAT)))
     if weighed["origin"] == "nested":
         rows.append(("threshold_nested", f"{weighed['value']:g}", weighed["reason"]))
     apart = f"{weighed['difference']:+.3f} [{_three(weighed['low'])}, {_three(weighed['high'])}]"
     rows.append(("threshold_worth", f"{_three(weighed['dice'])}; {_three(weighed['dice_at_half'])}", apart))
     if said:
-        rows.append(("threshold_seen", say("finding_alarm", lang=lang), said))
-    heads = [say(key, lang=lang) for key in ("what", "value", "why")]
-    return Table(heads, [[say(key, lang=lang), *rest] for key, *rest in rows])
+        rows.append(("threshold_seen", tr("YES"), said))
+    heads = [tr(text) for text in ("What", "Value", "Why")]
+    return Table(heads, [[say(key), *rest] for key, *rest in rows])
 
 
 def name_origin(choice: Choice) -> str:
@@ -74,26 +81,24 @@ def name_origin(choice: Choice) -> str:
     return "default" if choice.origin.get("default") else "given"
 
 
-def name_side(run: Run, *, lang: str = "en") -> str:
+def name_side(run: Run) -> str:
     """What the model beside the report's own is: the base alone, or the base with a fine-tune."""
     tuned = run.meta["segmenter"].get("finetune")
-    return say("side_finetune", lang=lang, file=tuned["file"]) if tuned else say("side_base", lang=lang)
+    return tr("with its fine-tune {file}", file=tuned["file"]) if tuned else tr("the base alone")
 
 
 def comparison_table(
-    table: pd.DataFrame, others: dict[str, pd.DataFrame], baselines: list[dict], *, name: str, lang: str = "en"
+    table: pd.DataFrame, others: dict[str, pd.DataFrame], baselines: list[dict], *, name: str
 ) -> Table:
     """The model, other models and baselines on the same images: Dice, N, and how far each is from the model.
 
     Each model stands at the threshold that its table was made with."""
     interval = bootstrap_mean(table["dice"], table["group"])
     name, *titles = [
-        say("compare_at", lang=lang, who=who, threshold=made.attrs["threshold"])
+        tr("{who}, threshold {threshold:g}", who=who, threshold=made.attrs["threshold"])
         for who, made in {name: table, **others}.items()
     ]
-    rows = [
-        _row(name, float(table["dice"].mean()), interval.low, interval.high, table["dice"].notna().sum(), None, lang)
-    ]
+    rows = [_row(name, float(table["dice"].mean()), interval.low, interval.high, table["dice"].notna().sum(), None)]
     mine = table.set_index("id")
     rest = [(title, other.set_index("id")["dice"]) for title, other in zip(titles, others.values(), strict=True)]
     rest += [(row["title"], row["scores"]) for row in baselines]
@@ -102,50 +107,50 @@ def comparison_table(
         around = bootstrap_mean(theirs, mine["group"])
         found = compare_paired(mine["dice"], theirs, mine["group"])
         shown = float(np.nanmean(theirs)) if np.isfinite(theirs).any() else math.nan
-        rows.append(_row(title, shown, around.low, around.high, np.isfinite(theirs).sum(), found, lang))
+        rows.append(_row(title, shown, around.low, around.high, np.isfinite(theirs).sum(), found))
     keys = ("compare_who", "compare_dice", "interval", "n_images", "compare_difference", "compare_words")
-    return Table([say(key, lang=lang) for key in keys], rows)
+    return Table([say(key) for key in keys], rows)
 
 
-def _row(title: str, dice: float, low: float, high: float, n: int, found: Difference | None, lang: str) -> list[str]:
+def _row(title: str, dice: float, low: float, high: float, n: int, found: Difference | None) -> list[str]:
     row = [title, _three(dice), show_interval(low, high), str(int(n))]
     if found is None:
-        return [*row, "–", say("compare_reference", lang=lang)]
+        return [*row, "–", tr("the model of this report")]
     apart = f"{found.mean:+.3f} [{_three(found.low)}, {_three(found.high)}]" if found.n_images else "–"
     words = "compare_clear" if found.distinguishable else "compare_unclear"
     if found.distinguishable and found.p > 0.05:
         words = "compare_few"
-    return [*row, apart, say(words, lang=lang, p=found.p, n=found.n_groups)]
+    return [*row, apart, say(words, p=found.p, n=found.n_groups)]
 
 
-def phrase_table(asked: dict[str, list[dict]], *, lang: str = "en") -> Table:
+def phrase_table(asked: dict[str, list[dict]]) -> Table:
     """By model, each thing asked for by its own name: rows of `phrases.measure_phrase`."""
     rows = [
         [
             name, told["phrase"], _three(told["dice"]), show_interval(told["low"], told["high"]),
-            say("phrase_counted", lang=lang, images=told["n_there"], groups=told["n_groups"]),
-            say("phrase_refused", lang=lang, **told) if told["n_absent"] else "–",
+            tr("{images} images / {groups} patients", images=told["n_there"], groups=told["n_groups"]),
+            tr("{refused} of {n_absent}", **told) if told["n_absent"] else "–",
         ]
         for name, things in asked.items()
         for told in things
     ]  # fmt: skip
     keys = ("compare_who", "phrase_asked", "compare_dice", "interval", "phrase_where", "phrase_refusals")
-    return Table([say(key, lang=lang) for key in keys], rows)
+    return Table([say(key) for key in keys], rows)
 
 
-def wording_table(compared: list[dict], *, lang: str = "en"):
+def wording_table(compared: list[dict]):
     """What each phrasing gave (`wordings.compare_wordings`), and what was answered; or why there is nothing to see."""
     if not compared:
-        return _say_instead("wording_none", lang)
+        return _say_instead("wording_none")
     rows = []
     for row in compared:
         answers = "; ".join(f"“{text}” × {count}" for text, count in row["answers"].items())
         numbers = (row[key] for key in ("dice", "low", "high", "n_images", "difference"))
-        line = _row(_show_prompt(row["prompt"]), *numbers, lang)
+        line = _row(_show_prompt(row["prompt"]), *numbers)
         rows.append([line[0], answers or "–", *line[1:]])
-    rows[0][-1] = say("wording_reference", lang=lang)
+    rows[0][-1] = tr("as in this report")
     heads = ("wording_prompt", "wording_answers", "compare_dice", "interval", "n_images", "wording_difference")
-    return Table([say(key, lang=lang) for key in (*heads, "compare_words")], rows)
+    return Table([say(key) for key in (*heads, "compare_words")], rows)
 
 
 def pick_prompts(compared: list[dict]) -> list[dict]:
@@ -153,97 +158,104 @@ def pick_prompts(compared: list[dict]) -> list[dict]:
     return [{key: row[key] for key in ("prompt", "dice", "low", "high", "n_images", "answers")} for row in compared]
 
 
-def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: bool = False, lang: str = "en"):
+def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: bool = False):
     """The last mask and Dice losses of a training log above the Dice that was measured; or why there are none.
 
     measured: {model: `summarise`d table}. demo: whether no log means the demo's. Nothing is computed from the losses.
     """
     if not (log or demo):
-        return _say_instead("loss_no_log", lang)
+        return _say_instead("loss_no_log")
     try:
         found = audit_logs(find_logs(log)[:1], config=config)[0]
     except LabError as error:
-        return _say_instead("loss_unread", lang, error=error)
+        return _say_instead("loss_unread", error=error)
     rows = []
     for part in found.run.parts:
         if any(word in part for word in ("mask", "dice")):
             weight = found.weights.get(part)
-            title = say("loss_part" if weight else "loss_weighted", lang=lang, part=part)
-            why = say("loss_of", lang=lang, iteration=found.run.last_iteration)
+            title = say("loss_part" if weight else "loss_weighted", part=part)
+            why = tr("training images, iteration {iteration:,}", iteration=found.run.last_iteration)
             rows.append([title, _three(found.run.last(part) / (weight or 1)), why])
     for name, summary in measured.items():
-        why = say("loss_measured_of", lang=lang, n_images=summary["n_images"], threshold=summary["threshold"])
-        rows.append([say("loss_measured", lang=lang, who=name), _three(summary["dice"]["macro"]), why])
-    return Table([say(key, lang=lang) for key in ("what", "value", "loss_where")], rows)
+        why = tr(
+            "{n_images} images of this report, masks at {threshold:g}",
+            n_images=summary["n_images"],
+            threshold=summary["threshold"],
+        )
+        rows.append([tr("Mean Dice, measured: {who}", who=name), _three(summary["dice"]["macro"]), why])
+    return Table([tr(text) for text in ("What", "Value", "Of what")], rows)
 
 
-def _say_instead(key: str, lang: str, **values):
+def _say_instead(key: str, **values):
     from IPython.display import Markdown
 
-    return Markdown(say(key, lang=lang, **values))
+    return Markdown(say(key, **values))
 
 
 def _show_prompt(prompt: str) -> str:
     return prompt.replace("<image>", "").strip()
 
 
-def finding_table(findings: list[Finding], *, lang: str = "en") -> Table:
+def finding_table(findings: list[Finding]) -> Table:
     """Every honesty check with what it saw; alarms first."""
-    rows = [[f.name, say("finding_alarm" if f.alarm else "finding_clean", lang=lang), f.sentence] for f in findings]
-    return Table([say(key, lang=lang) for key in ("finding_name", "finding_result", "finding_said")], rows)
+    rows = [[f.name, say("finding_alarm" if f.alarm else "finding_clean"), f.sentence] for f in findings]
+    return Table([tr(text) for text in ("Checked for", "Found", "What was seen")], rows)
 
 
-def extras_table(extras: pd.DataFrame, *, lang: str = "en") -> Table:
+def extras_table(extras: pd.DataFrame) -> Table:
     """Shape and calibration: mean over images, interval, N."""
     rows = []
     for metric in extras.columns.drop(["id", "group"]):
         values = extras[metric]
         interval = bootstrap_mean(values, extras["group"])
-        row = [say(f"extra_{metric}", lang=lang), _three(float(values.mean()))]
+        row = [say(f"extra_{metric}"), _three(float(values.mean()))]
         rows.append([*row, show_interval(interval.low, interval.high), str(int(values.notna().sum()))])
-    return Table([say(key, lang=lang) for key in ("metric", "macro", "interval", "n_images")], rows)
+    return Table([tr(text) for text in ("Metric", "Mean of images", "95 % interval", "N images")], rows)
 
 
-def width_table(widths: pd.DataFrame, *, lang: str = "en") -> Table:
+def width_table(widths: pd.DataFrame) -> Table:
     """Share of the annotated pixels that were found, by the width of their vessel."""
     rows = [
         [row["width"], _three(row["found"] / row["there"]), f"{row['there']:,}"]
         for row in widths.to_dict("records")
         if row["there"]
     ]
-    return Table([say(key, lang=lang) for key in ("width_class", "width_found", "width_there")], rows)
+    return Table([tr(text) for text in ("Vessel width", "Share found", "Annotated pixels")], rows)
 
 
-def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None, lang: str = "en"):
+def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None):
     """Mean Dice at every threshold, precision against recall, and calibration; returns (figure, alt)."""
-    import matplotlib
 
-    shown, _ = style.figure_language(lang)
-    figure = style.new_figure(style.WIDTH, 3.6, lang=lang)
+    figure = style.new_figure(style.WIDTH, 3.6)
     curve, half = counts.curve(), counts.curve()[BINS // 2]
-    with matplotlib.rc_context(style.rc(lang)):
+    with style.figure_settings():
         sweep, tradeoff, calibration = figure.subplots(1, 3)
         sweep.plot(THRESHOLDS, curve, color="black")
         if not math.isnan(choice.low):
             sweep.axvspan(choice.low, choice.high, color=style.ACCENT, alpha=0.15, linewidth=0)
         sweep.axvline(choice.value, color=style.ACCENT, label=f"{choice.value:g}")
         sweep.axvline(0.5, color=style.NEUTRAL, linestyle="--", label="0.5")
-        sweep.set(xlabel=say("axis_threshold", lang=shown), ylabel=say("axis_mean_dice", lang=shown), ylim=(0, 1))
+        sweep.set(xlabel=tr("Threshold"), ylabel=tr("Mean Dice"), ylim=(0, 1))
         sweep.legend(loc="lower center", frameon=True, framealpha=1, edgecolor="none")  # over the lines
         tradeoff.plot(counts.curve("recall", "pooled"), counts.curve("precision", "pooled"), color="black")
         place = round(choice.value * BINS)
         tradeoff.plot(counts.curve("recall", "pooled")[place], counts.curve("precision", "pooled")[place], "o")
-        tradeoff.set(xlabel=say("axis_recall", lang=shown), ylabel=say("axis_precision", lang=shown))
+        tradeoff.set(xlabel=tr("Recall, pooled"), ylabel=tr("Precision, pooled"))
         tradeoff.set(xlim=(0, 1), ylim=(0, 1.02))
         said, found = calibrate(counts)
         calibration.plot([0, 1], [0, 1], color=style.NEUTRAL, linestyle="--")
         calibration.plot(said, found, "o-", color="black", markersize=4)
-        calibration.set(xlabel=say("axis_said", lang=shown), ylabel=say("axis_found", lang=shown))
+        calibration.set(xlabel=tr("Probability said"), ylabel=tr("Share that is vessel"))
         calibration.set(xlim=(0, 1), ylim=(0, 1))
         style.stamp(figure, stamp)
     best = int(np.nanargmax(curve))
     values = dict(value=choice.value, dice=curve[place], half=half, best=THRESHOLDS[best], top=curve[best])
-    return figure, say("alt_threshold", lang=lang, **values)
+    return figure, tr(
+        "Mean Dice is {dice:.3f} at the threshold {value:g} and {half:.3f} at 0.5; on these very "
+        "images {best:g} would be best ({top:.3f}). Beside it precision against recall, and how often"
+        " a probability comes true.",
+        **values,
+    )
 
 
 def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:

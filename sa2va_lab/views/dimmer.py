@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say
 from sa2va_lab.views.tuner import Tuner
 
@@ -12,7 +13,7 @@ def build_widget(tuner: Tuner):
     import ipywidgets as w
 
     def text(key: str) -> str:
-        return say(f"tuner_{key}", lang=tuner.lang)
+        return say(f"tuner_{key}")
 
     wide = {"style": {"description_width": "11em"}, "layout": w.Layout(width="27em")}
     start = 0.5 if tuner.choice is None else tuner.choice.value
@@ -66,7 +67,7 @@ def build_widget(tuner: Tuner):
         try:
             path = tuner.save(threshold.value, note=words.strip(), merge=merge.value)
             status.value = (
-                f"<p role='status'>{say('tuner_saved', lang=tuner.lang, path=path.name, run=path.parent.name)}</p>"
+                f"<p role='status'>{tr('Saved {path} in the Run {run}.', path=path.name, run=path.parent.name)}</p>"
             )
         except LabError as error:
             status.value = f"<p role='alert'>{error}</p>"

@@ -14,6 +14,7 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
+from sa2va_lab.language import current_language, tr
 from sa2va_lab.reports.answers import Answer
 from sa2va_lab.reports.html import HTML_LANG
 from sa2va_lab.reports.texts import say, say_sample
@@ -31,14 +32,14 @@ WINDOW = 128  # px of the part that an example shows enlarged
 SHOWN = ("dice", "iou", "precision", "recall")
 
 
-def answer_gallery(table: pd.DataFrame, run: Run, *, lang: str = "en") -> Answer:
+def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
     """The commonest mistake, what it costs, how many truths to look at again; the numbers of every kind."""
     found = summarise_mistakes(table)
     scored = table[table["dice"].notna()]
     suspects = table.loc[table["suspect"] != "", "id"].tolist()
     mistakes = [
         row
-        | {"title": say(f"mistake_{row['kind']}", lang=lang), "help": say(f"mistake_{row['kind']}_help", lang=lang)}
+        | {"title": say(f"mistake_{row['kind']}"), "help": say(f"mistake_{row['kind']}_help")}
         | {"images": row["any"], "largest": row["images"], "pixel_share": row["share"]}
         | {"share": row["any"] / len(scored)}
         for row in found
@@ -47,52 +48,66 @@ def answer_gallery(table: pd.DataFrame, run: Run, *, lang: str = "en") -> Answer
     metrics = {"mistakes": mistakes, "cases": len(scored), "suspect_truths": suspects, "run": run.folder.name}
     metrics |= {"threshold": table.attrs["threshold"], "usual_truth_area": table.attrs["usual"]}
     if not mistakes:
-        return Answer(say("gallery_no_answer", lang=lang), metrics, stamp=run.meta["stamp"])
+        return Answer(
+            tr(
+                "No mistake can be named: no image of this Run has both a prediction and an annotation in "
+                "which anything is wrong."
+            ),
+            metrics,
+            stamp=run.meta["stamp"],
+        )
     first, dice = mistakes[0], float(scored["dice"].mean())
-    sample = say_sample({"n_images": len(scored), "n_groups": scored["group"].nunique()}, lang=lang)
+    sample = say_sample({"n_images": len(scored), "n_groups": scored["group"].nunique()})
     values = dict(kind=first["title"], share=first["pixel_share"], images=first["largest"], sample=sample)
-    sentence = say("gallery_answer", lang=lang, dice=dice, after=dice + first["gain"], suspects=len(suspects), **values)
+    sentence = tr(
+        "The commonest mistake is “{kind}”: {share:.0%} of the wrong pixels in {sample}, the largest "
+        "in {images} images; without it mean Dice would be {after:.3f} instead of {dice:.3f}. Truths "
+        "to look at again: {suspects}.",
+        dice=dice,
+        after=dice + first["gain"],
+        suspects=len(suspects),
+        **values,
+    )
     return Answer(sentence, metrics, stamp=run.meta["stamp"])
 
 
-def mistake_table(table: pd.DataFrame, *, lang: str = "en") -> Table:
+def mistake_table(table: pd.DataFrame) -> Table:
     """Every kind: in how many images, its share of the wrong pixels, and the mean Dice if it alone were gone."""
     dice = float(table["dice"].mean())
     keys = ("mistake_kind", "mistake_images", "mistake_any", "mistake_share", "mistake_gain")
     rows = [
         [
-            say(f"mistake_{row['kind']}", lang=lang), str(row["images"]), str(row["any"]), f"{row['share']:.1%}",
+            say(f"mistake_{row['kind']}"), str(row["images"]), str(row["any"]), f"{row['share']:.1%}",
             "–" if math.isnan(row["gain"]) else f"{dice + row['gain']:.3f}",
         ]
         for row in summarise_mistakes(table)
     ]  # fmt: skip
-    return Table([say(key, lang=lang) for key in keys], rows)
+    return Table([say(key) for key in keys], rows)
 
 
-def rule_table(*, lang: str = "en") -> Table:
+def rule_table() -> Table:
     """The rule of every kind, and what would help."""
-    rows = [[say(f"mistake_{kind}{end}", lang=lang) for end in ("", "_rule", "_help")] for kind in KINDS]
-    return Table([say(key, lang=lang) for key in ("mistake_kind", "mistake_rule", "mistake_help")], rows)
+    rows = [[say(f"mistake_{kind}{end}") for end in ("", "_rule", "_help")] for kind in KINDS]
+    return Table([tr(text) for text in ("Kind", "Rule", "What would help")], rows)
 
 
-def suspect_table(table: pd.DataFrame, *, lang: str = "en") -> Table:
+def suspect_table(table: pd.DataFrame) -> Table:
     """Truths that look wrong, for re-annotation."""
     found = table[table["suspect"] != ""].sort_values(["suspect", "id"])
-    rows = [[r["id"], r["group"], say(f"suspect_{r['suspect']}", lang=lang)] for r in found.to_dict("records")]
-    names = [say(key, lang=lang) for key in ("sample_column", "group_column", "suspect_why")]
-    return Table(names, rows or [[say("suspect_none", lang=lang), "–", "–"]])
+    rows = [[r["id"], r["group"], say(f"suspect_{r['suspect']}")] for r in found.to_dict("records")]
+    names = [tr(text) for text in ("Image", "Patient", "Why")]
+    return Table(names, rows or [[tr("no truth looks wrong by these rules"), "–", "–"]])
 
 
-def kind_figures(table: pd.DataFrame, run: Run, dataset: Dataset, *, most: int = 3, lang: str = "en"):
+def kind_figures(table: pd.DataFrame, run: Run, dataset: Dataset, *, most: int = 3):
     """An example of each of the `most` commonest kinds: yields (kind, figure, alt), the image with most of it."""
     for row in summarise_mistakes(table)[:most]:
         if row["pixels"]:
             example = table.loc[table[row["kind"]].idxmax()]
-            yield row["kind"], *_draw_kind(row["kind"], example, table.attrs, run, dataset, lang)
+            yield row["kind"], *_draw_kind(row["kind"], example, table.attrs, run, dataset)
 
 
-def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset, lang: str):
-    import matplotlib
+def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
     from matplotlib.patches import Rectangle
     from scipy import ndimage
 
@@ -105,10 +120,10 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset, lang: st
     y, x = np.unravel_index(ndimage.gaussian_filter(area.astype(np.float32), side / 4).argmax(), area.shape)
     top = int(np.clip(y - side // 2, 0, mask.shape[0] - side))
     left = int(np.clip(x - side // 2, 0, mask.shape[1] - side))
-    shown, _ = style.figure_language(lang)
+
     pixels = overlays.read_pixels(sample.image)
-    figure = style.new_figure(style.WIDTH, 3.6, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+    figure = style.new_figure(style.WIDTH, 3.6)
+    with style.figure_settings():
         whole, near, compared = figure.subplots(1, 3)
         whole.imshow(pixels)
         frame = Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor="black", linewidth=1.2)
@@ -123,13 +138,16 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset, lang: st
             ax.set_axis_off()
         whole.set_title(sample.id)
         near.set_title(f"{side} × {side} px")
-        compared.set_title(say("panel_comparison", lang=shown, threshold=attrs["threshold"]))
-        figure.suptitle(say(f"mistake_{kind}", lang=shown), x=0.01, ha="left", fontweight="bold")
-        figure.legend(handles=overlays.legend_handles(lang), loc="outside lower left", ncols=3, fontsize=8)
+        compared.set_title(tr("Right and wrong at {threshold:g}", threshold=attrs["threshold"]))
+        figure.suptitle(say(f"mistake_{kind}"), x=0.01, ha="left", fontweight="bold")
+        figure.legend(handles=overlays.legend_handles(), loc="outside lower left", ncols=3, fontsize=8)
         style.stamp(figure, attrs["stamp"])
     wrong = row["fp"] + row["fn"]
-    values = dict(kind=say(f"mistake_{kind}", lang=lang), id=sample.id, pixels=int(row[kind]), share=row[kind] / wrong)
-    return figure, say("gallery_alt_kind", lang=lang, **values)
+    values = dict(kind=say(f"mistake_{kind}"), id=sample.id, pixels=int(row[kind]), share=row[kind] / wrong)
+    return figure, tr(
+        "“{kind}” in {id}: {pixels} pixels, {share:.0%} of what is wrong there; the part with most of it enlarged.",
+        **values,
+    )
 
 
 def choose_cases(table: pd.DataFrame, *, most: int = 100) -> pd.DataFrame:
@@ -152,21 +170,19 @@ def choose_cases(table: pd.DataFrame, *, most: int = 100) -> pd.DataFrame:
     return scored[scored["id"].isin(wanted)]
 
 
-def write_gallery(
-    table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Path | str, most: int = 100, lang: str = "en"
-) -> Path:
+def write_gallery(table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Path | str, most: int = 100) -> Path:
     """Writes cases.csv (every sample) and gallery.html (`most` cases, needing nothing from outside) into a new folder.
 
     One image is in memory at a time. An image that cannot be read costs its picture, not the page. Returns the page.
     """
     folder = Path(folder)
     rows = choose_cases(table, most=most)
-    cards = [_make_card(row, table.attrs, run, dataset, lang) for row in rows.to_dict("records")]
+    cards = [_make_card(row, table.attrs, run, dataset) for row in rows.to_dict("records")]
     present = [kind for kind in KINDS if any(card["kind"] == kind for card in cards)]
     page = _template().render(
-        say=lambda key, **values: say(key, lang=lang, **values),
-        html_lang=HTML_LANG[lang],
-        title=say("gallery_title", lang=lang, name=run.folder.name),
+        say=lambda key, **values: say(key, **values),
+        html_lang=HTML_LANG[current_language()],
+        title=tr("Error gallery of {name}", name=run.folder.name),
         stamp=run.meta["stamp"],
         cards=cards,
         kinds=present,
@@ -191,7 +207,7 @@ def _template():
     return environment.get_template("gallery.html.j2")
 
 
-def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) -> dict:
+def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
     sample, prediction = dataset[row["id"]], run.prediction(row["id"])
     probability = prediction.probability()
     mask, truth = probability > attrs["threshold"], sample.truth()
@@ -201,7 +217,7 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) ->
     except (LabError, OSError):  # moved away since: masks and numbers are still worth a look
         photo = layers.encode_photo(np.full((*mask[::step, ::step].shape, 3), 128, np.uint8))
     case = overlays.Case(sample.id, sample.group, None, probability, mask, truth, dice=row["dice"])
-    said = overlays.describe_case(case, lang=lang)
+    said = overlays.describe_case(case)
     small = mask[::step, ::step]
     pictures = [("panel_image", "", f"{sample.id}")]
     if truth is not None:
@@ -215,7 +231,10 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) ->
             ("gallery_errors", layers.encode_layer(layers.paint_errors(small, drawn, scale=2)), said),
             ("gallery_line", layers.encode_layer(layers.paint_line(line, truth)[::step, ::step]), ""),
         ]
-        pictures[-1] = (*pictures[-1][:2], say("gallery_alt_line", lang=lang, **alt))
+        pictures[-1] = (
+            *pictures[-1][:2],
+            tr("Centre line of {id}: {breaks:.0f} gaps, {lost:.0%} of its length lost.", **alt),
+        )
     else:
         pictures.append(("gallery_mask", layers.encode_layer(layers.paint_errors(small, None)), said))
     pictures.append(("panel_probability", layers.encode_probability(probability[::step, ::step]), sample.id))
@@ -232,9 +251,9 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) ->
         "size": (small.shape[1], small.shape[0]),
         "pictures": [
             {
-                "title": say(key, lang=lang),
+                "title": say(key),
                 "layer": layer,
-                "alt": alt if alt != sample.id else f"{say(key, lang=lang)}, {alt}",
+                "alt": alt if alt != sample.id else f"{say(key)}, {alt}",
             }
             for key, layer, alt in pictures
         ],
@@ -246,7 +265,7 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset, lang: str) ->
     }
 
 
-def show_link(page: Path, *, beside: bool = False, lang: str = "en"):
+def show_link(page: Path, *, beside: bool = False):
     """Where the gallery lies, as a link that works in a report: `beside` its pages, or in `galleries/` elsewhere."""
     from html import escape
 
@@ -255,5 +274,7 @@ def show_link(page: Path, *, beside: bool = False, lang: str = "en"):
     count = page.read_text("utf-8").count('<section class="case"')
     near = f"{page.parent.name}/{page.name}"
     there = near if beside else f"{page.parent.parent.name}/{near}"
-    said = say("gallery_written", lang=lang, cases=count, size=page.stat().st_size / 1e6, path=there)
+    said = tr(
+        "Gallery of {cases} cases, {size:.1f} MB: {path}", cases=count, size=page.stat().st_size / 1e6, path=there
+    )
     return HTML(f'<p><a href="{"" if beside else "../../"}{escape(there)}">{escape(said)}</a></p>')

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say
 from sa2va_lab.views import style
 
@@ -43,12 +44,12 @@ class Case:
     rank: str | None = None
     dice: float = math.nan
 
-    def title(self, *, lang: str = "en") -> str:
+    def title(self) -> str:
         """Which sample this is, of which patient, and how well it did."""
-        words = say("case_title", lang=lang, id=self.id, group=self.group)
+        words = tr("{id}, patient {group}", id=self.id, group=self.group)
         if not math.isnan(self.dice):
-            words += say("case_dice", lang=lang, dice=self.dice)
-        return words if self.rank is None else say(f"case_{self.rank}", lang=lang) + words
+            words += tr(", Dice {dice:.3f}", dice=self.dice)
+        return words if self.rank is None else say(f"case_{self.rank}") + words
 
 
 def read_pixels(image) -> np.ndarray:
@@ -105,33 +106,30 @@ def _outline(ax, area: np.ndarray, colour: str, line, hatch: str | None) -> None
     ax.contour(x, y, edge, levels=[0.5], colors=[colour], linestyles=[line], linewidths=0.8)
 
 
-def legend_handles(lang: str = "en") -> list:
+def legend_handles() -> list:
     """One patch for each kind, for a figure's legend."""
     from matplotlib.patches import Patch
 
-    shown, _ = style.figure_language(lang)
     return [
-        Patch(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch, label=say(kind, lang=shown))
+        Patch(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch, label=say(kind))
         for kind, (colour, line, hatch, opacity) in KINDS.items()
         if kind in ERRORS
     ]
 
 
-def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | None = None, lang: str = "en"):
+def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | None = None):
     """One row a case: the image, the probability with its colour bar, the comparison with the truth.
 
     Returns (figure, alt), alt being the sentence that says what is to be seen.
     """
     if not cases:
         raise LabError("no case was given to draw; choose at least one sample that has a prediction")
-    import matplotlib
 
-    shown, _ = style.figure_language(lang)
-    figure = style.new_figure(style.WIDTH, 6.0 * len(cases) + 0.4, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+    figure = style.new_figure(style.WIDTH, 6.0 * len(cases) + 0.4)
+    with style.figure_settings():
         rows = np.atleast_1d(figure.subfigures(len(cases), 1))
         for row, case in zip(rows, cases, strict=True):
-            row.suptitle(case.title(lang=shown), x=0.01, ha="left", fontsize=11, fontweight="bold")
+            row.suptitle(case.title(), x=0.01, ha="left", fontsize=11, fontweight="bold")
             panels = row.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
             pixels = read_pixels(case.image)
             panels["image"].imshow(pixels)
@@ -150,26 +148,40 @@ def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | N
             titles["comparison"] = "panel_mask" if case.truth is None else "panel_comparison"
             for name, key in titles.items():
                 panels[name].set_axis_off()
-                panels[name].set_title(say(key, lang=shown, threshold=threshold))
+                panels[name].set_title(say(key, threshold=threshold))
         if any(case.truth is not None for case in cases):
-            figure.legend(handles=legend_handles(lang), loc="outside upper left", ncols=3, handlelength=2.2)
+            figure.legend(handles=legend_handles(), loc="outside upper left", ncols=3, handlelength=2.2)
         style.stamp(figure, stamp)
-    return figure, " ".join(describe_case(case, lang=lang) for case in cases)
+    return figure, " ".join(describe_case(case) for case in cases)
 
 
-def describe_case(case: Case, *, lang: str = "en") -> str:
+def describe_case(case: Case) -> str:
     """What a sighted reader takes from one row of pictures, in one sentence with numbers."""
-    title = case.title(lang=lang)
+    title = case.title()
     if case.truth is None:
-        return say("alt_mask", lang=lang, title=title, share=case.mask.mean())
+        return tr(
+            "{title}: the mask covers {share:.1%} of the image; there is no annotation to compare it with.",
+            title=title,
+            share=case.mask.mean(),
+        )
     errors = split_errors(case.mask, case.truth)
     true, made_up, missed = (int(errors[kind].sum()) for kind in ERRORS)
     if not case.truth.any():
-        return say("alt_nothing_there", lang=lang, title=title, made_up=made_up)
+        return tr("{title}: the annotation is empty and {made_up} pixels are predicted.", title=title, made_up=made_up)
     found = true / (true + missed)
     if not case.mask.any():
-        return say("alt_nothing_found", lang=lang, title=title, truth=true + missed)
-    return say("alt_comparison", lang=lang, title=title, found=found, made_up=made_up / (true + made_up))
+        return tr(
+            "{title}: nothing is predicted, and all {truth} annotated pixels are missed.",
+            title=title,
+            truth=true + missed,
+        )
+    return tr(
+        "{title}: {found:.0%} of the annotated pixels are found, and {made_up:.0%} of the predicted "
+        "pixels are not in the annotation.",
+        title=title,
+        found=found,
+        made_up=made_up / (true + made_up),
+    )
 
 
 def save_overlay(path: Path | str, image, mask: np.ndarray) -> Path:

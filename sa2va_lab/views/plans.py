@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import cycle
 
+from sa2va_lab.language import tr
 from sa2va_lab.loading.shards import FILES
 from sa2va_lab.reports.answers import Answer
 from sa2va_lab.reports.texts import say, say_sample, say_size
@@ -14,25 +15,35 @@ UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
 MARKERS = "osD^vPX"
 
 
-def answer_plans(measured: dict, *, stamp: str | None = None, lang: str = "en") -> Answer:
+def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     """The answer from what `measure_plans` returned; its plan and rows are the metrics."""
     rows = _ran(measured)
     if not rows:
         reason = measured["precisions"][0]["reason"]
-        said = say("plans_no_answer", lang=lang, all=len(measured["precisions"]), reason=reason)
+        said = tr("None of {all} plans ran here: {reason}", all=len(measured["precisions"]), reason=reason)
         return Answer(said, measured, stamp=stamp)
     least = min(rows, key=lambda row: row["own_bytes"] or 0)
     fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
     dices = [row["dice"] for row in rows]
-    values = {"ran": len(rows), "all": len(measured["precisions"]), "sample": say_sample(first, lang=lang)}
+    values = {"ran": len(rows), "all": len(measured["precisions"]), "sample": say_sample(first)}
     values |= {"least": least["precision"], "least_peak": say_size(least["own_bytes"])}
     values |= {"reference": first["precision"], "reference_peak": say_size(first["own_bytes"])}
     values |= {"fastest": fastest["precision"], "seconds": fastest["seconds"], "reference_seconds": first["seconds"]}
     values |= {"low": min(dices), "high": max(dices), "agreement": min(row["agreement"] for row in rows)}
-    return Answer(say("plans_answer", lang=lang, **values), measured, stamp=stamp)
+    return Answer(
+        tr(
+            "{ran} of {all} plans ran here, on {sample}. Least memory of its own: {least} ({least_peak}, "
+            "{reference} {reference_peak}). Fastest: {fastest} ({seconds:.2f} s an image, {reference} "
+            "{reference_seconds:.2f} s). Mean Dice lies between {low:.3f} and {high:.3f}; masks agree "
+            "with {reference} to an IoU of {agreement:.3f} or more.",
+            **values,
+        ),
+        measured,
+        stamp=stamp,
+    )
 
 
-def memory_table(measured: dict, *, lang: str = "en") -> Table:
+def memory_table(measured: dict) -> Table:
     """A row a plan: forecast against measured peak of own memory and of mapped files, or why it did not run."""
     keys = ("forecast", "own", "ratio", "forecast_mapped", "mapped")
     lines = []
@@ -41,11 +52,11 @@ def memory_table(measured: dict, *, lang: str = "en") -> Table:
         own = row.get("own_bytes")
         ratio = f"{own / row['forecast_bytes']:.2f}" if own else "–"
         lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], row["reason"] or "–"])
-    columns = [say(f"plans_{key}", lang=lang) for key in keys]
-    return Table([say("precision_row", lang=lang), *columns, say("why", lang=lang)], lines)
+    columns = [say(f"plans_{key}") for key in keys]
+    return Table([tr("Number format"), *columns, tr("Why")], lines)
 
 
-def change_table(measured: dict, *, lang: str = "en") -> Table:
+def change_table(measured: dict) -> Table:
     """A row a plan that ran: seconds by stage, Dice, agreement with the most precise one."""
     keys = ("load", "seconds", "vision", "words", "sam2", "dice", "agreement", "difference")
     lines = []
@@ -56,23 +67,22 @@ def change_table(measured: dict, *, lang: str = "en") -> Table:
         scores = [row[name] for name in ("dice", "agreement", "difference")]
         line = [f"{number:.2f}" for number in spent] + [f"{number:.3f}" for number in scores]
         lines.append([f"{row['precision']}, {row['device']}", *line])
-    columns = [say(f"plans_{key}", lang=lang, reference=measured["reference"] or "–") for key in keys]
-    return Table([say("precision_row", lang=lang), *columns], lines)
+    columns = [say(f"plans_{key}", reference=measured["reference"] or "–") for key in keys]
+    return Table([tr("Number format"), *columns], lines)
 
 
-def pareto_figure(measured: dict, *, stamp: str | None = None, lang: str = "en"):
+def pareto_figure(measured: dict, *, stamp: str | None = None):
     """Memory against seconds, and the Dice of each plan that ran; (figure, alt)."""
-    import matplotlib
 
     rows = [row for row in _ran(measured) if row["own_bytes"]]
-    shown, _ = style.figure_language(lang)
-    figure = style.new_figure(style.WIDTH, 3.6, lang=lang)
+
+    figure = style.new_figure(style.WIDTH, 3.6)
     if not rows:
-        return style.stamp(figure, stamp), say("plans_alt_none", lang=lang)
+        return style.stamp(figure, stamp), tr("No plan ran here, so there is nothing to draw.")
     unit, word = UNITS[0] if max(row["own_bytes"] for row in rows) >= UNITS[0][0] else UNITS[1]
     names = _name_rows(rows)
     front = [name for name, row in zip(names, rows, strict=True) if not any(_beats(other, row) for other in rows)]
-    with matplotlib.rc_context(style.rc(lang)):
+    with style.figure_settings():
         speed, quality = figure.subplots(1, 2)
         for place, (row, name, marker) in enumerate(zip(rows, names, cycle(MARKERS))):
             fill = style.ACCENT if name in front else "white"
@@ -81,20 +91,32 @@ def pareto_figure(measured: dict, *, stamp: str | None = None, lang: str = "en")
             below, above = row["dice"] - row["low"], row["high"] - row["dice"]
             quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
         quality.set_xticks(range(len(rows)), [name.replace(" + ", "\n+ ").replace(", ", "\n") for name in names])
-        quality.set(title=say("plans_axis_dice", lang=shown), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
-        speed.set(title=say("plans_axis_seconds", lang=shown), xlabel=say("plans_axis_memory", lang=shown, unit=word))
+        quality.set(title=tr("Mean Dice, 95 % interval"), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
+        speed.set(title=tr("Seconds an image"), xlabel=tr("Measured peak of own memory, {unit}", unit=word))
         speed.set_xlim(0, 1.15 * max(row["own_bytes"] for row in rows) / unit)
         speed.set_ylim(0, 1.15 * max(row["seconds"] for row in rows))
         for ax, axis in ((speed, "both"), (quality, "y")):
             ax.grid(color="#E3E7EA", linewidth=0.8, axis=axis)
         speed.legend(loc="lower left", frameon=False, handletextpad=0.2)
-        figure.text(0.01, 0.0, say("plans_front", lang=shown), fontsize=8, color=style.NEUTRAL, va="bottom")
+        figure.text(
+            0.01,
+            0.0,
+            tr("filled: no other plan is both smaller and faster"),
+            fontsize=8,
+            color=style.NEUTRAL,
+            va="bottom",
+        )
         style.stamp(figure, stamp)
     points = "; ".join(
         f"{name} {say_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}"
         for name, row in zip(names, rows, strict=True)
     )
-    return figure, say("plans_alt", lang=lang, points=points, front=", ".join(front))
+    return figure, tr(
+        "Seconds an image and mean Dice against measured memory: {points}. No other plan is both "
+        "smaller and faster than {front}.",
+        points=points,
+        front=", ".join(front),
+    )
 
 
 def _name_rows(rows: list[dict]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.paths import is_demo_data
 from sa2va_lab.reports.answers import Answer
 from sa2va_lab.reports.texts import say, say_answer, say_sample
@@ -30,7 +31,7 @@ AREAS = ("truth_area", "mask_area")
 LEAST_FRAMES = 3  # a sequence of fewer has no course
 
 
-def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None = None, lang: str = "en") -> Answer:
+def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None = None) -> Answer:
     """The answer of a Run: one sentence with Dice, interval, N, threshold and split, and the numbers behind it.
 
     more: further metrics; alarms in its "honesty" are said right after the answer.
@@ -49,7 +50,7 @@ def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None =
     }
     metrics |= more or {}
     alarms = [finding["sentence"] for finding in metrics.get("honesty", ()) if finding["alarm"]]
-    sentence = ("" if lang == "zh" else " ").join([say_answer(metrics, lang=lang), *alarms])
+    sentence = join_sentences([say_answer(metrics), *alarms])
     return Answer(sentence, metrics, stamp=run.meta["stamp"])
 
 
@@ -67,11 +68,11 @@ def was_seen(run: Run, dataset: Dataset) -> tuple[str, str]:
     return ("yes" if shared else "no"), f'{len(shared)} of {len(run.sample_ids)} images are in the split "train"'
 
 
-def run_table(run: Run, dataset: Dataset, *, lang: str = "en") -> Table:
+def run_table(run: Run, dataset: Dataset) -> Table:
     """What was run and why: model, device, number format, images, phrase, prompt, training."""
     segmenter, data = run.meta["segmenter"], run.meta["dataset"]
     groups = {sample.group for sample in dataset if sample.id in set(run.sample_ids)}
-    size = say_sample({"n_images": len(run.sample_ids), "n_groups": len(groups)}, lang=lang)
+    size = say_sample({"n_images": len(run.sample_ids), "n_groups": len(groups)})
     seen, reason = was_seen(run, dataset)
     rows = [
         ("model", f"{segmenter['model']} ({_millions(segmenter.get('parameters'))})", segmenter.get("family", "")),
@@ -81,14 +82,14 @@ def run_table(run: Run, dataset: Dataset, *, lang: str = "en") -> Table:
         ("split", data["split"], ""),
         ("phrase", data["phrase"], ""),
         ("prompt", run.meta["prompt"], run.meta["prompt_reason"]),
-        ("training", say(f"seen_{seen}", lang=lang), reason),
+        ("training", say(f"seen_{seen}"), reason),
         ("rasteriser", dataset.rasteriser, ""),
     ]
-    names = [say(key, lang=lang) for key in ("what", "value", "why")]
-    return Table(names, [[say(key, lang=lang), *rest] for key, *rest in rows])
+    names = [tr(text) for text in ("What", "Value", "Why")]
+    return Table(names, [[say(key), *rest] for key, *rest in rows])
 
 
-def metric_table(summary: dict, *, lang: str = "en") -> Table:
+def metric_table(summary: dict) -> Table:
     """Each metric: mean over images with its two intervals and N, and the value of all pixels pooled.
 
     The percentile interval is the report's. BCa stands beside it here and nowhere else, as a check: it allows for the
@@ -101,18 +102,18 @@ def metric_table(summary: dict, *, lang: str = "en") -> Table:
         name, count = _metric_name(metric), str(numbers["n"])
         rows.append([name, _three(numbers["macro"]), *intervals, count, _three(numbers["pooled"])])
     heads = ("metric", "macro", "interval", "interval_bca", "n_images", "pooled")
-    return Table([say(key, lang=lang) for key in heads], rows)
+    return Table([say(key) for key in heads], rows)
 
 
-def image_table(table: pd.DataFrame, *, lang: str = "en") -> Table:
+def image_table(table: pd.DataFrame) -> Table:
     """Every image of the Run, worst Dice first, the ones without a Dice last."""
-    names = [say(key, lang=lang) for key in ("sample_column", "group_column")]
+    names = [tr(text) for text in ("Image", "Patient")]
     names += [_metric_name(metric) for metric in SHOWN_METRICS]
-    names += [say(key, lang=lang) for key in ("truth_area", "mask_area", "seconds", "note_column")]
+    names += [tr(text) for text in ("Truth, px", "Mask, px", "Seconds", "Note")]
     rows = []
     for row in table.sort_values(["dice", "id"], na_position="last").to_dict("records"):
         numbers = [*(_three(row[metric]) for metric in SHOWN_METRICS), *(_whole(row[k]) for k in AREAS)]
-        rows.append([row["id"], row["group"], *numbers, _digits(row["seconds"], 2), _note(row, lang)])
+        rows.append([row["id"], row["group"], *numbers, _digits(row["seconds"], 2), _note(row)])
     return Table(names, rows)
 
 
@@ -131,19 +132,18 @@ def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
     return [_open_case(row, rank, run, dataset, threshold) for row, rank in picked]
 
 
-def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = None, lang: str = "en"):
+def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = None):
     """Dice of every image, a line of dots a patient, ordered by the patient's mean; returns (figure, alt)."""
-    import matplotlib
     import seaborn
 
     scored = table[table["dice"].notna()]
     if not len(scored):
-        raise LabError(say("nothing_to_draw", lang=lang))
-    shown, _ = style.figure_language(lang)
+        raise LabError(tr("There is nothing to draw: no image has a Dice."))
+
     means = scored.groupby("group")["dice"].mean().sort_values()
     mean, low, high = (summary["dice"][name] for name in ("macro", "low", "high"))
-    figure = style.new_figure(style.WIDTH, 1.1 + 0.3 * max(len(means), 3), lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+    figure = style.new_figure(style.WIDTH, 1.1 + 0.3 * max(len(means), 3))
+    with style.figure_settings():
         ax = figure.subplots()
         if not math.isnan(low):
             ax.axvspan(low, high, color=style.ACCENT, alpha=0.12, linewidth=0)
@@ -155,39 +155,47 @@ def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = Non
         ax.plot(means.to_numpy(), np.arange(len(means)), "|", color="black", markersize=13, markeredgewidth=1.8)
         ax.set_xlim(0, 1)
         ax.set_ylim(len(means) - 0.4, -0.6)
-        ax.set_xlabel(say("axis_dice", lang=shown))
-        ax.set_ylabel(say("axis_patient", lang=shown))
+        ax.set_xlabel(tr("Dice of one image"))
+        ax.set_ylabel(tr("Patient"))
         ax.grid(axis="x", color="#E3E7EA", linewidth=0.8)
         ax.set_axisbelow(True)
-        text = say("mean_line", lang=shown, dice=mean)
+        text = tr("mean {dice:.3f}", dice=mean)
         ax.set_title(text if math.isnan(low) else f"{text}  [{low:.3f} – {high:.3f}]")
         style.stamp(figure, stamp)
     ends = dict(worst=means.index[0], worst_dice=means.iloc[0], best=means.index[-1], best_dice=means.iloc[-1])
     dice = scored["dice"]
-    return figure, say(
-        "alt_spread", lang=lang, n_images=len(scored), low=dice.min(), high=dice.max(), dice=mean, **ends
+    return figure, tr(
+        "Dice of {n_images} images by patient: from {low:.3f} to {high:.3f}, mean {dice:.3f}; the "
+        "patient with the lowest mean is {worst} ({worst_dice:.3f}), the one with the highest {best} "
+        "({best_dice:.3f}).",
+        n_images=len(scored),
+        low=dice.min(),
+        high=dice.max(),
+        dice=mean,
+        **ends,
     )
 
 
-def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = None, lang: str = "en"):
+def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = None):
     """Dice along each sequence, a line a sequence, the lowest named; or the sentence that there are no sequences.
 
     A frame's number is that of its id: the frames of a sequence in the order of their file names.
     """
-    import matplotlib
     from IPython.display import Markdown
 
     video = {sample.id: sample.video for sample in dataset}
     scored = table[table["dice"].notna()].assign(video=table["id"].map(video))
     scored = scored[scored.groupby("video")["id"].transform("size") >= LEAST_FRAMES]
     if not len(scored):
-        return Markdown(say("frames_none", lang=lang, least=LEAST_FRAMES))
+        return Markdown(
+            tr("No sequence has {least} frames or more here, so there is no course to show.", least=LEAST_FRAMES)
+        )
     scored = scored.assign(frame=scored["id"].str.extract(r"(\d+)$", expand=False).astype(int)).sort_values("frame")
     videos, lowest = scored.groupby("video")["dice"], scored.loc[scored["dice"].idxmin()]
     within, between = videos.std(ddof=0).mean(), videos.mean().std(ddof=0)
-    shown, _ = style.figure_language(lang)
-    figure = style.new_figure(style.WIDTH, 3.2, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+
+    figure = style.new_figure(style.WIDTH, 3.2)
+    with style.figure_settings():
         ax = figure.subplots()
         for name, rows in scored.groupby("video"):
             named = name == lowest["video"]
@@ -197,18 +205,30 @@ def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = No
         side = "left" if lowest["frame"] <= scored["frame"].mean() else "right"  # away from the nearer edge
         note = ax.annotate(lowest["id"], place, xytext=(0, -13), textcoords="offset points", ha=side, fontsize=9)
         style.halo(note)
-        ax.set(xlabel=say("axis_frame", lang=shown), ylabel=say("axis_dice", lang=shown), ylim=(0, 1))
-        ax.set_title(say("frames_title", lang=shown, within=within, between=between))
+        ax.set(xlabel=tr("Frame of the sequence"), ylabel=tr("Dice of one image"), ylim=(0, 1))
+        ax.set_title(
+            tr(
+                "standard deviation within a sequence {within:.3f}, between sequences {between:.3f}",
+                within=within,
+                between=between,
+            )
+        )
         ax.xaxis.get_major_locator().set_params(integer=True)
         ax.grid(axis="y", color="#E3E7EA", linewidth=0.8)
         ax.set_axisbelow(True)
         style.stamp(figure, stamp)
     values = dict(count=len(videos), frames=len(scored), within=within, between=between)
-    alt = say("alt_frames", lang=lang, id=lowest["id"], dice=lowest["dice"], **values)
+    alt = tr(
+        "Dice along {count} sequences, {frames} frames: its standard deviation is {within:.3f} within"
+        " a sequence and {between:.3f} between their means; the lowest is {dice:.3f} in {id}.",
+        id=lowest["id"],
+        dice=lowest["dice"],
+        **values,
+    )
     return style.picture(figure, alt, role="frames")
 
 
-def provenance_table(run: Run, *, lang: str = "en") -> Table:
+def provenance_table(run: Run) -> Table:
     """What it takes to repeat this: hashes, versions, commit, times."""
     meta, git = run.meta, run.meta["git"]
     rows = {
@@ -220,7 +240,7 @@ def provenance_table(run: Run, *, lang: str = "en") -> Table:
         "code": f"{git['commit'] or '–'} ({git['reason']})",
         "python": meta["python"],
     } | {name: found for name, found in meta["packages"].items() if found}
-    return Table([say(key, lang=lang) for key in ("what", "value")], [[key, text] for key, text in rows.items()])
+    return Table([tr(text) for text in ("What", "Value")], [[key, text] for key, text in rows.items()])
 
 
 def _open_case(row, rank: str | None, run: Run, dataset: Dataset, threshold: float) -> Case:
@@ -237,7 +257,7 @@ def _open_case(row, rank: str | None, run: Run, dataset: Dataset, threshold: flo
     )
 
 
-def _note(row: dict, lang: str) -> str:
+def _note(row: dict) -> str:
     if row["error"]:
         return row["error"]
     notes = {
@@ -245,7 +265,7 @@ def _note(row: dict, lang: str) -> str:
         "note_no_truth": math.isnan(row["truth_area"]),
         "note_empty_truth": row["truth_area"] == 0,
     }
-    return ", ".join(say(key, lang=lang) for key, applies in notes.items() if applies)
+    return ", ".join(say(key) for key, applies in notes.items() if applies)
 
 
 def _metric_name(metric: str) -> str:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import contextmanager
 from functools import cache
+
+from sa2va_lab.language import current_language, use_language
 
 TRUE_POSITIVE = "#000000"  # black, the palette's ink: what is right needs no alarm, and errors stand out against it
 FALSE_POSITIVE = "#E69F00"  # orange: found, not there
@@ -34,14 +37,8 @@ _CHINESE_FONTS = (
 
 
 @cache
-def figure_language(lang: str) -> tuple[str, str]:
-    """The language that figures can be labelled in, with the reason: (lang, reason).
-
-    Chinese needs a font that has its characters. Where there is none, labels fall back to English and one warning
-    says which font would help; boxes in place of characters are never drawn.
-    """
-    if lang != "zh":
-        return lang, "the built-in font has every letter"
+def _find_chinese_font() -> str | None:
+    """A font on this machine that has Chinese characters; None, with one warning that says which would help."""
     from matplotlib import font_manager
 
     manager = font_manager.fontManager
@@ -51,20 +48,29 @@ def figure_language(lang: str) -> tuple[str, str]:
             for path in set(font_manager.findSystemFonts()) - listed:
                 manager.addfont(path)
         known = {font.name for font in manager.ttflist}
-        for name in _CHINESE_FONTS:
-            if name in known:
-                return lang, name
-    reason = "no Chinese font was found, so figures are labelled in English; install for example Noto Sans CJK SC"
-    warnings.warn(reason)
-    return "en", reason
+        if found := [name for name in _CHINESE_FONTS if name in known]:
+            return found[0]
+    warnings.warn("no Chinese font was found, so figures are labelled in English; install for example Noto Sans CJK SC")
+    return None
 
 
-def rc(lang: str = "en") -> dict:
+@contextmanager
+def figure_settings():
+    """Within it matplotlib has our settings, and figures a language that they can be labelled in: boxes in place of
+    Chinese characters are never drawn. Nothing outside our figures changes."""
+    import matplotlib
+
+    shown = current_language() if current_language() == "en" or _find_chinese_font() else "en"
+    with use_language(shown), matplotlib.rc_context(rc()):
+        yield
+
+
+def rc() -> dict:
     """matplotlib settings for `matplotlib.rc_context`, so that nothing outside our figures changes."""
-    shown, font = figure_language(lang)
+    font = _find_chinese_font() if current_language() == "zh" else None
     return {
         # by name, not "sans-serif": a text keeps these names, while the generic one is looked up when it is drawn
-        "font.family": [font, "DejaVu Sans"] if shown == "zh" else ["DejaVu Sans"],
+        "font.family": [font, "DejaVu Sans"] if font else ["DejaVu Sans"],
         "axes.unicode_minus": False,
         "font.size": 10,
         "axes.titlesize": 10,
@@ -80,12 +86,12 @@ def rc(lang: str = "en") -> dict:
     }
 
 
-def new_figure(width: float, height: float, *, lang: str = "en"):
+def new_figure(width: float, height: float):
     """An empty figure (sizes in inches) that belongs to no window and needs no closing."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(rc(lang)):
+    with matplotlib.rc_context(rc()):
         return Figure(figsize=(width, height), layout="constrained")
 
 

@@ -13,6 +13,7 @@ from sa2va_lab.datasets.outlines import trace_mask
 from sa2va_lab.datasets.samples import Sample
 from sa2va_lab.datasets.widths import CLASSES, EDGES, classify_pixels
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say
 from sa2va_lab.views import style
 from sa2va_lab.views.audits import name_ceiling
@@ -27,35 +28,35 @@ def choose_example(audit: Audit) -> Sample:
     """The annotated image whose share of vessel is in the middle; LabError where nothing is annotated."""
     known = sorted((row["share"], row["id"]) for row in audit.rows if row["share"])
     if not known:
-        raise LabError(say("nothing_annotated"))
+        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
     return audit.dataset[known[len(known) // 2][1]]
 
 
-def zoom_figure(sample: Sample, *, lang: str = "en"):
+def zoom_figure(sample: Sample):
     """Outline, mask and both on the image at three zooms, down to single pixels; returns (figure, alt)."""
     import matplotlib
 
     truth, pixels = sample.truth(), read_pixels(sample.image)
     if truth is None or not truth.any():
-        raise LabError(say("nothing_annotated", lang=lang))
+        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
     source = sample.truths[1]
     drawn = source.scaled(truth.shape) if isinstance(source, DrawnTruth) and source.polygons else None
     polygons = trace_mask(truth) if drawn is None else drawn
-    shown, _ = style.figure_language(lang)
+
     height, width = truth.shape
     row, column = _find_thin_place(truth)
     sides = [max(height, width), max(min(height, width) // 5, CLOSEST), CLOSEST]
-    figure = style.new_figure(style.WIDTH, style.WIDTH * 1.06, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+    figure = style.new_figure(style.WIDTH, style.WIDTH * 1.06)
+    with style.figure_settings():
         panels = figure.subplots(3, 3)
         titles = ("zoom_traced" if drawn is None else "zoom_outline", "zoom_mask", "zoom_overlay")
         for ax, key in zip(panels[0], titles, strict=True):
-            ax.set_title(say(key, lang=shown))
+            ax.set_title(say(key))
         for level, side in enumerate(sides):
             box = (0, width, height, 0) if level == 0 else _box(row, column, side, truth.shape)
             for place, ax in enumerate(panels[level]):
                 _draw_panel(ax, place, pixels, truth, polygons, box, grid=level == 2)
-            label = say("zoom_whole", lang=shown) if level == 0 else say("zoom_part", lang=shown, side=side)
+            label = tr("whole image") if level == 0 else tr("{side} x {side} pixels", side=side)
             panels[level][0].set_ylabel(label)
         for before, after in ((0, 1), (1, 2)):  # where the next row looks
             left, right, low, high = _box(row, column, sides[after], truth.shape)
@@ -68,19 +69,27 @@ def zoom_figure(sample: Sample, *, lang: str = "en"):
     corners = sum(len(polygon) // 2 for polygon in polygons)
     numbers = dict(width=width, height=height, side=CLOSEST, polygons=len(polygons), points=corners)
     area = dict(area=int(truth.sum()), share=float(truth.mean()))
-    return figure, say("alt_zoom", lang=lang, id=sample.id, **numbers, **area)
+    return figure, tr(
+        "{id} at three zooms, from the whole {width} x {height} image to {side} x {side} pixels: "
+        "{polygons} outlines with {points} corners become a mask of {area} pixels ({share:.1%} of the"
+        " image); at the closest zoom the outline cuts through pixels that the mask has either whole "
+        "or not at all.",
+        id=sample.id,
+        **numbers,
+        **area,
+    )
 
 
-def distribution_figure(audit: Audit, *, lang: str = "en"):
+def distribution_figure(audit: Audit):
     """Histograms of vessel width and of vessel share; returns (figure, alt)."""
     import matplotlib
 
     shares = np.array([row["share"] for row in audit.rows if row["share"] is not None])
     if not len(shares) or not len(audit.widths):
-        raise LabError(say("nothing_annotated", lang=lang))
-    shown, _ = style.figure_language(lang)
-    figure = style.new_figure(style.WIDTH, 3.2, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
+
+    figure = style.new_figure(style.WIDTH, 3.2)
+    with style.figure_settings():
         left, right = figure.subplots(1, 2)
         most = float(np.quantile(audit.widths, 0.995))
         weights = np.full(len(audit.widths), 1 / len(audit.widths))
@@ -88,19 +97,25 @@ def distribution_figure(audit: Audit, *, lang: str = "en"):
         for edge in EDGES:
             left.axvline(edge, color=style.ACCENT, linewidth=0.8, linestyle=(0, (4, 3)))
         left.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-        left.set_xlabel(say("axis_width", lang=shown))
-        left.set_ylabel(say("axis_length", lang=shown))
+        left.set_xlabel(tr("Width of a vessel, pixels"))
+        left.set_ylabel(tr("Share of the centre lines"))
         right.hist(shares, bins=min(20, max(5, len(shares) // 3)), color=style.NEUTRAL)
         right.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
         right.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-        right.set_xlabel(say("axis_share", lang=shown))
-        right.set_ylabel(say("axis_images", lang=shown))
+        right.set_xlabel(tr("Share of vessel pixels in an image"))
+        right.set_ylabel(tr("Number of images"))
     widths = dict(width=float(np.median(audit.widths)), thin=float((audit.widths <= EDGES[1]).mean()))
     numbers = dict(n=len(shares), low=shares.min(), high=shares.max(), mean=shares.mean())
-    return figure, say("alt_distributions", lang=lang, **widths, **numbers)
+    return figure, tr(
+        "Left: vessel widths, median {width:.1f} pixels, {thin:.0%} of the centre lines at most 4 "
+        "pixels wide. Right: share of vessel pixels in {n} images, from {low:.1%} to {high:.1%}, mean"
+        " {mean:.1%}.",
+        **widths,
+        **numbers,
+    )
 
 
-def matrix_figure(audit: Audit, *, lang: str = "en"):
+def matrix_figure(audit: Audit):
     """Patients by images: vessel share as colour, crosses where nothing is annotated, rings where there is a defect.
 
     Returns (figure, alt).
@@ -118,46 +133,51 @@ def matrix_figure(audit: Audit, *, lang: str = "en"):
             bare += [(x, y)] if row["share"] is None else []
             odd += [(x, y)] if row["id"] in audit.defects else []
     if np.isnan(shares).all():
-        raise LabError(say("nothing_annotated", lang=lang))
-    shown, _ = style.figure_language(lang)
+        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
+
     height = 1.4 + min(0.28 * len(groups), 12)
-    figure = style.new_figure(style.WIDTH, height, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+    figure = style.new_figure(style.WIDTH, height)
+    with style.figure_settings():
         ax = figure.subplots()
         colours = matplotlib.colormaps[style.PROBABILITY].with_extremes(bad="white")
         drawn = ax.imshow(shares, aspect="auto", cmap=colours, vmin=0, interpolation="nearest")
         for marks, marker, key in ((bare, "x", "cell_bare"), (odd, "o", "cell_defect")):
             if marks:
                 style_of = dict(color=style.NEUTRAL) if marker == "x" else dict(facecolors="none", edgecolors="black")
-                ax.scatter(*zip(*marks, strict=True), marker=marker, s=28, label=say(key, lang=shown), **style_of)
+                ax.scatter(*zip(*marks, strict=True), marker=marker, s=28, label=say(key), **style_of)
         if bare or odd:
             figure.legend(loc="outside upper right", ncols=2)
         bar = figure.colorbar(drawn, ax=ax, pad=0.02)
         bar.ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-        bar.set_label(say("axis_share", lang=shown))
+        bar.set_label(tr("Share of vessel pixels in an image"))
         ax.set_yticks(range(len(groups)), groups, fontsize=8 if len(groups) <= 45 else 4)
         ax.set_xticks(np.unique(np.linspace(0, most - 1, min(most, 10)).astype(int)))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
-        ax.set_xlabel(say("axis_frame", lang=shown))
-        ax.set_ylabel(say("axis_patient_rows", lang=shown))
+        ax.set_xlabel(tr("Frame of the sequence"))
+        ax.set_ylabel(tr("Patient"))
     means = {g: np.nanmean(shares[y]) for y, g in enumerate(groups) if not np.isnan(shares[y]).all()}
     full, empty = max(means, key=means.get), min(means, key=means.get)
     numbers = dict(groups=len(groups), most=most, bare=len(bare), odd=len(odd))
     ends = dict(full=full, full_share=means[full], empty=empty, empty_share=means[empty])
-    return figure, say("alt_matrix", lang=lang, **numbers, **ends)
+    return figure, tr(
+        "{groups} patients by {most} images: share of vessel in each image; {bare} images are not "
+        "annotated and {odd} have a defect; the patient with most vessel is {full} ({full_share:.1%} "
+        "on average), the one with least {empty} ({empty_share:.1%}).",
+        **numbers,
+        **ends,
+    )
 
 
-def ceiling_figure(ceilings: Sequence[Ceiling], *, lang: str = "en"):
+def ceiling_figure(ceilings: Sequence[Ceiling]):
     """Dice that is left by vessel width, a line a ceiling; returns (figure, alt)."""
-    import matplotlib
 
     if not ceilings:
-        raise LabError(say("nothing_annotated", lang=lang))
-    shown, _ = style.figure_language(lang)
+        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
+
     labels = [label for label in CLASSES if any(label in ceiling.by_width for ceiling in ceilings)]
     colours = (style.ACCENT, style.FALSE_POSITIVE, "black", style.NEUTRAL, "#CC79A7")
-    figure = style.new_figure(style.WIDTH, 4.0, lang=lang)
-    with matplotlib.rc_context(style.rc(lang)):
+    figure = style.new_figure(style.WIDTH, 4.0)
+    with style.figure_settings():
         ax = figure.subplots()
         for number, ceiling in enumerate(ceilings):
             places = [place for place, label in enumerate(labels) if label in ceiling.by_width]
@@ -165,18 +185,23 @@ def ceiling_figure(ceilings: Sequence[Ceiling], *, lang: str = "en"):
             dashes = "solid" if ceiling.name in ("averaged", "searched") else (0, (5, 2))
             ax.plot(
                 places, heights, color=colours[number % 5], marker=MARKERS[number % 5], linestyle=dashes,
-                label=name_ceiling(ceiling, lang=shown),
+                label=name_ceiling(ceiling),
             )  # fmt: skip
         ax.set_xticks(range(len(labels)), labels)
         ax.set_ylim(top=1.005)
-        ax.set_xlabel(say("axis_width", lang=shown))
-        ax.set_ylabel(say("axis_dice_ceiling", lang=shown))
+        ax.set_xlabel(tr("Width of a vessel, pixels"))
+        ax.set_ylabel(tr("Dice that is left"))
         ax.grid(axis="y", color="#E3E7EA", linewidth=0.8)
         ax.legend(loc="lower right")
     values = [(dice, label, c) for c in ceilings for label, (dice, _) in c.by_width.items()]
     low, label, worst = min(values, key=lambda value: value[0])
-    return figure, say(
-        "alt_ceilings", lang=lang, count=len(ceilings), low=low, label=label, name=name_ceiling(worst, lang=lang)
+    return figure, tr(
+        "Dice that is left by vessel width, for {count} ways of changing the truth; the lowest is "
+        "{low:.2f} for {label} in “{name}”.",
+        count=len(ceilings),
+        low=low,
+        label=label,
+        name=name_ceiling(worst),
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.evaluation.thresholds import BINS, THRESHOLDS, Choice, choose_threshold, count_run, save_threshold
-from sa2va_lab.reports.texts import say
+from sa2va_lab.language import tr
 from sa2va_lab.views import layers, overlays, style
 
 if TYPE_CHECKING:
@@ -55,8 +55,8 @@ class Tuner:
     where there is no truth; reason says why. order: ids, worst Dice at 0.5 first, those without a Dice last.
     """
 
-    def __init__(self, run: Run, dataset: Dataset, *, lang: str = "en", progress: bool = False):
-        self.run, self.dataset, self.lang = run, dataset, lang
+    def __init__(self, run: Run, dataset: Dataset, *, progress: bool = False):
+        self.run, self.dataset = run, dataset
         self.counts, self.choice, self.reason, dice = None, None, "", {}
         try:
             self.counts = count_run(run, dataset, progress=progress)
@@ -85,8 +85,8 @@ class Tuner:
         drawn = None if truth is None else truth[part]
         layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, scale=scale))
         case = overlays.Case(sample_id, self._samples[sample_id].group, None, probability, mask, truth)
-        said = overlays.describe_case(case, lang=self.lang)
-        about = say("panel_probability", lang=self.lang)
+        said = overlays.describe_case(case)
+        about = tr("Probability")
         photo = layers.encode_photo(pixels[part], quality=90)
         pictures = (
             '<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">'
@@ -99,11 +99,18 @@ class Tuner:
     def draw_curve(self, threshold: float) -> str:
         """The split's mean Dice over the threshold as SVG, with the best, its interval, 0.5 and where the slider is."""
         if self.choice is None:
-            return f"<p>{escape(say('tuner_no_curve', lang=self.lang, reason=self.reason))}</p>"
+            return f"<p>{escape(tr('There is no curve and no number here: {reason}', reason=self.reason))}</p>"
         choice, curve = self.choice, np.nan_to_num(self._curve)
         here = float(curve[min(round(threshold * BINS), BINS - 1)])
         values = dict(threshold=threshold, dice=here, best=choice.value, score=choice.score, half=choice.at_half)
-        said = say("tuner_curve", lang=self.lang, split=self.run.meta["dataset"]["split"], n=len(self.counts), **values)
+        said = tr(
+            "Split “{split}”, {n} images, without minimum area and hole filling: mean Dice {dice:.3f} at "
+            "{threshold:.3f} (orange); best {score:.3f} at {best:.3f} (blue, band: 95 % interval of the "
+            "choice); {half:.3f} at 0.5 (dashed).",
+            split=self.run.meta["dataset"]["split"],
+            n=len(self.counts),
+            **values,
+        )
         points = " ".join(
             f"{x * WIDE:.1f},{(1 - y) * HIGH:.1f}" for x, y in zip(THRESHOLDS[::5], curve[::5], strict=True)
         )
@@ -133,7 +140,12 @@ class Tuner:
         LabError where no image has a truth: a threshold without an origin could not be told from a fair one.
         """
         if self.choice is None:
-            raise LabError(say("tuner_no_save", lang=self.lang, reason=self.reason))
+            raise LabError(
+                tr(
+                    "A threshold is saved with the images it was chosen on, and there are none: {reason}",
+                    reason=self.reason,
+                )
+            )
         place, best = round(threshold * BINS), math.isclose(threshold, self.choice.value)
         choice: Choice = self.choice
         if not best:
@@ -148,17 +160,17 @@ class Tuner:
         return self.run.prediction(sample_id).n_seg
 
     def _tell(self, sample_id: str, mask: np.ndarray, truth: np.ndarray | None) -> str:
-        rows = [(say("mask_area", lang=self.lang), f"{mask.sum():,}")]
+        rows = [(tr("Mask, px"), f"{mask.sum():,}")]
         if truth is None:
-            rows.append((say("note_column", lang=self.lang), say("note_no_truth", lang=self.lang)))
+            rows.append((tr("Note"), tr("not annotated")))
         else:
             scores = compute_scores(**count_pixels(mask, truth))
             named = [("IoU" if name == "iou" else name.capitalize(), scores[name]) for name in SHOWN]
             rows = [(name, "–" if math.isnan(value) else f"{value:.3f}") for name, value in named] + rows
             if not truth.any():
-                rows.append((say("note_column", lang=self.lang), say("note_empty_truth", lang=self.lang)))
+                rows.append((tr("Note"), tr("truth is empty")))
         answer = next(record["answer"] for record in self.run.records if record["id"] == sample_id)
-        rows.append((say("gallery_said", lang=self.lang), answer or "–"))
+        rows.append((tr("Answer"), answer or "–"))
         return "<table>" + "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows) + "</table>"
 
     def open_sample(self, sample_id: str, merge: str | int = "union"):

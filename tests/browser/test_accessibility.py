@@ -7,6 +7,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from sa2va_lab import open_dataset
 from sa2va_lab.evaluation.mistakes import sort_mistakes
+from sa2va_lab.language import use_language
 from sa2va_lab.reports.html import render_index, render_notebook
 from sa2va_lab.views import gallery
 
@@ -49,7 +50,8 @@ def full_report():
 @pytest.mark.parametrize("look", LOOKS)
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_index_is_accessible(full_report, complaints, lang, look):
-    assert complaints(render_index(full_report, lang=lang), look) == []
+    use_language(lang)
+    assert complaints(render_index(full_report), look) == []
 
 
 @pytest.mark.parametrize("look", LOOKS)

@@ -6,6 +6,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
+from sa2va_lab.language import use_language
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
 
 
@@ -92,7 +93,8 @@ def test_headline(ename, evalue, line):
 
 def test_language_of_the_page(notebook):
     assert '<html lang="en">' in render_notebook(notebook, title="x")
-    chinese = render_notebook(notebook, title="x", lang="zh")
+    with use_language("zh"):
+        chinese = render_notebook(notebook, title="x")
     assert '<html lang="zh-Hans">' in chinese
     assert "<summary>代码</summary>" in chinese
 

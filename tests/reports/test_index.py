@@ -6,6 +6,7 @@ import json
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output, writes
 
+from sa2va_lab.language import use_language
 from sa2va_lab.reports.html import render_index
 from sa2va_lab.reports.index import build_blocks, find_pictures, list_steps
 
@@ -90,7 +91,8 @@ def test_every_block_is_filled_from_its_notebook():
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_nothing_at_all_is_nine_reasons(lang):
-    blocks = blocks_of(make_report({}, left_out={"02_loss_curves": "log"}), lang=lang)
+    use_language(lang)
+    blocks = blocks_of(make_report({}, left_out={"02_loss_curves": "log"}))
     assert len(blocks) == 9
     for key, block in blocks.items():
         assert block.absent or key == "next"

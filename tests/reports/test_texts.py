@@ -1,45 +1,9 @@
 import math
-import re
-import string
 
 import pytest
 
-from sa2va_lab.errors import LabError
+from sa2va_lab.language import use_language
 from sa2va_lab.reports import texts
-
-
-def _places(text):
-    return sorted(name for _, name, _, _ in string.Formatter().parse(text) if name)
-
-
-@pytest.mark.parametrize("key", texts.TEXTS)
-def test_every_text_is_there_in_every_language_with_the_same_places(key):
-    entry = texts.TEXTS[key]
-    assert set(entry) == set(texts.LANGUAGES)
-    assert all(text.strip() for text in entry.values())
-    assert len({tuple(_places(text)) for text in entry.values()}) == 1
-
-
-def test_every_text_that_is_asked_for_exists_and_none_is_left_over(root):
-    """Keys are found in the sources by their spelling; those made up at run time are listed here."""
-    sources = [*(root / "sa2va_lab").rglob("*.py"), *(root / "sa2va_lab/reports/template").glob("*.j2")]
-    sources = "\n".join(path.read_text("utf-8") for path in sources if not path.name.endswith("texts.py"))
-    sources += (root / "sa2va_lab/reports/texts.py").read_text("utf-8").split("def check_language")[1]
-    asked = set(re.findall(r'\bsay\(\s*"(\w+)"', sources))
-    assert asked <= set(texts.TEXTS)
-    run_time = (
-        r"(extra|honest|baseline|block|step_seen|seen|case|ceiling|mistake|suspect|gallery|part|plans|inventory|tuner)_"
-    )
-    made_up = {key for key in texts.TEXTS if re.match(run_time, key)}
-    quoted = set(re.findall(r'"(\w+)"', sources))
-    assert set(texts.TEXTS) - made_up <= quoted
-
-
-def test_unknown_language_and_key():
-    with pytest.raises(LabError, match="language 'de' was asked for; there are texts in en"):
-        texts.say("metric", lang="de")
-    with pytest.raises(KeyError, match="did you mean 'metric'"):
-        texts.say("metrik")
 
 
 def _metrics(*, dice=0.5, low=0.4, high=0.6, n_images=10, n_groups=3, failed=0, bare=0, seen="no"):
@@ -80,7 +44,8 @@ def test_answer_of_an_unfinished_run():
 
 
 def test_answer_in_chinese():
-    said = texts.say_answer(_metrics(), lang="zh")
+    with use_language("zh"):
+        said = texts.say_answer(_metrics())
     assert said.startswith("Dice 0.500（95 % 区间 0.400 至 0.600），3 名患者的 10 幅图像")
 
 

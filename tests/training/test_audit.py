@@ -5,6 +5,7 @@ import string
 import pytest
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr, use_language
 from sa2va_lab.training.audit import audit
 from sa2va_lab.training.config import read_config
 from sa2va_lab.training.log import read_log
@@ -242,8 +243,9 @@ def test_json_has_the_promised_keys(look):
 def test_no_metric_is_ever_expected(look):
     """Dice is named only as a part of the loss; no sentence sets a figure for masks."""
     for found in (look(), look(3048), look(config=False)):
-        for lang in ("en", "zh"):
-            said = " ".join(finding.say(lang) for finding in found.findings)
+        for code in ("en", "zh"):
+            with use_language(code):
+                said = " ".join(tr(finding.say()) for finding in found.findings)
             assert not re.search(r"(?i)(expected|estimated|predicted|implies|预计|预期)\s*(a\s+)?(dice|iou)", said)
             assert not re.search(r"(?i)\b(dice|iou) (score )?(of|is|will|=)", said.replace("loss_dice", ""))
 

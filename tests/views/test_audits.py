@@ -10,7 +10,7 @@ from sa2va_lab.datasets.audit import audit_dataset
 from sa2va_lab.datasets.ceilings import resolution_ceilings
 from sa2va_lab.datasets.defects import KINDS
 from sa2va_lab.errors import LabError
-from sa2va_lab.reports.dataset_texts import KINDS_ZH
+from sa2va_lab.language import read_catalogue, use_language
 from sa2va_lab.views import audits, style, truths
 
 
@@ -25,16 +25,14 @@ def ceilings(drawn):
 
 
 def test_every_kind_of_defect_is_told_in_both_languages():
-    assert set(KINDS) == set(KINDS_ZH)
-    for kind, (title, training, repair) in KINDS_ZH.items():
-        assert title
-        assert training
-        assert bool(repair) == bool(KINDS[kind].repair)
+    told = {text for kind in KINDS.values() for text in (kind.title, kind.training, kind.repair) if text}
+    assert told <= set(read_catalogue("zh"))
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_the_answer_says_how_many_and_what(drawn, ceilings, lang):
-    answer = audits.answer_audit(drawn, ceilings, lang=lang)
+    use_language(lang)
+    answer = audits.answer_audit(drawn, ceilings)
     assert f"{ceilings[0].dice:.3f}" in answer.sentence
     assert (
         "6 images of 3 patients, 6 annotated" if lang == "en" else "3 名患者的 6 幅图像，6 幅有标注"
@@ -87,15 +85,16 @@ def make_sound(tmp_path):
 @pytest.mark.parametrize("lang", ["en", "zh"])
 @pytest.mark.filterwarnings("ignore:no Chinese font")
 def test_pictures_have_alt_texts_with_numbers(drawn, ceilings, lang):
+    use_language(lang)
     sample = truths.choose_example(drawn)
     shares = sorted(row["share"] for row in drawn.rows if row["share"])
     assert sample.truth().mean() == shares[len(shares) // 2]
     least = min(dice for ceiling in ceilings for dice, _ in ceiling.by_width.values())
     drawings = {
-        "zoom": (truths.zoom_figure(sample, lang=lang), [sample.id, "64 x 48", str(int(sample.truth().sum()))]),
-        "widths": (truths.distribution_figure(drawn, lang=lang), [f"{np.median(drawn.widths):.1f}"]),
-        "matrix": (truths.matrix_figure(drawn, lang=lang), ["P01", "P03"]),
-        "ceilings": (truths.ceiling_figure(ceilings, lang=lang), [f"{least:.2f}"]),
+        "zoom": (truths.zoom_figure(sample), [sample.id, "64 x 48", str(int(sample.truth().sum()))]),
+        "widths": (truths.distribution_figure(drawn), [f"{np.median(drawn.widths):.1f}"]),
+        "matrix": (truths.matrix_figure(drawn), ["P01", "P03"]),
+        "ceilings": (truths.ceiling_figure(ceilings), [f"{least:.2f}"]),
     }  # fmt: skip
     for name, ((figure, alt), expected) in drawings.items():
         assert all(word in alt for word in expected), (name, alt)

@@ -9,6 +9,7 @@ from sa2va_lab import open_dataset
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run, summarise
 from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds
 from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings
+from sa2va_lab.language import use_language
 from sa2va_lab.views import comparisons, scores
 
 DEFAULT = Choice(0.5, "there is no validation split to choose it on", origin={"default": True})
@@ -56,14 +57,15 @@ def test_each_model_stands_at_its_own_threshold(drawn_run, images):
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_phrasings_stand_with_their_answers_or_say_that_nobody_was_asked(drawn_run, images, darkness, lang):
+    use_language(lang)
     asked = ask_otherwise(darkness, drawn_run, images, prompts=["Find the {phrase}."], limit=3)
     compared = compare_wordings(drawn_run, asked, images)
-    table = comparisons.wording_table(compared, lang=lang)
+    table = comparisons.wording_table(compared)
     assert [row[0] for row in table.rows] == [images.phrase, f"Find the {images.phrase}."]
     assert table.rows[1][1] == "“Sure, [SEG].” × 2; “There is none.” × 1"
     assert table.rows[0][-1] != table.rows[1][-1]
     assert comparisons.pick_prompts(compared)[1]["answers"] == {"Sure, [SEG].": 2, "There is none.": 1}
-    assert comparisons.wording_table([], lang=lang).data
+    assert comparisons.wording_table([]).data
 
 
 def test_losses_stand_above_what_was_measured_and_are_not_turned_into_it(drawn_run, images):

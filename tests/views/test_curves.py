@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import use_language
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.training import sources
 from sa2va_lab.training.sources import audit_logs, find_logs
@@ -62,7 +63,8 @@ def test_answer(audits):
     )
     assert answer.stamp is None
     assert answer.metrics["runs"][0]["implied_ranks"] == 1
-    assert "只与一个进程相符" in curves.answer_audits(audits, lang="zh").sentence
+    with use_language("zh"):
+        assert "只与一个进程相符" in curves.answer_audits(audits).sentence
 
 
 def test_table_of_losses(audits):
@@ -90,7 +92,8 @@ def test_findings_that_need_a_look_come_first(audits):
     marks = [row[1] for row in rows]
     assert marks == sorted(marks, reverse=True)
     assert rows[0][:2] == ["Processes", "yes"]
-    assert curves.finding_table(audits[0], lang="zh").rows[0][0] == "进程数"
+    with use_language("zh"):
+        assert curves.finding_table(audits[0]).rows[0][0] == "进程数"
 
 
 def test_curves_show_what_the_log_has(audits):
@@ -171,7 +174,8 @@ def test_dice_needs_an_evaluation_a_weight_and_a_dice_loss(audits, measured, tmp
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_files_to_take_away(audits, tmp_path, lang):
-    paths = curves.save_files(audits, tmp_path / "out", lang=lang)
+    use_language(lang)
+    paths = curves.save_files(audits, tmp_path / "out")
     assert [path.name for path in paths] == [
         "training_curves.png", "training_curves_2.png", "training_comparison.png", "training_summary.md"
     ]  # fmt: skip

@@ -9,6 +9,7 @@ import pytest
 from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, sort_mistakes
+from sa2va_lab.language import use_language
 from sa2va_lab.views import gallery, layers
 
 
@@ -46,8 +47,9 @@ def test_a_layer_keeps_its_places_as_a_png():
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_page_and_csv(looked_at, tmp_path, read_page, lang):
+    use_language(lang)
     table, run, dataset = looked_at
-    path = gallery.write_gallery(table, run, dataset, folder=tmp_path / "g", lang=lang)
+    path = gallery.write_gallery(table, run, dataset, folder=tmp_path / "g")
     text = path.read_text("utf-8")
     page = read_page(path)
     assert all(address.startswith("data:") for address in page.addresses)

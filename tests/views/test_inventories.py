@@ -6,6 +6,7 @@ import pytest
 from matplotlib.text import Text
 
 from sa2va_lab import paths
+from sa2va_lab.language import use_language
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.views import inventories, style
@@ -29,7 +30,8 @@ def test_answer(whole, tuned):
     assert said.stamp
     alone = inventories.answer_inventory(tuned)
     assert "does not run yet; missing: Vision tower, Language model layers, SAM2 image encoder" in alone.sentence
-    assert "视觉塔" in inventories.answer_inventory(tuned, lang="zh").sentence
+    with use_language("zh"):
+        assert "视觉塔" in inventories.answer_inventory(tuned).sentence
 
 
 def test_tables(whole, tuned):
@@ -77,9 +79,10 @@ def test_report_of_a_users_own_parts(tmp_path, read_page, lang):
 
 def test_every_word_of_the_chinese_figure_is_in_a_font_that_has_it(whole, monkeypatch):
     monkeypatch.setattr(style, "_CHINESE_FONTS", ("DejaVu Serif",))  # stands for any font that is installed
-    style.figure_language.cache_clear()
-    figure, _ = inventories.bytes_figure(whole, lang="zh")
-    style.figure_language.cache_clear()
+    style._find_chinese_font.cache_clear()
+    with use_language("zh"):
+        figure, _ = inventories.bytes_figure(whole)
+    style._find_chinese_font.cache_clear()
     words = [text for text in figure.findobj(Text) if text.get_text().strip()]
     assert any("视觉塔" in text.get_text() for text in words)
     assert {text.get_fontfamily()[0] for text in words} == {"DejaVu Serif"}

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.language import use_language
 from sa2va_lab.views import overlays, style
 
 # drawn by hand: "x" is 1
@@ -106,7 +107,8 @@ def test_no_boxes_in_place_of_chinese_characters():
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="Glyph")
         warnings.filterwarnings("ignore", message="no Chinese font")
-        figure, alt = overlays.comparison_figure([_case()], threshold=0.5, lang="zh")
+        with use_language("zh"):
+            figure, alt = overlays.comparison_figure([_case()], threshold=0.5)
         style.to_png(figure)
     assert alt.startswith("最差：P01-V1-F001")
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sa2va_lab.language import current_language, use_language
 from sa2va_lab.views import style
 
 
@@ -72,20 +73,27 @@ def test_halo_is_a_white_edge():
     assert effect._gc["foreground"] == "white"
 
 
-def test_chinese_without_a_font_warns_once_and_speaks_english(monkeypatch):
-    style.figure_language.cache_clear()
-    monkeypatch.setattr(style, "_CHINESE_FONTS", ("No Such Font",))
-    with pytest.warns(UserWarning, match="no Chinese font was found"):
-        assert style.figure_language("zh")[0] == "en"
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert style.figure_language("zh")[0] == "en"
-    style.figure_language.cache_clear()
+@pytest.fixture
+def look_for_fonts(monkeypatch):
+    """Gives the list of Chinese fonts to look for; what was found before is forgotten, and so is this afterwards."""
+    style._find_chinese_font.cache_clear()
+    yield lambda *names: monkeypatch.setattr(style, "_CHINESE_FONTS", names)
+    style._find_chinese_font.cache_clear()
 
 
-def test_chinese_with_a_font_uses_it(monkeypatch):
-    style.figure_language.cache_clear()
-    monkeypatch.setattr(style, "_CHINESE_FONTS", ("DejaVu Serif",))  # stands for any font that is installed
-    assert style.figure_language("zh") == ("zh", "DejaVu Serif")
-    assert style.rc("zh")["font.family"][0] == "DejaVu Serif"
-    style.figure_language.cache_clear()
+def test_chinese_without_a_font_warns_once_and_speaks_english(look_for_fonts):
+    look_for_fonts("No Such Font")
+    with use_language("zh"):
+        with pytest.warns(UserWarning, match="no Chinese font was found"), style.figure_settings():
+            assert current_language() == "en"
+        with warnings.catch_warnings(), style.figure_settings():
+            warnings.simplefilter("error")
+            assert current_language() == "en"
+        assert current_language() == "zh"
+
+
+def test_chinese_with_a_font_uses_it(look_for_fonts):
+    look_for_fonts("DejaVu Serif")  # stands for any font that is installed
+    with use_language("zh"), style.figure_settings():
+        assert current_language() == "zh"
+        assert style.rc()["font.family"][0] == "DejaVu Serif"

@@ -12,6 +12,7 @@ from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.thresholds import read_threshold
+from sa2va_lab.language import use_language
 from sa2va_lab.views import dimmer, tuning
 from sa2va_lab.views.tuner import KEPT, Tuner, clean_mask
 
@@ -183,7 +184,8 @@ def test_images_moved_away(drawn_run, dataset, tmp_path):
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_answer_and_figures(drawn_run, dataset, lang):
-    tuner = Tuner(drawn_run, dataset, lang=lang)
+    use_language(lang)
+    tuner = Tuner(drawn_run, dataset)
     answer = tuning.answer_tuner(tuner)
     assert f"{tuner.choice.value:.3f}" in answer.sentence
     assert answer.metrics["threshold"]["value"] == tuner.choice.value
