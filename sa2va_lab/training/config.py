@@ -5,16 +5,16 @@ The syntax tree is read (`syntax`); what cannot be known that way is listed in `
 
 from __future__ import annotations
 
-import json
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_json
 from sa2va_lab.training.syntax import Symbol, Unread, read_assignments
 
-LARGEST = 1 << 20  # bytes of a config
+LARGEST = 1 << 20  # characters of a config
 MOST_DATA = 1000  # data sets
-LARGEST_ANNOTATIONS = 1 << 30  # bytes
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,13 @@ class TrainingData:
 class TrainingConfig:
     """What a config says; None wherever it does not say, or cannot be read (then `unread` tells why).
 
-    values: every top-level name as plain values, with Symbol and Unread where they occur. loss_weights: {loss name:
-    weight}. sampler_group: samples that xtuner's LengthGroupedSampler keeps together on a process (batch size x
-    accumulation), None for a plain sampler. warmup: {"begin", "end", "start_factor", "by_epoch"} as written.
+    loss_weights: {loss name: weight}. sampler_group: samples that xtuner's LengthGroupedSampler keeps together on a
+    process (batch size x accumulation), None for a plain sampler. warmup: {"begin", "end", "start_factor", "by_epoch"}
+    as written. zero: what DeepSpeed's ZeRO was told.
     """
 
-    path: Path | None
-    values: dict
     unread: tuple[str, ...]
     base: str | None = None
-    pretrained: str | None = None
     template: str | None = None
     special_tokens: tuple[str, ...] = ()
     lora: dict = field(default_factory=dict)
@@ -51,15 +48,11 @@ class TrainingConfig:
     max_iterations: int | None = None
     batch: int | None = None
     accumulation: int | None = None
-    sampler: str | None = None
     sampler_group: int | None = None
-    optimiser: str | None = None
     lr: float | None = None
     warmup: dict = field(default_factory=dict)
-    strategy: str | None = None
     zero: dict = field(default_factory=dict)
     launcher: str | None = None
-    log_interval: int | None = None
     save_interval: int | None = None
     save_by_epoch: bool = False
     keep: int | None = None
@@ -67,11 +60,6 @@ class TrainingConfig:
     @property
     def lora_alpha(self) -> float | None:
         return _at(self.lora, "lora_alpha", float)
-
-    @property
-    def data_root(self) -> str | None:
-        """The root of the first data set."""
-        return self.data[0].root if self.data else None
 
     @property
     def repeats(self) -> float | None:
@@ -99,21 +87,23 @@ def read_config(path: Path | str) -> TrainingConfig:
     if path.is_dir():
         raise LabError(f"{path} is a folder: give the config itself, a .py file.")
     try:
+        if path.exists() and not path.is_file():  # reading from a pipe could wait for ever
+            raise LabError(f"{path} is a pipe or a device: give the config itself, a .py file.")
         with open(path, "rb") as file:
             source = file.read(LARGEST + 1)
     except OSError as error:
         raise LabError(f"{path} cannot be read ({error.strerror or error}): give an xtuner config.") from None
-    if len(source) > LARGEST:
-        raise LabError(f"{path} has more than {LARGEST >> 20} MB: that is no xtuner config.")
-    return parse_config(source.decode("utf-8", "replace"), path=path)
+    return parse_config(source.decode("utf-8-sig", "replace"), path=path)
 
 
 def parse_config(source: str, *, path: Path | None = None) -> TrainingConfig:
     """The same from text, such as the config that mmengine writes into its log.
 
-    Raises LabError for text that is not Python, or that sets none of model, train_dataloader and optim_wrapper.
+    Raises LabError for text that is too long, is not Python, or sets none of model, train_dataloader, optim_wrapper.
     """
     name = path or "the config in the log"
+    if len(source) > LARGEST:
+        raise LabError(f"{name} has more than {LARGEST >> 20} MB: that is no xtuner config.")
     try:
         values, unread = read_assignments(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -133,32 +123,25 @@ def _interpret(path: Path | None, values: dict, unread: tuple[str, ...]) -> Trai
     loader, sampler = _at(values, "train_dataloader", dict) or {}, _at(values, "train_dataloader.sampler", dict) or {}
     saving, strategy = _at(values, "default_hooks.checkpoint", dict) or {}, _at(values, "strategy", dict) or {}
     lora = _at(model, "mllm.llm_lora", dict) or _at(model, "llm_lora", dict) or {}
-    losses = {name: part.get("loss_weight") for name, part in model.items() if isinstance(part, dict)}
+    weights = {name: _at(part, "loss_weight", float) for name, part in model.items()}
     grouped = (_kind(sampler) or "").endswith("LengthGroupedSampler")
     return TrainingConfig(
-        path=path,
-        values=values,
         unread=unread,
         base=_at(model, "mllm.model_path", str) or _at(model, "llm.pretrained_model_name_or_path", str),
-        pretrained=_at(model, "pretrained_pth", str),
         template=_template(values),
         special_tokens=tuple(token for token in _at(model, "special_tokens", list) or () if isinstance(token, str)),
         lora={key: value for key, value in lora.items() if not isinstance(value, Symbol | Unread)},
-        loss_weights={name: float(weight) for name, weight in losses.items() if _is_weight(weight)},
+        loss_weights={name: weight for name, weight in weights.items() if weight is not None},
         data=tuple(_find_data(_at(loader, "dataset", dict), path)),
         epochs=_at(values, "train_cfg.max_epochs", float),
         max_iterations=_at(values, "train_cfg.max_iters", int),
         batch=_at(loader, "batch_size", int),
         accumulation=_at(optim, "accumulative_counts", int) or _at(strategy, "gradient_accumulation_steps", int),
-        sampler=_kind(sampler),
         sampler_group=_at(sampler, "per_device_batch_size", int) if grouped else None,
-        optimiser=_kind(_at(optim, "optimizer", dict) or {}),
         lr=_at(optim, "optimizer.lr", float),
         warmup=_find_warmup(_at(values, "param_scheduler", list) or _at(values, "param_scheduler", dict)),
-        strategy=_kind(strategy),
         zero=_at(strategy, "zero_optimization", dict) or _at(strategy, "config.zero_optimization", dict) or {},
         launcher=_at(values, "launcher", str),
-        log_interval=_at(values, "default_hooks.logger.interval", int),
         save_interval=_at(saving, "interval", int),
         save_by_epoch=_at(saving, "by_epoch", bool) is not False,
         keep=_at(saving, "max_keep_ckpts", int),
@@ -166,11 +149,11 @@ def _interpret(path: Path | None, values: dict, unread: tuple[str, ...]) -> Trai
 
 
 def _at(values, path: str, kind: type):
-    """The value at a dotted path, None unless it is there and of the kind; an int is a float too, a bool neither."""
+    """The value at a dotted path, None unless it is there and of the kind; a float is finite, and an int is one too."""
     for key in path.split("."):
         values = values.get(key) if isinstance(values, dict) else None
-    if kind is float and isinstance(values, int) and not isinstance(values, bool):
-        return float(values)
+    if kind is float:
+        return float(values) if type(values) in (int, float) and abs(values) < 1e300 else None
     return values if isinstance(values, kind) and (kind is bool or not isinstance(values, bool)) else None
 
 
@@ -184,10 +167,6 @@ def _template(values: dict) -> str | None:
     """`template`, or the last word of `prompt_template = PROMPT_TEMPLATE.<name>`, which is what training used."""
     used = values.get("prompt_template")
     return used.short if isinstance(used, Symbol) else _at(values, "template", str)
-
-
-def _is_weight(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _find_data(dataset: dict | None, config: Path | None, budget: list[int] | None = None) -> list[TrainingData]:
@@ -212,18 +191,12 @@ def _count_samples(root: str | None, file: str | None, config: Path | None) -> i
     paths are relative to where the training was started; None if it is not there."""
     if not file:
         return None
-    named = Path(root or "", file)
-    above = config.resolve().parents if config else ()
-    for path in (named, *(folder / named for folder in above)):
-        try:
-            if not path.is_file() or path.stat().st_size > LARGEST_ANNOTATIONS:
-                continue
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError):
-            continue
-        content = content.get("images") if isinstance(content, dict) else content
-        if isinstance(content, list):
-            return len(content)
+    for folder in (Path(), *(config.resolve().parents if config else ())):
+        with contextlib.suppress(LabError):
+            content = read_json(folder / (root or "") / file)
+            content = content.get("images") if isinstance(content, dict) else content
+            if isinstance(content, list):
+                return len(content)
     return None
 
 
