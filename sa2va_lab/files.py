@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import os
 import secrets
+import time
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
 
 PART = ".part"  # the ending of what is being written; a kill leaves it, a new start removes it
 JSON_LIMIT = 512 << 20  # bytes
+SETTLED = 2_000_000_000  # nanoseconds after which a file is no longer being written
 
 
 def write_whole(path: Path | str, content: bytes | str) -> Path:
@@ -70,7 +73,19 @@ def read_json(path: Path | str, *, limit: int = JSON_LIMIT) -> object:
 
 
 def sha256(path: Path | str) -> str:
-    """Hash of a file's bytes, as hexadecimal digits; OSError where it cannot be read."""
+    """Hash of a file's bytes, as hexadecimal digits; OSError where it cannot be read.
+
+    A file that did not change since it was read for this is not read again. What was written within the last seconds
+    is: it may change once more within the clock's grain.
+    """
+    facts = os.stat(path)
+    changed = max(facts.st_mtime_ns, facts.st_ctime_ns)
+    read = _sha256 if time.time_ns() - changed > SETTLED else _sha256.__wrapped__
+    return read(os.path.abspath(path), facts.st_dev, facts.st_ino, facts.st_size, changed)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _sha256(path: str, *state: int) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

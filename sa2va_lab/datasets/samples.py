@@ -18,6 +18,7 @@ import numpy as np
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import Drawing, DrawnTruth
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import sha256
 
 EXIF_ORIENTATION = 0x0112
 CHECK = 0  # the annotator's number of mask files that lie beside the outlines of the same truth
@@ -243,8 +244,7 @@ class Dataset:
 def file_sha256(path: Path) -> str:
     """Hash of a file's bytes; LabError when it cannot be read."""
     try:
-        with open(path, "rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        return sha256(path)
     except OSError as error:
         # without its name, which may be a patient's
         raise LabError(f"a file of the data cannot be read ({error.strerror}); restore it or its permissions") from None

@@ -45,8 +45,8 @@ def predict_others(
     for phrase in list_phrases(dataset)[1:]:
         other = open_dataset(source, phrase=phrase, groups=groups)
         folder = Path(f"{run.folder}_{as_file_name(phrase)}")
-        split = run.meta["dataset"]["split"]
-        asked = predict_dataset(segmenter, other, folder=folder, split=split, limit=limit, progress=progress)
+        how = {"split": run.split, "limit": limit, "role": "phrase", "of": run, "progress": progress}
+        asked = predict_dataset(segmenter, other, folder=folder, **how)
         made.append((asked, other))
     return made
 

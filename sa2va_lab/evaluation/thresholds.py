@@ -20,7 +20,7 @@ from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
 from sa2va_lab.paths import find_given
 from sa2va_lab.reports.answers import write_json
-from sa2va_lab.runs import META, open_run, predict_dataset
+from sa2va_lab.runs import find_runs, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -287,20 +287,22 @@ def settle_threshold(asked: str, run: Run, dataset: Dataset, segmenter=None, **h
     """The threshold to report a run at: the one asked for (`take_threshold`), else the best on the validation split,
     else 0.5 with the reason.
 
-    The validation split's Run lies beside the run, `_val` behind its name. It is made by `segmenter`, where there is
-    one (`how` goes to `predict_dataset`); without one it is looked at if it is there, finished and of the same model.
+    The validation split's Run lies beside the run. It is made by `segmenter`, where there is one (`how` goes to
+    `predict_dataset`); without one it is looked at if it is there and finished. It counts only if it is of the same
+    weights, at the same precision, with the same prompt: another precision has another best threshold.
     """
     if asked:
         return take_threshold(asked)
-    folder, split, val = run.folder.with_name(f"{run.folder.name}_val"), run.meta["dataset"]["split"], None
+    folder, split = run.folder.with_name(f"{run.folder.name}_val"), run.split
     if split != "test" or "val" not in dataset.splits:
         reason = "there is no validation split to choose it on" if split == "test" else f'split "{split}" is reported'
         return Choice(0.5, reason, origin={"default": True})
     if segmenter is not None:
-        val = predict_dataset(segmenter, dataset, folder=folder, split="val", **how)
-    elif (folder / META).exists():
-        val = open_run(folder)
-    if val is None or not val.finished or _made_by(val) != _made_by(run):
+        made = [predict_dataset(segmenter, dataset, folder=folder, split="val", role="validation", of=run, **how)]
+    else:
+        made = find_runs(run.folder.parent, role="validation", of=run)
+    val = next((one for one in made if one.finished and not one.maker.differences(run.maker)), None)
+    if val is None:
         return Choice(0.5, "the validation split was not predicted", origin={"default": True})
     return choose_threshold(count_run(val, dataset))
 
@@ -318,10 +320,6 @@ def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:
     if not allow:
         raise LabError(f"{said}; choose it on other patients (the validation split), or allow it and have it said")
     return said
-
-
-def _made_by(run: Run) -> tuple:
-    return run.meta["segmenter"]["weights_sha256"], run.meta["prompt"]
 
 
 def _sum_groups(counts: Counts, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

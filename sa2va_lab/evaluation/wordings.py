@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from glob import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sa2va_lab.evaluation.intervals import bootstrap_mean, compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.runs import META, Run, open_run, predict_dataset
+from sa2va_lab.runs import Run, find_runs, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -41,18 +40,18 @@ def ask_otherwise(
     part, phrase = dataset.select(run.sample_ids), run.meta["dataset"]["phrase"]
     asked = [phrase_prompt(prompt.format(phrase=phrase))[0] for prompt in prompts]
     others = [prompt for prompt in asked if prompt != phrase_prompt(run.meta["prompt"])[0]]
-    folder = run.folder.parent / FOLDER
+    folder, how = run.folder.parent / FOLDER, {"limit": limit, "role": "asked", "of": run}
     return [
-        predict_dataset(segmenter, part, folder=folder / f"{run.folder.name}_{number}", prompt=prompt, limit=limit)
+        predict_dataset(segmenter, part, folder=folder / f"{run.folder.name}_{number}", prompt=prompt, **how)
         for number, prompt in enumerate(others, 1)
     ]
 
 
 def find_asked(run: Run) -> list[Run]:
     """What `ask_otherwise` made for this run before, where the model is no longer at hand; unfinished ones left out."""
-    folders = sorted((run.folder.parent / FOLDER).glob(f"{escape(run.folder.name)}_[0-9]*/{META}"))
-    found, weights = [open_run(path.parent) for path in folders], run.meta["segmenter"]["weights_sha256"]
-    return [made for made in found if made.finished and made.meta["segmenter"]["weights_sha256"] == weights]
+    found = find_runs(run.folder.parent, role="asked", of=run)
+    same = [made for made in found if made.finished and made.maker.differences(run.maker) == ["prompt"]]
+    return sorted(same, key=lambda made: made.folder.name)
 
 
 def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, threshold: float = 0.5) -> list[dict]:

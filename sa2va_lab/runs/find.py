@@ -1,20 +1,46 @@
-"""Which Run to look at when none was named: predict once, look many times."""
+"""Which Runs lie in a folder, and which of them to look at when none was named: predict once, look many times."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
-from sa2va_lab.runs.read import META, Run, open_run
-from sa2va_lab.runs.write import predict_dataset
+from sa2va_lab.runs.read import META, Role, Run, open_run
+from sa2va_lab.runs.write import Images, predict_dataset
 
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
+PLACES = (f"*/{META}", f"asked/*/{META}")  # the second: where questions in other words lie, so that they fill no list
 
 
-def choose_run(asked: str | Path, dataset: Dataset, *, runs: Path | str, split: str = "") -> tuple[Run, str]:
+def walk_runs(folder: Path | str) -> Iterator[tuple[Path, Run | LabError]]:
+    """Every Run in a folder with its place, by name; for a damaged one what is wrong, so that it hides no other."""
+    for path in sorted(path for place in PLACES for path in Path(folder).glob(place)):
+        try:
+            yield path.parent, open_run(path.parent)
+        except LabError as error:
+            yield path.parent, error
+
+
+def find_runs(folder: Path | str, *, role: Role | None = None, of: Run | None = None) -> list[Run]:
+    """The Runs in a folder that can be read, those made last first; of those made together, the main one first.
+
+    role, of: only those of this role, and those made for that Run.
+    """
+    found = [run for _, run in walk_runs(folder) if isinstance(run, Run)]
+    known = {run.folder.name: run for run in found if run.role != "asked"}
+
+    def age(run: Run) -> tuple:
+        steps = 0  # to the main Run; as many as there are Runs only in a circle, which nobody made by predicting
+        while run.of in known and steps < len(known):
+            run, steps = known[run.of], steps + 1
+        return run.meta["started"], run.folder.name, -steps
+
+    found.sort(key=age, reverse=True)
+    return [run for run in found if role in (None, run.role) and (of is None or run.of == of.folder.name)]
+
+
+def choose_run(asked: str | Path, dataset: Images, *, runs: Path | str, split: str = "") -> tuple[Run, str]:
     """The Run to look at, and why: the one asked for; else the newest in `runs` that was made on this data set; else,
     on the shipped images, a new one of the demo model.
 
@@ -24,9 +50,9 @@ def choose_run(asked: str | Path, dataset: Dataset, *, runs: Path | str, split: 
     """
     if asked:
         return _step_aside(open_run(asked), dataset, split)
-    found = _find_runs(runs, dataset)
+    found = _find_of(runs, dataset)
     for run in found:
-        if run.meta["dataset"]["split"] == split:
+        if run.split == split:
             return run, f'the newest Run of these images, split "{split}", in {Path(runs).name}/'
     if found:
         return found[0], f"the newest Run of these images in {Path(runs).name}/"
@@ -41,34 +67,22 @@ def choose_run(asked: str | Path, dataset: Dataset, *, runs: Path | str, split: 
     ), "predicted now: there was none"
 
 
-def _step_aside(run: Run, dataset: Dataset, split: str) -> tuple[Run, str]:
-    if split in ("", run.meta["dataset"]["split"]):
+def _step_aside(run: Run, dataset: Images, split: str) -> tuple[Run, str]:
+    if split in ("", run.split):
         return run, "as asked"
-    for other in _find_runs(run.folder.parent, dataset):
-        if other.meta["dataset"]["split"] == split and _made_by(other) == _made_by(run):
+    for other in _find_of(run.folder.parent, dataset):
+        if other.split == split and not other.maker.differences(run.maker):
             return other, f'split "{split}" of the same model, beside the Run {run.folder.name}'
     return run, f'as asked; no Run of the same model on split "{split}" lies beside it'
 
 
-def _find_runs(folder: Path | str, dataset: Dataset) -> list[Run]:
-    """The Runs in a folder that were made on this data set or a part of it, newest first."""
+def _find_of(folder: Path | str, dataset: Images) -> list[Run]:
+    """The Runs in a folder that were made on this data set or a part of it with its own words, newest first."""
     known, found = {sample.id: sample for sample in dataset.samples}, []
-    names = sorted((path.parent.name for path in Path(folder).glob(f"*/{META}")), key=len)
-    # of those made together the shortest name is first: 03_evaluation makes NAME, and NAME_val and NAME_beside with it
-    for name in sorted(names, key=lambda name: name.split("_")[0], reverse=True):
-        run = open_run(Path(folder) / name)
+    for run in find_runs(folder):
         images = {record["id"]: record["image_sha256"] for record in run.records}
-        fits = run.meta["dataset"]["phrase"] == dataset.phrase and images and set(run.sample_ids) <= set(known)
-        if fits and _same_images(images, known):
+        fits = run.phrase == dataset.phrase and run.role != "asked" and images and set(run.sample_ids) <= set(known)
+        # ids are pseudonyms that another data set may use as well; bytes are not
+        if fits and images[first := next(iter(images))] == known[first].image_sha256():
             found.append(run)
     return found
-
-
-def _made_by(run: Run) -> tuple:
-    model = run.meta["segmenter"]
-    return model["weights_sha256"], model.get("precision", {}).get("actual"), run.meta["prompt"]
-
-
-def _same_images(hashes: dict, known: dict) -> bool:
-    first = next(iter(hashes))  # ids are pseudonyms that another data set may use as well; bytes are not
-    return hashes[first] == known[first].image_sha256()

@@ -1,11 +1,11 @@
 """Runs: predictions on disk, made once and looked at many times.
 
-    run.json        what was run: weights, precision, device, prompt, data, code, times
+    run.json        what was run: weights, precision, device, prompt, data, code, times, and its role beside other Runs
     samples.jsonl   a line a finished sample, failures included; only ever appended to
     logits/<id>.npz the logits of a sample, on disk before its line is
 
-A kill at any moment loses at most the sample in flight: a file is complete or it does not exist, and a line that was
-cut off is dropped when the run goes on.
+A Run may come from anywhere. What is in it is held against `Meta` and `Record` before anything is believed, and a
+damaged one is a LabError that says where.
 """
 
 from __future__ import annotations
@@ -15,20 +15,135 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_json
+from sa2va_lab.paths import as_file_name
 from sa2va_lab.prediction import Prediction
 
 META, LINES, LOGITS = "run.json", "samples.jsonl", "logits"
+MOST_PIXELS = 178_956_970  # Pillow opens no larger image, so none was predicted
+
+Role = Literal["main", "validation", "beside", "asked", "phrase"]
+FileName = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=200)]
+Side = Annotated[int, Field(ge=1, le=MOST_PIXELS)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+
+
+class _Precision(_Part):
+    actual: str | None = None
+
+
+class _Source(_Part):
+    file: str | None = None
+
+
+class _Segmenter(_Part):
+    weights_sha256: str
+    model: str = ""
+    parameters: int = 0
+    stamp: str | None = None
+    finetune: _Source | None = None
+    sam2: _Source | None = None
+    precision: _Precision = _Precision()
+    device: dict[str, Any] | None = None
+
+
+class _Data(_Part):
+    manifest_sha256: str
+    format: str
+    reason: str
+    phrase: str
+    split: str
+    chosen: str
+    samples: list[FileName]
+
+
+class _Git(_Part):
+    commit: str | None
+    dirty: bool | None
+    reason: str
+
+
+class Meta(_Part):
+    """What stands in run.json. `role`, `of` and `batch` are missing in Runs of before they were written."""
+
+    format: Literal[1]
+    stamp: str | None
+    segmenter: _Segmenter
+    prompt: Annotated[str, Field(min_length=1)]
+    prompt_reason: str
+    dataset: _Data
+    started: str
+    finished: str | None
+    resumed: list[dict[str, Any]]
+    python: str
+    packages: dict[str, str | None]
+    git: _Git
+    steps: list[Any] = []
+    ranks: list[Any] = []
+    role: Role | None = None
+    of: FileName | None = None
+    batch: Annotated[int, Field(ge=1)] = 1
+
+
+class Record(_Part):
+    """What stands in a line of samples.jsonl; a sample that failed has an error and no answer."""
+
+    id: FileName
+    image_sha256: str | None
+    error: str | None
+    seconds: dict[str, Annotated[float, Field(ge=0)]]
+    answer: str | None
+    n_seg: Annotated[int, Field(ge=0, le=10_000)] | None
+    size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None
+    canvas: Side | None
+    logits_sha256: str | None
+    peak_bytes: int | None
+    precision: str | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Record:
+        answered = (self.answer, self.n_seg, self.size, self.canvas, self.logits_sha256)
+        if self.error is None and None in answered:
+            raise ValueError("it has neither an error nor a whole answer")
+        if self.size is not None and max(self.size[0] * self.size[1], (self.canvas or 1) ** 2) > MOST_PIXELS:
+            raise ValueError(f"its image has more than {MOST_PIXELS:,} pixels")
+        return self
+
+
+RECORD = TypeAdapter(Record)
+
+
+@dataclass(frozen=True)
+class Maker:
+    """What made a Run. weights: digest of all of them, a fine-tune included. precision: of the network that answered,
+    several with + between where it stepped down on the way. code: version and commit of this package."""
+
+    weights: str
+    precision: str
+    prompt: str
+    code: str
+
+    def differences(self, other: Maker) -> list[str]:
+        """In what two Runs are not of the same model asked the same thing: such Runs neither go on with each other nor
+        choose each other's threshold. Other code is none of it: it is noted, and most of its changes move nothing."""
+        return [name for name in ("weights", "precision", "prompt") if getattr(self, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
 class Run:
     """A run as it lies on disk.
 
-    meta: what run.json says. records: one per finished sample, its last attempt, each with id, image_sha256,
-    error (None where it went well), precision (of the network that made it), answer, n_seg, size, canvas, seconds,
-    peak_bytes, logits_sha256.
+    meta: what run.json says (`Meta`). records: one per finished sample (`Record`), its last attempt, each with id,
+    image_sha256, error (None where it went well), precision (of the network that made it), answer, n_seg, size, canvas,
+    seconds, peak_bytes, logits_sha256.
     """
 
     folder: Path
@@ -50,6 +165,32 @@ class Run:
         """Whether every sample has its record."""
         return {record["id"] for record in self.records} >= set(self.sample_ids)
 
+    @property
+    def phrase(self) -> str:
+        """What the data set looks for."""
+        return self.meta["dataset"]["phrase"]
+
+    @property
+    def split(self) -> str:
+        """The part of the data set that was predicted."""
+        return self.meta["dataset"]["split"]
+
+    @property
+    def maker(self) -> Maker:
+        """Which model this is of, asked what: the identity of a Run."""
+        return describe_maker(self.meta, self.records)
+
+    @property
+    def role(self) -> Role:
+        """What it is for: "main", or beside another Run its "validation", a second model ("beside"), other words for
+        the same thing ("asked"), another thing ("phrase")."""
+        return self.meta.get("role") or _guess_role(self)[0]
+
+    @property
+    def of(self) -> str | None:
+        """The name of the Run that it was made for, None for a main one."""
+        return self.meta.get("of") if self.meta.get("role") else _guess_role(self)[1]
+
     def prediction(self, sample_id: str) -> Prediction:
         """What was predicted for a sample; LabError when it failed, was not reached, or was damaged since."""
         record = next((record for record in self.records if record["id"] == sample_id), None)
@@ -59,44 +200,91 @@ class Run:
             raise LabError(f"the run {self.folder} has no prediction of {sample_id}: {record['error']}")
         path = self.folder / LOGITS / f"{sample_id}.npz"
         try:
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else None
         except OSError as error:
             raise LabError(f"{path} cannot be read ({error.strerror}); predict again in a new folder") from error
+        if content is None:
+            raise LabError(f"{path} cannot be read (there is no such file); predict again in a new folder")
         if hashlib.sha256(content).hexdigest() != record["logits_sha256"]:
             raise LabError(f"{path} is not what was predicted (its hash differs); predict again in a new folder")
-        return Prediction.from_npz(
-            io.BytesIO(content), answer=record["answer"], seconds=record["seconds"], peak_bytes=record["peak_bytes"]
-        )
+        told = {name: record[name] for name in ("answer", "seconds", "peak_bytes")}
+        try:
+            made = Prediction.from_npz(io.BytesIO(content), **told)
+        except (ValueError, TypeError, IndexError, OverflowError) as error:
+            raise LabError(f"{path} is not a prediction ({error}); predict again in a new folder") from None
+        if (list(made.size), made.canvas, made.n_seg) != (record["size"], record["canvas"], record["n_seg"]):
+            raise LabError(f"{path} has another size or count of masks than its line; predict again in a new folder")
+        return made
 
 
 def open_run(folder: str | Path) -> Run:
-    """Opens a run for reading, also while it is being made."""
+    """Opens a run for reading, also while it is being made. LabError for a folder that is none, and a damaged one."""
     folder = Path(folder)
     if not (folder / META).is_file():
         raise LabError(f"{folder} is not a run (it has no {META}); expected a folder that a prediction wrote")
     try:
-        meta = json.loads((folder / META).read_bytes())
-        meta["dataset"]["samples"], meta["segmenter"]["weights_sha256"]  # what everything else stands on
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise LabError(f"{folder / META} cannot be read ({error!r}); predict again in a new folder") from error
+        meta = read_json(folder / META)
+        Meta.model_validate(meta)
+    except (LabError, ValidationError) as error:
+        raise LabError(f"{folder / META} cannot be read ({_tell(error)}); predict again in a new folder") from None
     last = {record["id"]: record for record in read_lines(folder / LINES)[0]}  # a second attempt replaces the first
     return Run(folder, meta, list(last.values()))
 
 
 def read_lines(path: Path) -> tuple[list[dict], int]:
     """The whole records of samples.jsonl, and how many bytes they take; what follows was cut off by a kill."""
-    content = path.read_bytes() if path.exists() else b""
+    try:
+        content = path.read_bytes() if path.is_file() else b""
+    except OSError as error:
+        raise LabError(f"{path} cannot be read ({error.strerror}); restore its permissions") from None
     records, taken = [], 0
     for number, line in enumerate(lines := content.splitlines(keepends=True), 1):
         try:
             if not line.endswith(b"\n"):
                 break
             record = json.loads(line)
-            record["id"], record["error"]  # a record has at least these
-        except (ValueError, TypeError, KeyError) as error:
+            RECORD.validate_python(record)
+        except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
             if number == len(lines):
                 break
-            raise LabError(f"line {number} of {path} is damaged ({error}); predict again in a new folder") from error
+            told = f"line {number} of {path} is damaged ({_tell(error)})"
+            raise LabError(f"{told}; predict again in a new folder") from None
         records.append(record)
         taken += len(line)
     return records, taken
+
+
+def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
+    """The maker that run.json names; with records, at the precisions that they were really made at."""
+    began = (meta["segmenter"].get("precision") or {}).get("actual")
+    made = [record.get("precision") or began for record in records if record["error"] is None] or [began]
+    version, git = meta["packages"].get("sa2va-lab"), meta["git"]
+    return Maker(
+        weights=meta["segmenter"]["weights_sha256"],
+        precision="+".join(map(str, dict.fromkeys(made))),
+        prompt=meta["prompt"],
+        code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
+    )
+
+
+def _guess_role(run: Run) -> tuple[Role, str | None]:
+    """Role and main Run of a Run that does not say them, from the names that were usual before it did: the only place
+    where a name means something."""
+    name, beside = run.folder.name, run.folder.parent
+    usual: dict[str, Role] = {"_val": "validation", "_beside": "beside", f"_{as_file_name(run.phrase)}": "phrase"}
+    if beside.name == "asked":
+        beside, usual = beside.parent, {f"_{name.rpartition('_')[2]}": "asked"}
+    for ending, role in usual.items():
+        main = name.removesuffix(ending)
+        if main not in ("", name) and (beside / main / META).is_file():
+            return role, main
+    return "main", None
+
+
+def _tell(error: Exception) -> str:
+    """What is wrong, with the place of the first fault."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(step)[:40] for step in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -15,16 +15,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.paths import as_file_name, new_folder
 from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
-from sa2va_lab.runs.write import choose_samples, predict_dataset
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
+from sa2va_lab.runs.write import Images, choose_samples, predict_dataset
 
 RANKS = "ranks"
 
@@ -63,7 +59,7 @@ def find_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
 
 
 def predict_share(
-    segmenter, dataset: Dataset, *, rank: Rank, folder: str | Path, split: str = "all", limit: int | None = None, **how
+    segmenter, dataset: Images, *, rank: Rank, folder: str | Path, split: str = "all", limit: int | None = None, **how
 ) -> Run | None:
     """Predicts this process's share of a split; every `count`-th image, so that all are about equally long at work.
 
@@ -83,9 +79,9 @@ def predict_share(
             f"{folder} was begun by {first} processes, and this is one of {rank.count}: start {first} again."
         )
     chosen, spread = choose_samples(dataset.split(split), limit)
-    shares = [folder / RANKS / f"{number + 1}of{rank.count}" for number in range(min(rank.count, len(chosen)))]
+    shares = [folder / RANKS / f"{number + 1}of{rank.count}" for number in range(min(rank.count, len(chosen.samples)))]
     if rank.number < len(shares):
-        share = chosen.select([sample.id for sample in chosen][rank.number :: len(shares)])
+        share = chosen.select([sample.id for sample in chosen.samples][rank.number :: len(shares)])
         predict_dataset(segmenter, share, folder=shares[rank.number], **how)
     with _one_at_a_time(folder):
         done = [open_run(path) for path in shares if (path / META).exists()]
@@ -94,16 +90,20 @@ def predict_share(
         return _put_together(done, chosen, spread, folder)
 
 
-def _put_together(shares: list[Run], chosen: Dataset, spread: str, folder: Path) -> Run:
+def _put_together(shares: list[Run], chosen: Images, spread: str, folder: Path) -> Run:
     """Moves the shares' records and logits into one Run; run.json comes last: a kill before it costs nothing."""
     (folder / LOGITS).mkdir(exist_ok=True)
     for path in folder.glob(f"{RANKS}/*/{LOGITS}/*.npz"):
         os.replace(path, folder / LOGITS / path.name)
     records = {record["id"]: record for run in shares for record in run.records}
-    lines = [json.dumps(records[sample.id]) + "\n" for sample in chosen]
+    lines = [json.dumps(records[sample.id]) + "\n" for sample in chosen.samples]
     write_whole(folder / LINES, "".join(lines).encode())
     metas = [run.meta for run in shares]
-    about = {"manifest_sha256": chosen.manifest_sha256, "chosen": spread, "samples": [sample.id for sample in chosen]}
+    about = {
+        "manifest_sha256": chosen.manifest_sha256,
+        "chosen": spread,
+        "samples": [sample.id for sample in chosen.samples],
+    }
     ranks = [{"images": len(run.records), "device": run.meta["segmenter"].get("device")} for run in shares]
     meta = metas[0] | {"dataset": metas[0]["dataset"] | about, "ranks": ranks}
     meta |= {name: [step for one in metas for step in one.get(name, [])] for name in ("resumed", "steps")}

@@ -1,6 +1,7 @@
 """Predicting a data set into a Run, so that a kill at any moment loses at most the sample in flight.
 
-A file is complete or it does not exist, and a line that was cut off is dropped when the Run goes on.
+A file is complete or it does not exist, and a line that was cut off is dropped when the Run goes on. What is asked is
+checked in `check_request`, which needs no model: call it before one is loaded.
 """
 
 from __future__ import annotations
@@ -12,54 +13,85 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
+from tqdm import tqdm
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, write_json, write_whole
-from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run, read_lines
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset, Sample
+from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
 
 LOCK = ".lock"
 PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
 
+class Image(Protocol):
+    """What is needed of a sample: an id that names nobody and may be a file's name, the image, what to find in it."""
+
+    id: str
+    image: Path
+    phrase: str
+
+    def image_sha256(self) -> str | None:
+        """Hash of the file's bytes as they are now; None where it cannot be read."""
+
+
+class Images(Protocol):
+    """What is needed of a data set: samples in a fixed order, what they are, and parts of them."""
+
+    samples: Sequence[Image]
+    phrase: str
+    format: str
+    reason: str
+    split_name: str
+    manifest_sha256: str  # of ids, phrases and the images' bytes
+
+    def split(self, name: str) -> Images:
+        """The part of that name; "all" is everything."""
+
+    def select(self, ids: Iterable[str]) -> Images:
+        """The samples of these ids, in the same order."""
+
+
 def predict_dataset(
     segmenter,
-    dataset: Dataset,
+    dataset: Images,
     *,
     folder: str | Path,
     prompt: str | None = None,
     split: str = "all",
     limit: int | None = None,
+    batch: int = 1,
+    role: Role = "main",
+    of: Run | None = None,
     retry_failed: bool = False,
     progress: bool = True,
 ) -> Run:
     """Predicts every sample of a split once and returns the run; what a former start finished is not done again.
 
-    segmenter: has `predict(image_path, prompt) -> Prediction` and `provenance`; it is given nothing else. Where it has
-    `keep_draft`, the first image is asked once more at each start, so that no logits hang on where a start began.
+    segmenter: has `predict(image_path, prompt) -> Prediction`, for batches `predict_many(image_paths, prompt, batch=)`,
+    and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
+    start, so that no logits hang on where a start began.
     prompt: for every image; None takes the phrase of the data set.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
+    batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
+    kill cut through is predicted again whole. role, of: what the run is for, and for which other (`Run.role`).
     A sample that cannot be predicted gets a record with its error, and the others go on. retry_failed: samples whose
     last record is an error are tried once more; the new record is appended, and the last record of a sample counts.
-    Raises LabError, before anything is written, for an empty prompt, an unknown split, a folder that holds something
-    else, and a run of other weights, precision, prompt or data; also when another process writes to the same run.
+    Raises LabError, before anything is written, for what `check_request` refuses, and a run of other weights,
+    precision or images; also when another process writes to the same run.
     """
     folder = Path(folder)
-    if prompt is not None and not prompt.strip():
-        raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
-    chosen, how = choose_samples(dataset.split(split), limit)
-    _refuse_foreign(folder)
+    chosen, how = check_request(dataset, folder=folder, prompt=prompt, split=split, limit=limit, batch=batch)
     meta = _describe(segmenter, chosen, prompt=prompt, how=how)
+    meta |= {"batch": batch, "role": role, "of": of and of.folder.name}
     if (folder / META).exists():
         run = open_run(folder)
         _refuse_other(run, meta)
@@ -69,9 +101,8 @@ def predict_dataset(
         (folder / LOGITS).mkdir(parents=True, exist_ok=True)
         with _only_writer(folder):
             _start(folder, meta)
-            _predict_rest(segmenter, chosen, prompt, folder, retry_failed=retry_failed, progress=progress)
-            run = open_run(folder)
-            write_json(folder / META, run.meta | {"finished": _now()})
+            _predict_rest(segmenter, chosen, meta, folder, retry_failed=retry_failed, progress=progress)
+            write_json(folder / META, open_run(folder).meta | {"finished": _now()})
             return open_run(folder)
     except OSError as error:  # of the folder: what goes wrong with an image is caught where it is predicted
         raise LabError(
@@ -80,17 +111,52 @@ def predict_dataset(
         ) from error
 
 
-def choose_samples(dataset: Dataset, limit: int | None) -> tuple[Dataset, str]:
+def check_request(
+    dataset: Images,
+    *,
+    folder: str | Path,
+    prompt: str | None = None,
+    split: str = "all",
+    limit: int | None = None,
+    batch: int = 1,
+) -> tuple[Images, str]:
+    """The samples that would be predicted, and how they were chosen; nothing is written.
+
+    Raises LabError for an empty prompt, an unknown split, a limit or batch below 1, a folder that holds something else,
+    and a run in it that is damaged or was asked something else or about other samples.
+    """
+    folder = Path(folder)
+    if prompt is not None and not prompt.strip():
+        raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
+    if batch < 1:
+        raise LabError(f"the batch is {batch}; expected at least 1 image at once")
+    chosen, how = choose_samples(dataset.split(split), limit)
+    _refuse_foreign(folder)
+    if (folder / META).exists():
+        run = open_run(folder)
+        here = {"prompt": prompt or chosen.phrase, "batch": str(batch)}
+        there = {"prompt": run.meta["prompt"], "batch": str(run.meta.get("batch", 1))}
+        _refuse_differences(run, there, here)
+        if run.sample_ids != [sample.id for sample in chosen.samples]:
+            raise LabError(
+                f"the run {folder} was made with other images ({len(run.sample_ids)} there, {len(chosen.samples)} "
+                "here); choose a new folder, or delete this one"
+            )
+    return chosen, how
+
+
+def choose_samples(dataset: Images, limit: int | None) -> tuple[Images, str]:
     """The samples that a limit leaves, and how they were chosen; LabError for a limit below 1."""
     if limit is not None and limit < 1:
         raise LabError(f"the limit is {limit}; expected at least 1 image, or no limit at all")
-    if limit is None or limit >= len(dataset):
-        return dataset, f"all {len(dataset)} images"
-    spread = [dataset.samples[place * len(dataset) // limit].id for place in range(limit)]
-    return dataset.select(spread), f"{limit} of {len(dataset)} images, evenly spread over the ids"
+    count = len(dataset.samples)
+    if limit is None or limit >= count:
+        return dataset, f"all {count} images"
+    spread = [dataset.samples[place * count // limit].id for place in range(limit)]
+    return dataset.select(spread), f"{limit} of {count} images, evenly spread over the ids"
 
 
-def _describe(segmenter, dataset: Dataset, *, prompt: str | None, how: str) -> dict:
+def _describe(segmenter, dataset: Images, *, prompt: str | None, how: str) -> dict:
     provenance = segmenter.provenance
     return {
         "format": 1,
@@ -105,7 +171,7 @@ def _describe(segmenter, dataset: Dataset, *, prompt: str | None, how: str) -> d
             "phrase": dataset.phrase,
             "split": dataset.split_name,
             "chosen": how,
-            "samples": [sample.id for sample in dataset],
+            "samples": [sample.id for sample in dataset.samples],
         },
         "seed": provenance.get("seed"),
         "started": _now(),
@@ -145,6 +211,9 @@ def _refuse_foreign(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise LabError(f"{folder} is a file; expected a folder for the run, choose another name")
+    for name in (LINES, LOGITS, LOCK):
+        if (folder / name).is_symlink():
+            raise LabError(f"{folder / name} is a link, and a run is not written through links; choose a new folder")
     # a start that was killed before its run.json leaves these and an empty logits/
     ours = {LOCK} | ({LOGITS} if not list(folder.glob(f"{LOGITS}/*")) else set())
     others = [path.name for path in folder.iterdir() if path.name not in ours and path.suffix != PART]
@@ -156,15 +225,15 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _refuse_other(run: Run, meta: dict) -> None:
-    def facts(of: dict) -> dict[str, str]:
-        return {
-            "weights": str(of["segmenter"]["weights_sha256"]),
-            "precision": str(of["segmenter"].get("precision", {}).get("actual")),
-            "prompt": of["prompt"],
-            "images": of["dataset"]["manifest_sha256"],
-        }
+    there, here = describe_maker(run.meta), describe_maker(meta)
+    differ = there.differences(here)
+    sides = [{name: getattr(side, name) for name in differ} for side in (there, here)]
+    for side, of in zip(sides, (run.meta, meta), strict=True):
+        side["images"] = of["dataset"]["manifest_sha256"]
+    _refuse_differences(run, *sides)
 
-    there, here = facts(run.meta), facts(meta)
+
+def _refuse_differences(run: Run, there: dict[str, str], here: dict[str, str]) -> None:
     differ = [name for name in there if there[name] != here[name]]
     if differ:
         told = ", ".join(f"other {name} ({there[name][:16]} there, {here[name][:16]} here)" for name in differ)
@@ -199,59 +268,70 @@ def _start(folder: Path, meta: dict) -> None:
     write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
 
 
-def _predict_rest(
-    segmenter, dataset: Dataset, prompt: str | None, folder: Path, *, retry_failed: bool, progress: bool
-) -> None:
-    from tqdm import tqdm
-
-    run = open_run(folder)
+def _predict_rest(segmenter, chosen: Images, meta: dict, folder: Path, *, retry_failed: bool, progress: bool) -> None:
+    run, samples, prompt, batch = open_run(folder), chosen.samples, meta["prompt"], meta["batch"]
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     before, noted = run.meta.get("steps", []), None
-    rest, first = [sample for sample in dataset if sample.id not in done], next(iter(dataset), None)
+    batches = [samples[start : start + batch] for start in range(0, len(samples), batch)]
+    rest = [group for group in batches if any(sample.id not in done for sample in group)]
     keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
-    bar = tqdm(total=len(dataset), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
-    kept = keep(first.image, prompt or first.phrase) if keep else nullcontext()
+    bar = tqdm(total=len(samples), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
+    kept = keep(samples[0].image, prompt) if keep else nullcontext()
     with bar, kept, open(folder / LINES, "ab") as lines:
-        for sample in rest:
-            record, logits = _predict_one(segmenter, sample, prompt or sample.phrase)
-            record["precision"] = segmenter.provenance.get("precision", {}).get("actual")
-            if logits is not None:
-                write_whole(folder / LOGITS / f"{sample.id}.npz", logits)
-            steps = segmenter.provenance.get("steps", [])
-            if len(steps) != noted:  # down the ladder: said before the first line that it made
-                write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
-                noted = len(steps)
-            lines.write(json.dumps(record).encode() + b"\n")
-            lines.flush()
-            os.fsync(lines.fileno())
-            bar.update()
+        for group in rest:
+            for record, prediction in predict_samples(segmenter, group, prompt):
+                if record["id"] in done:
+                    continue
+                if prediction is not None:
+                    logits = prediction.to_bytes()
+                    record["logits_sha256"] = hashlib.sha256(logits).hexdigest()
+                    write_whole(folder / LOGITS / f"{record['id']}.npz", logits)
+                steps = segmenter.provenance.get("steps", [])
+                if len(steps) != noted:  # down the ladder: said before the first line that it made
+                    write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
+                    noted = len(steps)
+                lines.write(json.dumps(record).encode() + b"\n")
+                lines.flush()
+                os.fsync(lines.fileno())
+                bar.update()
 
 
-def _predict_one(segmenter, sample: Sample, prompt: str) -> tuple[dict, bytes | None]:
-    record = {"id": sample.id, "image_sha256": sample.image_sha256(), "error": None}
-    record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
-    begun = time.perf_counter()
+def predict_samples(segmenter, samples: Sequence[Image], prompt: str, **how) -> list[tuple[dict, Prediction | None]]:
+    """A record for each sample and what was predicted, None where that failed: the one way from images to answers.
+
+    how: more that `predict` takes. Where a batch fails, its images are asked one by one: one must not cost the others.
+    """
+    begun, images = time.perf_counter(), [sample.image for sample in samples]
     try:
-        prediction = segmenter.predict(sample.image, prompt)
-        if not np.isfinite(prediction.logits).all():  # a mask of NaN would look like "nothing found"
+        if len(images) == 1:
+            made = [segmenter.predict(images[0], prompt, **how)]
+        else:
+            made = list(segmenter.predict_many(images, prompt, batch=len(images), **how))
+        if not all(np.isfinite(one.logits).all() for one in made):  # a mask of NaN would look like "nothing found"
             raise LabError("the logits hold values that are not finite; a higher precision may help")
-    except Exception as error:  # one image must not cost the others: what happened is the record
+    except Exception as error:  # whatever happened is the record
+        if len(samples) > 1:
+            return [pair for sample in samples for pair in predict_samples(segmenter, [sample], prompt, **how)]
+        made = [None]
         said = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        return record | {"error": _without_names(said, sample), "seconds": {"wall": time.perf_counter() - begun}}, None
-    logits = prediction.to_bytes()
-    return record | {
-        "answer": prediction.answer,
-        "n_seg": prediction.n_seg,
-        "size": [int(side) for side in prediction.size],
-        "canvas": int(prediction.canvas),
-        "seconds": {stage: float(spent) for stage, spent in prediction.seconds.items()}
-        | {"wall": time.perf_counter() - begun},
-        "peak_bytes": prediction.peak_bytes,
-        "logits_sha256": hashlib.sha256(logits).hexdigest(),
-    }, logits
+        said = _without_names(said, samples[0])
+    wall = (time.perf_counter() - begun) / len(samples)
+    precision = segmenter.provenance.get("precision", {}).get("actual")
+    pairs = []
+    for sample, prediction in zip(samples, made, strict=True):
+        record = {"id": sample.id, "image_sha256": sample.image_sha256(), "error": None if prediction else said}
+        record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
+        record |= {"seconds": {"wall": wall}, "precision": precision}
+        if prediction:
+            record |= {name: getattr(prediction, name) for name in ("answer", "n_seg", "peak_bytes")}
+            record |= {"size": [int(side) for side in prediction.size], "canvas": int(prediction.canvas)}
+            stages = {stage: float(spent) for stage, spent in prediction.seconds.items()}
+            record["seconds"] = stages | record["seconds"]
+        pairs.append((record, prediction))
+    return pairs
 
 
-def _without_names(text: str, sample: Sample) -> str:
+def _without_names(text: str, sample: Image) -> str:
     """An error's text with the image's pseudonym for its file name, which may name a patient."""
     image = sample.image
     for name in (str(image.resolve()), str(image), image.name, image.stem):

@@ -1,6 +1,7 @@
 """Thresholds: counts equal to thresholding again, choices checked by hand, and where they may not be used."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -242,7 +243,32 @@ def test_it_is_settled_on_the_validation_split_and_found_again_without_a_model(m
     other = predict_dataset(
         make_segmenter(weights="1" * 64), dataset, folder=tmp_path / "x", split="test", progress=False
     )
-    (tmp_path / "run_val").rename(tmp_path / "x_val")
+    assert run.maker.weights != other.maker.weights
+    moved = json.loads((tmp_path / "run_val" / "run.json").read_text()) | {"of": "x"}
+    shutil.copytree(tmp_path / "run_val", tmp_path / "x_val")
+    (tmp_path / "x_val" / "run.json").write_text(json.dumps(moved))
     assert settle_threshold("", other, dataset).origin == {"default": True}  # another model's Run
     whole = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "whole", progress=False)
     assert settle_threshold("", whole, dataset, make_segmenter()).reason == 'split "all" is reported'
+
+
+def test_a_validation_run_of_another_precision_sets_no_threshold(make_dataset, make_segmenter, tmp_path):
+    root = make_dataset()
+    names = list(json.loads((root / "groups.json").read_text()))
+    (root / "splits.json").write_text(json.dumps({"train": names[:2], "val": names[2:4], "test": names[4:]}))
+    dataset, how = open_dataset(root), {"progress": False}
+    run = predict_dataset(make_segmenter(precision="fp32"), dataset, folder=tmp_path / "run", split="test", **how)
+    val = {"folder": tmp_path / "run_val", "split": "val", "role": "validation", "of": run}
+    predict_dataset(make_segmenter(precision="int8"), dataset, **val, **how)
+    assert settle_threshold("", run, dataset).origin == {"default": True}
+    shutil.rmtree(tmp_path / "run_val")
+    stepping = make_segmenter(precision="fp32")
+    true = stepping.predict
+
+    def step_down(image, prompt):  # as the ladder does where memory runs out on the way
+        stepping.provenance = stepping.provenance | {"precision": {"actual": "int8"}}
+        return true(image, prompt)
+
+    stepping.predict = step_down
+    assert predict_dataset(stepping, dataset, **val, **how).maker.precision == "int8"
+    assert settle_threshold("", run, dataset).origin == {"default": True}
