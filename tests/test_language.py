@@ -10,6 +10,8 @@ import pytest
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import current_language, join_sentences, read_catalogue, tr, use_language
 from sa2va_lab.reports.texts import TEXTS
+from sa2va_lab.views.comparisons import BASELINES
+from sa2va_lab.views.findings import SENTENCES
 
 
 def places(text):
@@ -50,6 +52,7 @@ def strings(node):
 
 def test_every_text_is_in_the_catalogue(sources):
     wanted = {text for call, text in sources if call == "tr" and re.search(r"[a-z]{2}", text)} | set(TEXTS.values())
+    wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set(BASELINES.values())
     assert sorted(wanted - set(read_catalogue("zh"))) == []
 
 

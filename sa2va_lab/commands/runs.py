@@ -113,6 +113,7 @@ def compare(
     from sa2va_lab.evaluation.intervals import compare_paired
     from sa2va_lab.evaluation.metrics import evaluate_run
     from sa2va_lab.runs import open_run
+    from sa2va_lab.views.findings import describe_finding, report_finding
 
     pair = [open_run(find_run(named, outputs)) for named in (first, second)]
     asked = [set(made.sample_ids) for made in pair]
@@ -127,10 +128,10 @@ def compare(
     tables = [evaluate_run(made, images, threshold=threshold).set_index("id") for made in pair]
     theirs = tables[1].loc[tables[0].index]
     found = compare_paired(tables[0]["dice"], theirs["dice"], tables[0]["group"])
-    twin = find_twin(pair[0], pair[1], "en")
+    twin = find_twin(*pair)
     if as_json:
         means = {made.folder.name: float(table["dice"].mean()) for made, table in zip(pair, tables, strict=True)}
-        told = {"dice": means, "difference": dataclasses.asdict(found), "twin": twin.to_dict()}
+        told = {"dice": means, "difference": dataclasses.asdict(found), "twin": report_finding(twin)}
         print(json.dumps(told, ensure_ascii=False))
         return
     for made, table in zip(pair, tables, strict=True):
@@ -144,4 +145,4 @@ def compare(
     if prompts[0] != prompts[1]:
         print(f"asked differently: {prompts[0]!r} and {prompts[1]!r}")
     elif twin.alarm:
-        print(twin.sentence)
+        print(describe_finding(twin))

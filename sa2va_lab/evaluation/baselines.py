@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageOps
+from skimage.filters import frangi, threshold_otsu
 
 from sa2va_lab.evaluation.intervals import bootstrap_mean
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
-from sa2va_lab.reports.texts import say
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,7 @@ NAMES = ("nothing", "everything", "training", "frangi", "shuffled", "observer")
 
 
 def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) -> list[dict]:
-    """[{name, title, dice, low, high, n_images, n_groups, scores {id: Dice}}] on the samples with these ids.
+    """[{name, dice, low, high, n_images, n_groups, scores {id: Dice}}] on the samples with these ids.
 
     dataset: the whole data set; its training part is looked at for the mean mask. A baseline that cannot be made (no
     training part, no second annotator) is left out. Images without a truth count for nothing.
@@ -50,7 +51,7 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
         values, of = np.array(list(scores.values())), [groups[sample_id] for sample_id in scores]
         interval = bootstrap_mean(values, of, seed=seed)
         mean_dice = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
-        row = {"name": name, "title": say(f"baseline_{name}"), "dice": mean_dice}
+        row = {"name": name, "dice": mean_dice}
         row |= {"low": interval.low, "high": interval.high, "n_images": len(values), "n_groups": len(set(of))}
         rows.append(row | {"scores": scores})
     return rows
@@ -58,9 +59,6 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
 
 def filter_vessels(sample: Sample) -> np.ndarray:
     """Dark ridges of the image, bool (H, W): Frangi's filter, cut by Otsu's rule; it sees no truth."""
-    from PIL import Image, ImageOps
-    from skimage.filters import frangi, threshold_otsu
-
     with Image.open(sample.image) as opened:
         grey = np.asarray(ImageOps.exif_transpose(opened).convert("L"), np.float32) / 255
     answer = frangi(grey, sigmas=[sigma * max(grey.shape) / 512 for sigma in SIGMAS], black_ridges=True)
@@ -90,7 +88,5 @@ def _derange(count: int, groups: list[str], random: np.random.Generator) -> np.n
 
 
 def _resize(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    from PIL import Image
-
     picture = Image.fromarray(mask.astype(np.float32))
     return np.asarray(picture.resize(shape[::-1], Image.Resampling.BOX), np.float32)

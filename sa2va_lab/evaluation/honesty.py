@@ -1,6 +1,7 @@
-"""Signatures of numbers that should not be believed: each is looked for in every report, and named with its evidence.
+"""Signatures of numbers that should not be believed: each is looked for in every report, and named with what was seen.
 
-None of this proves honesty. A finding says what was seen; a clean one says what was looked at and not seen.
+None of this proves honesty. A finding says what was seen; a clean one says what was looked at and not seen. The
+sentences are made where pages are (`views.findings`).
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
+from scipy import ndimage
 
+from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import match_samples, read_truth
 from sa2va_lab.evaluation.thresholds import Choice, count_image, refuse_seen
-from sa2va_lab.reports.texts import say
 from sa2va_lab.runs import choose_samples
 
 if TYPE_CHECKING:
@@ -28,21 +31,28 @@ LONELY = 0.5  # share of wrong pixels without a wrong neighbour: noise has .6 an
 LEAST_ERRORS = 30
 FEW_VALUES = 3  # different logits in a whole mask
 MOST_FAILED = 0.05
-HALF = 0.5  # of the images with such a truth
+HALF = 0.5
+SHARES = {  # an alarm when it is seen in more than this share of the images
+    "identical_to_truth": 0,
+    "derived_by_morphology": HALF,
+    "one_sided_error": HALF,
+    "isolated_pixel_error": HALF,
+    "few_logit_values": HALF,
+    "constant_probability": 0,
+    "hash_mismatch": 0,
+    "mask_without_seg": 0,
+    "failed_images": MOST_FAILED,
+}
+FROM_TRUTH = tuple(SHARES)[:4]  # looked for only where a truth has LEAST_RIM border pixels
 
 
 @dataclass(frozen=True)
 class Finding:
-    """name: what was looked for. alarm: whether it was seen. sentence: for people. evidence: ids and numbers."""
+    """kind: what was looked for. alarm: whether it was seen. values: numbers, and ids of samples."""
 
-    name: str
+    kind: str
     alarm: bool
-    sentence: str
-    evidence: dict
-
-    def to_dict(self) -> dict:
-        """For metrics.json."""
-        return {"name": self.name, "alarm": self.alarm, "sentence": self.sentence, "evidence": self.evidence}
+    values: dict
 
 
 def check_run(
@@ -60,83 +70,72 @@ def check_run(
         total += 1
         if record is None or record["error"]:
             if record is not None:
-                seen.setdefault("failed", []).append(sample.id)
+                seen.setdefault("failed_images", []).append(sample.id)
             continue
         try:
             prediction = run.prediction(sample.id)
         except LabError:
-            seen.setdefault("damaged", []).append(sample.id)
+            seen.setdefault("hash_mismatch", []).append(sample.id)
             continue
         if (prediction.n_seg > 0) != ("[SEG]" in record["answer"]):
-            seen.setdefault("unnamed", []).append(sample.id)
-        names = _look_at_logits(prediction)
+            seen.setdefault("mask_without_seg", []).append(sample.id)
+        kinds = _look_at_logits(prediction)
         truth = read_truth(sample, prediction.size)
         if truth is not None and prediction.n_seg:
             inside, outside = count_image(prediction.probability(), truth)
             moves += inside[[50, 950]] + outside[[50, 950]]
             if np.count_nonzero(_rim(truth)) >= LEAST_RIM:
                 judged += 1
-                names |= _look_at_truth(prediction, truth, threshold)
-        for name in names:
-            seen.setdefault(name, []).append(sample.id)
-    many = {"copied": 0, "child": HALF, "inside": HALF, "noised": HALF, "binary": HALF, "constant": 0}
+                kinds |= _look_at_truth(prediction, truth, threshold)
+        for kind in kinds:
+            seen.setdefault(kind, []).append(sample.id)
     found = []
-    for name, share in many.items():
-        of = judged if name in ("copied", "child", "inside", "noised") else total
-        ids = seen.get(name, [])
-        found.append(_find(name, bool(ids) and len(ids) > share * of, n=len(ids), of=of, ids=ids))
-    for name, alarm in {"damaged": 0, "unnamed": 0, "failed": MOST_FAILED * total}.items():
-        ids = seen.get(name, [])
-        found.append(_find(name, len(ids) > alarm, n=len(ids), of=total, ids=ids))
-    found.append(_find("still", bool(moves[0]) and moves[0] == moves[1], n=int(moves[0]), of=int(moves[1])))
+    for kind, share in SHARES.items():
+        ids, of = seen.get(kind, []), judged if kind in FROM_TRUTH else total
+        found.append(Finding(kind, len(ids) > share * of, {"n": len(ids), "of": of, "ids": ids}))
+    still = bool(moves[0]) and moves[0] == moves[1]
+    found.append(Finding("threshold_insensitive", still, {"n": int(moves[0]), "of": int(moves[1])}))
     found += [_find_repeated(run), _find_picked(run, dataset), _find_leak(run, dataset)]
     if choice is not None:
-        said = refuse_seen(choice, run, allow=True)
-        found.append(_find("tuned", bool(said), n=choice.n_images, of=total, said=said))
+        seen_before = bool(refuse_seen(choice, run, allow=True))
+        found.append(Finding("threshold_tuned_on_test", seen_before, {"n": choice.n_images, "of": total}))
     for other in others:
         found.append(find_twin(run, other))
     return sorted(found, key=lambda finding: not finding.alarm)
 
 
-def _find(name: str, alarm: bool, **evidence) -> Finding:
-    text = say(f"honest_{name}_{'alarm' if alarm else 'clean'}", **evidence)
-    return Finding(name, alarm, text, evidence)
-
-
 def _look_at_logits(prediction: Prediction) -> set[str]:
     if not prediction.n_seg:
         return set()
-    names = set()
+    kinds = set()
     if np.ptp(prediction.logits) < 1e-6:
-        names.add("constant")
+        kinds.add("constant_probability")
     elif any(len(np.unique(mask)) <= FEW_VALUES for mask in prediction.logits):
-        names.add("binary")
-    return names
+        kinds.add("few_logit_values")
+    return kinds
 
 
 def _look_at_truth(prediction: Prediction, truth: np.ndarray, threshold: float) -> set[str]:
     mask = prediction.mask(threshold)
     if not mask.any():
         return set()
-    names, wrong = set(), mask ^ truth
+    kinds, wrong = set(), mask ^ truth
     if not wrong.any():
-        names.add("copied")
+        kinds.add("identical_to_truth")
     both = np.count_nonzero(mask & truth)
     overlap = both / np.count_nonzero(mask | truth)
     if overlap > 0.2 and both in (np.count_nonzero(mask), np.count_nonzero(truth)):
-        names.add("inside")
+        kinds.add("one_sided_error")
     if np.count_nonzero(wrong) >= LEAST_ERRORS and _share_lonely(wrong) >= LONELY:
-        names.add("noised")
+        kinds.add("isolated_pixel_error")
     grid = prediction.logits.max(axis=0) > np.log(threshold / (1 - threshold) if 0 < threshold < 1 else 1)
     if max(_overlap(grid, small) for child in _children(truth) for small in _bring_down(child, len(grid))) >= ALIKE:
-        names.add("child")
-    return names
+        kinds.add("derived_by_morphology")
+    return kinds
 
 
 def _children(truth: np.ndarray):
     """The truth, and what morphology and small shifts make of it."""
-    from scipy import ndimage
-
     square = np.ones((3, 3), bool)
     yield truth
     for element in (None, square):
@@ -151,8 +150,6 @@ def _children(truth: np.ndarray):
 
 
 def _bring_down(mask: np.ndarray, grid: int):
-    from PIL import Image
-
     picture = Image.fromarray(mask.astype(np.float32))
     for how in (Image.Resampling.BOX, Image.Resampling.NEAREST, Image.Resampling.BILINEAR):
         yield np.asarray(picture.resize((grid, grid), how)) > 0.5
@@ -164,16 +161,12 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def _share_lonely(wrong: np.ndarray) -> float:
-    from scipy.ndimage import convolve
-
-    neighbours = convolve(wrong.astype(np.int8), np.ones((3, 3), np.int8), mode="constant")
+    neighbours = ndimage.convolve(wrong.astype(np.int8), np.ones((3, 3), np.int8), mode="constant")
     return float(np.mean(neighbours[wrong] == 1))
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:
-    from scipy.ndimage import binary_erosion
-
-    return mask & ~binary_erosion(mask)
+    return mask & ~ndimage.binary_erosion(mask)
 
 
 def _find_repeated(run: Run) -> Finding:
@@ -181,7 +174,7 @@ def _find_repeated(run: Run) -> Finding:
     images = [record["image_sha256"] for record in run.records if record["image_sha256"]]
     masks = [record["logits_sha256"] for record in run.records if record["n_seg"]]
     again = max(len(images) - len(set(images)), len(masks) - len(set(masks)))
-    return _find("repeated", again > 0, n=again, of=len(run.records))
+    return Finding("duplicate_predictions", again > 0, {"n": again, "of": len(run.records)})
 
 
 def _find_picked(run: Run, dataset: Dataset) -> Finding:
@@ -194,13 +187,11 @@ def _find_picked(run: Run, dataset: Dataset) -> Finding:
     else:
         whole = dataset.select(asked)
     expected = {sample.id for sample in choose_samples(whole, len(asked))[0]}
-    return _find("picked", asked != expected, n=len(asked - expected), of=len(whole))
+    return Finding("selected_images", asked != expected, {"n": len(asked - expected), "of": len(whole)})
 
 
 def _find_leak(run: Run, dataset: Dataset) -> Finding:
     """Images of the run that are in the training part: the same, byte for byte, or hardly to be told apart."""
-    from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
-
     train = dataset.select(dataset.splits.get("train", ()))
     reported = set(run.sample_ids)
     named = reported & {sample.id for sample in train}
@@ -209,7 +200,7 @@ def _find_leak(run: Run, dataset: Dataset) -> Finding:
     rest = dataset.select(reported - named - same)
     alike = find_near_duplicates(fingerprint_dataset(rest), fingerprint_dataset(train)) if len(train) else []
     ids = sorted(named | same | {pair.first for pair in alike})
-    return _find("leak", bool(ids), n=len(ids), of=len(reported), train=len(train), ids=ids)
+    return Finding("train_test_leak", bool(ids), {"n": len(ids), "of": len(reported), "train": len(train), "ids": ids})
 
 
 def find_twin(run: Run, other: Run) -> Finding:
@@ -219,4 +210,4 @@ def find_twin(run: Run, other: Run) -> Finding:
     shared = [name for name in said[0].keys() & said[1].keys() if said[0][name]]
     equal = sum(said[0][name] == said[1][name] for name in shared)
     alarm = weights[0] == weights[1] or (bool(shared) and equal == len(shared))
-    return _find("twin", alarm, n=equal, of=len(shared), other=other.folder.name)
+    return Finding("same_model", alarm, {"n": equal, "of": len(shared), "other": other.folder.name})

@@ -17,7 +17,6 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
-from sa2va_lab.language import tr
 from sa2va_lab.loading.memory import Watch
 from sa2va_lab.runs import Run, choose_samples, open_run, predict_dataset
 
@@ -36,9 +35,9 @@ def measure_plans(
     """Runs every rung that fits on the same images: {"plan", "precisions", "reference", "stamp"}.
 
     data: {"path", "phrase", "groups", "split"} as `open_dataset` and `Dataset.split` take them. folder: for one Run a
-    rung. tuning: {"sam2", "finetune", "config"} as `load` takes them. gpu: memory of the GPU
-    that is forecast where there is none. plan: the rungs here. precisions: a row a rung, those not run with the reason
-    (in `lang`); bytes above what the process held before it loaded: forecast_bytes and own_bytes of memory that must be
+    rung. tuning: {"sam2", "finetune", "config"} as `load` takes them. gpu: memory of the GPU that is forecast where
+    there is none. plan: the rungs here. precisions: a row a rung, those not run with the reason;
+    bytes above what the process held before it loaded: forecast_bytes and own_bytes of memory that must be
     free (anonymous on a CPU, the allocator's on a GPU), forecast_mapped_bytes and mapped_bytes of files.
     reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
     with it.
@@ -64,10 +63,10 @@ def measure_plans(
         row["forecast_mapped_bytes"] = sum(share.mapped for share in rung.shares)
         rows.append(row)
         if place >= len(here.rungs):
-            row["reason"] = tr("no CUDA device: forecast only, for a GPU of {gpu}", gpu=gpu)
+            row["reason"] = f"no CUDA device: forecast only, for a GPU of {gpu}"
             continue
         if not rung.fits:
-            row["reason"] = tr("not run, as it would not fit: {reason}", reason=rung.reason)
+            row["reason"] = f"not run, as it would not fit: {rung.reason}"
             continue
         own = folder / f"{rung.precision}_{rung.where.replace(':', '').replace(' + ', '_')}"
         task = {"model": str(model), "data": data, "folder": str(own), "limit": limit, "precision": rung.precision}
@@ -76,11 +75,11 @@ def measure_plans(
             task["max_memory"] = {share.name: f"{share.needed // 1024 + 1}KiB" for share in rung.shares}
         measured, reason = _run_child(task)
         if measured is None:
-            row["reason"] = tr("did not run: {reason}", reason=reason)
+            row["reason"] = f"did not run: {reason}"
             continue
         run = open_run(own)
         reference = reference or (rung.precision, run)
-        row |= {"ran": True, "reason": tr("what “auto” takes here") if place == here.chosen else ""}
+        row |= {"ran": True, "reason": "what “auto” takes here" if place == here.chosen else ""}
         row |= measured | _score(run, dataset, reference[1])
     return {
         "plan": here.to_dict(),

@@ -18,8 +18,8 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
+from sa2va_lab.files import write_json
 from sa2va_lab.paths import find_given
-from sa2va_lab.reports.answers import write_json
 from sa2va_lab.runs import find_runs, predict_dataset
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say, say_size
 
 FEW_PATIENTS = 10  # below it, an interval says more about who happened to be in the sample than about the model
@@ -146,7 +147,7 @@ def _fill_fit(block: Block, answer: dict, tell) -> None:
             for device in rung.get("devices", ())
         )
         fits = tell("curve_yes") if rung.get("fits") else tell("index_no")
-        block.rows.append([str(rung.get("precision")), devices or "–", fits, rung.get("reason") or ""])
+        block.rows.append([str(rung.get("precision")), devices or "–", fits, tr(rung.get("reason") or "")])
 
 
 def _fill_quality(block: Block, answer: dict, tell) -> None:
@@ -156,11 +157,11 @@ def _fill_quality(block: Block, answer: dict, tell) -> None:
         return
     block.columns = [tell(key) for key in ("index_method", "index_dice", "interval", "n_images", "n_groups")]
     counts = [str(metrics["summary"][key]) for key in ("n_images", "n_groups")]
-    for title, found in ({tell("index_this_model"): dice} | (metrics.get("beside") or {})).items():
-        block.rows.append([title, _three(found.get("macro")), _span(found), *counts])
+    for title, found in ({"this model": dice} | (metrics.get("beside") or {})).items():
+        block.rows.append([tr(title), _three(found.get("macro")), _span(found), *counts])
     for row in metrics.get("baselines", ()):
         counts = [str(row.get(key, "–")) for key in ("n_images", "n_groups")]
-        block.rows.append([row.get("title") or row.get("name", "–"), _three(row.get("dice")), _span(row), *counts])
+        block.rows.append([tr(row.get("title") or row.get("name", "–")), _three(row.get("dice")), _span(row), *counts])
     if not metrics.get("baselines"):
         block.sentences.append(tell("index_no_baselines"))
 
@@ -202,7 +203,7 @@ def _fill_precision(block: Block, answer: dict, tell) -> None:
         numbers = [say_size(row.get("forecast_bytes")), say_size(row.get("own_bytes"))]
         seconds = row.get("seconds")
         numbers += ["–" if seconds is None else f"{seconds:.2f}", _three(row.get("dice")), _span(row)]
-        numbers += [_three(row.get("agreement")), row.get("reason") or ""]
+        numbers += [_three(row.get("agreement")), tr(row.get("reason") or "")]
         block.rows.append([str(row.get("precision")), str(row.get("device", "–")), *numbers])
 
 
@@ -217,8 +218,8 @@ def _fill_training(block: Block, answer: dict, tell) -> None:
 
 def _fill_honesty(block: Block, answer: dict, tell) -> None:
     findings = answer["metrics"].get("honesty", ())
-    block.alarms = [found["sentence"] for found in findings if found.get("alarm")]
-    block.points = [found["sentence"] for found in findings if not found.get("alarm")]
+    block.alarms = [tr(found["sentence"]) for found in findings if found.get("alarm")]
+    block.points = [tr(found["sentence"]) for found in findings if not found.get("alarm")]
     if findings:
         block.sentences = [tell("index_honesty", looked=len(findings), alarms=len(block.alarms))]
 

@@ -15,6 +15,7 @@ from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.sources import audit_logs, find_logs
 from sa2va_lab.views import style
+from sa2va_lab.views.findings import describe_finding
 from sa2va_lab.views.tables import Table, show_interval
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from sa2va_lab.runs.read import Run
 
 STEPS = 20  # bars of the calibration curve
+BASELINES = {
+    "nothing": "All background",
+    "everything": "All foreground",
+    "training": "Mean training mask",
+    "frangi": "Frangi filter and Otsu",
+    "shuffled": "Another image's truth (chance)",
+    "observer": "Second annotator",
+}
 
 
 def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict:
@@ -82,9 +91,15 @@ def name_origin(choice: Choice) -> str:
 
 
 def name_side(run: Run) -> str:
-    """What the model beside the report's own is: the base alone, or the base with a fine-tune."""
+    """What the model beside the report's own is, in English: the base alone, or the base with a fine-tune."""
     tuned = run.meta["segmenter"].get("finetune")
-    return tr("with its fine-tune {file}", file=tuned["file"]) if tuned else tr("the base alone")
+    return f"with its fine-tune {tuned['file']}" if tuned else "the base alone"
+
+
+def report_baselines(baselines: list[dict]) -> list[dict]:
+    """What metrics.json keeps of `baselines.measure_baselines`: with a title, without the images' own scores."""
+    kept = [{key: value for key, value in row.items() if key != "scores"} for row in baselines]
+    return [{"title": BASELINES[row["name"]]} | row for row in kept]
 
 
 def comparison_table(
@@ -95,13 +110,13 @@ def comparison_table(
     Each model stands at the threshold that its table was made with."""
     interval = bootstrap_mean(table["dice"], table["group"])
     name, *titles = [
-        tr("{who}, threshold {threshold:g}", who=who, threshold=made.attrs["threshold"])
+        tr("{who}, threshold {threshold:g}", who=tr(who), threshold=made.attrs["threshold"])
         for who, made in {name: table, **others}.items()
     ]
     rows = [_row(name, float(table["dice"].mean()), interval.low, interval.high, table["dice"].notna().sum(), None)]
     mine = table.set_index("id")
     rest = [(title, other.set_index("id")["dice"]) for title, other in zip(titles, others.values(), strict=True)]
-    rest += [(row["title"], row["scores"]) for row in baselines]
+    rest += [(tr(BASELINES[row["name"]]), row["scores"]) for row in baselines]
     for title, scores in rest:
         theirs = np.array([dict(scores).get(sample_id, np.nan) for sample_id in mine.index])
         around = bootstrap_mean(theirs, mine["group"])
@@ -127,7 +142,7 @@ def phrase_table(asked: dict[str, list[dict]]) -> Table:
     """By model, each thing asked for by its own name: rows of `phrases.measure_phrase`."""
     rows = [
         [
-            name, told["phrase"], _three(told["dice"]), show_interval(told["low"], told["high"]),
+            tr(name), told["phrase"], _three(told["dice"]), show_interval(told["low"], told["high"]),
             tr("{images} images / {groups} patients", images=told["n_there"], groups=told["n_groups"]),
             tr("{refused} of {n_absent}", **told) if told["n_absent"] else "–",
         ]
@@ -182,7 +197,7 @@ def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: b
             n_images=summary["n_images"],
             threshold=summary["threshold"],
         )
-        rows.append([tr("Mean Dice, measured: {who}", who=name), _three(summary["dice"]["macro"]), why])
+        rows.append([tr("Mean Dice, measured: {who}", who=tr(name)), _three(summary["dice"]["macro"]), why])
     return Table([tr(text) for text in ("What", "Value", "Of what")], rows)
 
 
@@ -198,7 +213,7 @@ def _show_prompt(prompt: str) -> str:
 
 def finding_table(findings: list[Finding]) -> Table:
     """Every honesty check with what it saw; alarms first."""
-    rows = [[f.name, say("finding_alarm" if f.alarm else "finding_clean"), f.sentence] for f in findings]
+    rows = [[f.kind, tr("YES") if f.alarm else tr("no"), tr(describe_finding(f))] for f in findings]
     return Table([tr(text) for text in ("Checked for", "Found", "What was seen")], rows)
 
 

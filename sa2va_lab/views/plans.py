@@ -19,7 +19,7 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     """The answer from what `measure_plans` returned; its plan and rows are the metrics."""
     rows = _ran(measured)
     if not rows:
-        reason = measured["precisions"][0]["reason"]
+        reason = tr(measured["precisions"][0]["reason"])
         said = tr("None of {all} plans ran here: {reason}", all=len(measured["precisions"]), reason=reason)
         return Answer(said, measured, stamp=stamp)
     least = min(rows, key=lambda row: row["own_bytes"] or 0)
@@ -51,7 +51,7 @@ def memory_table(measured: dict) -> Table:
         held = [say_size(row.get(f"{name}_bytes")) for name in ("forecast", "own", "forecast_mapped", "mapped")]
         own = row.get("own_bytes")
         ratio = f"{own / row['forecast_bytes']:.2f}" if own else "–"
-        lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], row["reason"] or "–"])
+        lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], tr(row["reason"]) or "–"])
     columns = [say(f"plans_{key}") for key in keys]
     return Table([tr("Number format"), *columns, tr("Why")], lines)
 

@@ -49,7 +49,7 @@ def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None =
         "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
     }
     metrics |= more or {}
-    alarms = [finding["sentence"] for finding in metrics.get("honesty", ()) if finding["alarm"]]
+    alarms = [tr(finding["sentence"]) for finding in metrics.get("honesty", ()) if finding["alarm"]]
     sentence = join_sentences([say_answer(metrics), *alarms])
     return Answer(sentence, metrics, stamp=run.meta["stamp"])
 

@@ -31,28 +31,49 @@ def shrunk(truth, how, grid=64):
 
 # what a cheat makes of the truth, as logits on a grid of its choice, and the findings of which one must be an alarm
 FROM_TRUTH = {
-    "copied": (lambda t, r: np.where(t, 9.0, -9.0), {"copied"}),
-    "copied under soft probabilities": (lambda t, r: np.where(t, 2, -2) + r.normal(0, 0.3, t.shape), {"copied"}),
-    "copied through the grid": (lambda t, r: shrunk(t, Image.Resampling.BOX), {"child"}),
-    "copied through the grid, smooth": (lambda t, r: shrunk(t, Image.Resampling.BILINEAR), {"child"}),
+    "copied": (lambda t, r: np.where(t, 9.0, -9.0), {"identical_to_truth"}),
+    "copied under soft probabilities": (
+        lambda t, r: np.where(t, 2, -2) + r.normal(0, 0.3, t.shape),
+        {"identical_to_truth"},
+    ),
+    "copied through the grid": (lambda t, r: shrunk(t, Image.Resampling.BOX), {"derived_by_morphology"}),
+    "copied through the grid, smooth": (lambda t, r: shrunk(t, Image.Resampling.BILINEAR), {"derived_by_morphology"}),
     "copied through the grid, nearest, with noise": (
         lambda t, r: shrunk(t, Image.Resampling.NEAREST) + r.normal(0, 0.5, (64, 64)),
-        {"child"},
+        {"derived_by_morphology"},
     ),
-    "eroded": (lambda t, r: np.where(ndimage.binary_erosion(t, CROSS), 9.0, -9.0), {"child", "inside"}),
-    "eroded twice": (lambda t, r: np.where(ndimage.binary_erosion(t, CROSS, 2), 9.0, -9.0), {"child", "inside"}),
-    "dilated": (lambda t, r: np.where(ndimage.binary_dilation(t, CROSS), 9.0, -9.0), {"child", "inside"}),
+    "eroded": (
+        lambda t, r: np.where(ndimage.binary_erosion(t, CROSS), 9.0, -9.0),
+        {"derived_by_morphology", "one_sided_error"},
+    ),
+    "eroded twice": (
+        lambda t, r: np.where(ndimage.binary_erosion(t, CROSS, 2), 9.0, -9.0),
+        {"derived_by_morphology", "one_sided_error"},
+    ),
+    "dilated": (
+        lambda t, r: np.where(ndimage.binary_dilation(t, CROSS), 9.0, -9.0),
+        {"derived_by_morphology", "one_sided_error"},
+    ),
     "dilated by a square, soft": (
         lambda t, r: np.where(ndimage.binary_dilation(t, SQUARE, 2), 2, -2) + r.normal(0, 0.3, t.shape),
-        {"child", "inside"},
+        {"derived_by_morphology", "one_sided_error"},
     ),
-    "opened": (lambda t, r: np.where(ndimage.binary_opening(t, SQUARE), 9.0, -9.0), {"child", "inside"}),
-    "shifted": (lambda t, r: np.where(np.roll(t, (1, 1), (0, 1)), 2, -2) + r.normal(0, 0.3, t.shape), {"child"}),
-    "noised": (lambda t, r: np.where(noised(t, r, 0.02), 2, -2) + r.normal(0, 0.3, t.shape), {"noised"}),
-    "noised more": (lambda t, r: np.where(noised(t, r, 0.05), 2, -2) + r.normal(0, 0.3, t.shape), {"noised"}),
+    "opened": (
+        lambda t, r: np.where(ndimage.binary_opening(t, SQUARE), 9.0, -9.0),
+        {"derived_by_morphology", "one_sided_error"},
+    ),
+    "shifted": (
+        lambda t, r: np.where(np.roll(t, (1, 1), (0, 1)), 2, -2) + r.normal(0, 0.3, t.shape),
+        {"derived_by_morphology"},
+    ),
+    "noised": (lambda t, r: np.where(noised(t, r, 0.02), 2, -2) + r.normal(0, 0.3, t.shape), {"isolated_pixel_error"}),
+    "noised more": (
+        lambda t, r: np.where(noised(t, r, 0.05), 2, -2) + r.normal(0, 0.3, t.shape),
+        {"isolated_pixel_error"},
+    ),
     "a part of the truth left out": (
         lambda t, r: np.where(t & (np.arange(t.shape[1]) < 100), 2, -2) + r.normal(0, 0.3, t.shape),
-        {"inside"},
+        {"one_sided_error"},
     ),
 }
 
@@ -72,7 +93,7 @@ def test_a_prediction_made_from_the_truth(name, dataset, predict, honest):
 
 
 def alarms(run, dataset, **how):
-    return {finding.name for finding in check_run(run, dataset, **how) if finding.alarm}
+    return {finding.kind for finding in check_run(run, dataset, **how) if finding.alarm}
 
 
 def test_masks_cut_before(dataset, predict, honest):
@@ -81,7 +102,7 @@ def test_masks_cut_before(dataset, predict, honest):
             found = super().predict(image, prompt)
             return Prediction(np.where(found.logits > 0, 9, -9).astype(np.float32), found.size, found.answer, canvas=64)
 
-    assert "binary" in alarms(predict(Cheat(), split="test"), dataset)
+    assert "few_logit_values" in alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_a_sweep_that_never_moves(dataset, predict, honest):
@@ -95,7 +116,7 @@ def test_a_sweep_that_never_moves(dataset, predict, honest):
                 canvas=128,
             )
 
-    assert {"still", "binary"} <= alarms(predict(Cheat(), split="test"), dataset)
+    assert {"threshold_insensitive", "few_logit_values"} <= alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_one_probability_everywhere(dataset, predict, honest):
@@ -103,7 +124,7 @@ def test_one_probability_everywhere(dataset, predict, honest):
         def predict(self, image, prompt):
             return Prediction(np.full((1, 64, 64), -1.5, np.float32), (128, 128), "Sure, [SEG].", canvas=128)
 
-    assert {"constant", "repeated"} <= alarms(predict(Cheat(), split="test"), dataset)
+    assert {"constant_probability", "duplicate_predictions"} <= alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_one_prediction_for_every_image(dataset, predict, honest):
@@ -113,7 +134,7 @@ def test_one_prediction_for_every_image(dataset, predict, honest):
         def predict(self, image, prompt):
             return first
 
-    assert "repeated" in alarms(predict(Cheat(), split="test"), dataset)
+    assert "duplicate_predictions" in alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_a_mask_that_the_answer_does_not_name(dataset, predict, honest):
@@ -122,7 +143,7 @@ def test_a_mask_that_the_answer_does_not_name(dataset, predict, honest):
             found = super().predict(image, prompt)
             return Prediction(found.logits, found.size, "There is no blood vessel.", canvas=128)
 
-    assert "unnamed" in alarms(predict(Cheat(), split="test"), dataset)
+    assert "mask_without_seg" in alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_a_named_mask_that_is_not_there(dataset, predict, honest):
@@ -131,7 +152,7 @@ def test_a_named_mask_that_is_not_there(dataset, predict, honest):
             found = super().predict(image, prompt)
             return Prediction(found.logits[:0], found.size, "Sure, [SEG].", canvas=128)
 
-    assert "unnamed" in alarms(predict(Cheat(), split="test"), dataset)
+    assert "mask_without_seg" in alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_hard_images_that_fail(dataset, predict, honest):
@@ -143,7 +164,7 @@ def test_hard_images_that_fail(dataset, predict, honest):
                 raise RuntimeError("too hard")
             return super().predict(image, prompt)
 
-    assert "failed" in alarms(predict(Cheat(), split="test"), dataset)
+    assert "failed_images" in alarms(predict(Cheat(), split="test"), dataset)
 
 
 def test_images_picked_by_hand(dataset, predict, honest):
@@ -153,7 +174,7 @@ def test_images_picked_by_hand(dataset, predict, honest):
     (run.folder / "run.json").write_text(json.dumps(meta))
     lines = [json.dumps(record) + "\n" for record in run.records if record["id"] in kept]
     (run.folder / "samples.jsonl").write_text("".join(lines))
-    assert "picked" in alarms(open_run(run.folder), dataset)
+    assert "selected_images" in alarms(open_run(run.folder), dataset)
 
 
 def test_predictions_put_in_place_of_the_run_s(dataset, predict, honest):
@@ -161,12 +182,12 @@ def test_predictions_put_in_place_of_the_run_s(dataset, predict, honest):
     sample = dataset[run.sample_ids[0]]
     better = Prediction(np.where(sample.truth(), 9, -9).astype(np.float32)[None], (128, 128), "", canvas=128)
     (run.folder / "logits" / f"{sample.id}.npz").write_bytes(better.to_bytes())
-    assert "damaged" in alarms(open_run(run.folder), dataset)
+    assert "hash_mismatch" in alarms(open_run(run.folder), dataset)
 
 
 def test_a_report_on_the_training_part(dataset, predict, honest):
-    assert "leak" in alarms(predict(honest(), split="train"), dataset)
-    assert "leak" in alarms(predict(honest(), name="all"), dataset)
+    assert "train_test_leak" in alarms(predict(honest(), split="train"), dataset)
+    assert "train_test_leak" in alarms(predict(honest(), name="all"), dataset)
 
 
 @pytest.mark.parametrize("recompressed", [False, True])
@@ -184,7 +205,7 @@ def test_training_images_under_other_names_in_the_test_part(vessels, tmp_path, p
     else:
         shutil.copy(source, target)
     data = open_dataset(folder)
-    assert "leak" in alarms(predict(honest(), data=data, split="test"), data)
+    assert "train_test_leak" in alarms(predict(honest(), data=data, split="test"), data)
 
 
 def test_the_same_image_counted_twice(vessels, tmp_path, predict, honest):
@@ -194,19 +215,19 @@ def test_the_same_image_counted_twice(vessels, tmp_path, predict, honest):
     names = json.loads((folder / "splits.json").read_text())["test"]
     shutil.copy(folder / "images" / names[0], folder / "images" / names[1])
     data = open_dataset(folder)
-    assert "repeated" in alarms(predict(honest(), data=data, split="test"), data)
+    assert "duplicate_predictions" in alarms(predict(honest(), data=data, split="test"), data)
 
 
 def test_a_threshold_chosen_on_what_is_reported(dataset, predict, honest):
     run = predict(honest(), split="test")
-    assert "tuned" in alarms(run, dataset, choice=choose_threshold(count_run(run, dataset)))
+    assert "threshold_tuned_on_test" in alarms(run, dataset, choice=choose_threshold(count_run(run, dataset)))
 
 
 def test_another_model_that_is_the_same(dataset, predict, honest):
     run, twin = predict(honest(), split="test"), predict(honest(), split="test", name="twin")
-    assert "twin" in alarms(run, dataset, others=[twin])
+    assert "same_model" in alarms(run, dataset, others=[twin])
     renamed = predict(honest("1" * 64), split="test", name="renamed")  # other weights, the very same predictions
-    assert "twin" in alarms(run, dataset, others=[renamed])
+    assert "same_model" in alarms(run, dataset, others=[renamed])
 
 
 def test_honest_runs_are_not_accused(dataset, predict, honest):
@@ -220,7 +241,7 @@ def test_honest_runs_are_not_accused(dataset, predict, honest):
     val = predict(honest(), split="val", name="val")
     choice = choose_threshold(count_run(val, dataset))
     findings = check_run(run, dataset, choice=choice, others=[other])
-    assert {finding.name for finding in findings if finding.alarm} == set()
+    assert {finding.kind for finding in findings if finding.alarm} == set()
     assert len(findings) == 15
     assert alarms(other, dataset, threshold=0.3) == set()
     assert alarms(predict(honest(), split="test", limit=3, name="some"), dataset) == set()
