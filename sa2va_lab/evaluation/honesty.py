@@ -18,6 +18,7 @@ from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_datase
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import match_samples, read_truth
 from sa2va_lab.evaluation.thresholds import Choice, count_image, refuse_seen
+from sa2va_lab.paths import is_demo_data
 from sa2va_lab.runs import choose_samples
 
 if TYPE_CHECKING:
@@ -211,3 +212,17 @@ def find_twin(run: Run, other: Run) -> Finding:
     equal = sum(said[0][name] == said[1][name] for name in shared)
     alarm = weights[0] == weights[1] or (bool(shared) and equal == len(shared))
     return Finding("same_model", alarm, {"n": equal, "of": len(shared), "other": other.folder.name})
+
+
+def was_seen(run: Run, dataset: Dataset) -> tuple[str, str]:
+    """Whether the Run's images were in training, with the reason in English: "yes", "no", "unknown" or "foreign".
+
+    The data set's own splits decide. "foreign" is the demo model on anything but its own images.
+    """
+    if run.meta["stamp"] and not is_demo_data(dataset.root):
+        return "foreign", "the demo model was trained on the shipped angiograms only"
+    train = set(dataset.splits.get("train", ()))
+    if not train:
+        return "unknown", 'the data set has no split called "train"'
+    shared = train.intersection(run.sample_ids)
+    return ("yes" if shared else "no"), f'{len(shared)} of {len(run.sample_ids)} images are in the split "train"'

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
 from sa2va_lab.files import write_json
@@ -23,6 +24,8 @@ from sa2va_lab.paths import find_given
 from sa2va_lab.runs import find_runs, predict_dataset
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sa2va_lab.datasets.samples import Dataset
     from sa2va_lab.runs.read import Run
 
@@ -33,6 +36,7 @@ FILE = "threshold.json"
 CHOOSABLE = ("dice", "iou")  # of the others each has its best at an end: recall at 0, precision near 1
 RULES = ("macro", "pooled")
 RESAMPLES = 2_000
+STEPS = 20  # bars of the calibration curve
 FLAT = 0.005  # thresholds whose score is this near to the best are as good as the best
 
 
@@ -320,6 +324,43 @@ def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:
     if not allow:
         raise LabError(f"{said}; choose it on other patients (the validation split), or allow it and have it said")
     return said
+
+
+def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict:
+    """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval.
+
+    Where none was chosen, for want of a validation split, it is the nested one: each patient at the threshold that is
+    best on all others; "value" is then their median.
+    """
+    told = {"value": choice.value, "origin": name_origin(choice), "rule": choice.rule, "reason": choice.reason}
+    scores = table["dice"]
+    if told["origin"] == "default" and len(set(counts.groups)) > 1:
+        places, reason = nest_thresholds(counts)
+        told |= {"value": float(np.median(places)), "origin": "nested", "reason": reason}
+        scores = table["id"].map(_score(counts, places))
+    half = table["id"].map(_score(counts, 0.5))
+    found = compare_paired(scores, half, table["group"])
+    told |= {"dice": float(scores.mean()), "dice_at_half": float(half.mean())}
+    return told | {"difference": found.mean, "low": found.low, "high": found.high}
+
+
+def _score(counts: Counts, threshold) -> dict[str, float]:
+    return dict(zip(counts.ids, compute_scores(**counts.at(threshold), metrics=["dice"])["dice"], strict=True))
+
+
+def name_origin(choice: Choice) -> str:
+    """Where a threshold comes from: "validation", "given" (by hand or file) or "default"."""
+    if choice.origin.get("split") == "val":
+        return "validation"
+    return "default" if choice.origin.get("default") else "given"
+
+
+def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
+    """Middle of each of STEPS bars of probability, and the share of its pixels that are truth; both (STEPS,)."""
+    edges = np.arange(0, BINS, BINS // STEPS)
+    inside, all_of = (np.append(total, 0) for total in (counts.tp.sum(0)[edges], (counts.tp + counts.fp).sum(0)[edges]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (edges + BINS / STEPS / 2) / BINS, -np.diff(inside) / -np.diff(all_of)
 
 
 def _sum_groups(counts: Counts, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -78,3 +78,8 @@ def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, thresh
         row["difference"] = None if made is run else compare_paired(here["dice"], own["dice"], own["group"])
         rows.append(row)
     return rows
+
+
+def pick_prompts(compared: list[dict]) -> list[dict]:
+    """What metrics.json keeps of `compare_wordings`."""
+    return [{key: row[key] for key in ("prompt", "dice", "low", "high", "n_images", "answers")} for row in compared]

@@ -9,8 +9,7 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_paired
-from sa2va_lab.evaluation.metrics import compute_scores
-from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, nest_thresholds
+from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, calibrate
 from sa2va_lab.language import tr
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.sources import audit_logs, find_logs
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from sa2va_lab.evaluation.honesty import Finding
     from sa2va_lab.runs.read import Run
 
-STEPS = 20  # bars of the calibration curve
 BASELINES = {
     "nothing": "All background",
     "everything": "All foreground",
@@ -33,28 +31,6 @@ BASELINES = {
     "shuffled": "Another image's truth (chance)",
     "observer": "Second annotator",
 }
-
-
-def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict:
-    """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval.
-
-    Where none was chosen, for want of a validation split, it is the nested one: each patient at the threshold that is
-    best on all others; "value" is then their median.
-    """
-    told = {"value": choice.value, "origin": name_origin(choice), "rule": choice.rule, "reason": choice.reason}
-    scores = table["dice"]
-    if told["origin"] == "default" and len(set(counts.groups)) > 1:
-        places, reason = nest_thresholds(counts)
-        told |= {"value": float(np.median(places)), "origin": "nested", "reason": reason}
-        scores = table["id"].map(_score(counts, places))
-    half = table["id"].map(_score(counts, 0.5))
-    found = compare_paired(scores, half, table["group"])
-    told |= {"dice": float(scores.mean()), "dice_at_half": float(half.mean())}
-    return told | {"difference": found.mean, "low": found.low, "high": found.high}
-
-
-def _score(counts: Counts, threshold) -> dict[str, float]:
-    return dict(zip(counts.ids, compute_scores(**counts.at(threshold), metrics=["dice"])["dice"], strict=True))
 
 
 def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
@@ -81,13 +57,6 @@ def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
         rows.append(("threshold_seen", tr("YES"), said))
     heads = [tr(text) for text in ("What", "Value", "Why")]
     return Table(heads, [[say(key), *rest] for key, *rest in rows])
-
-
-def name_origin(choice: Choice) -> str:
-    """Where a threshold comes from: "validation", "given" (by hand or file) or "default"."""
-    if choice.origin.get("split") == "val":
-        return "validation"
-    return "default" if choice.origin.get("default") else "given"
 
 
 def name_side(run: Run) -> str:
@@ -166,11 +135,6 @@ def wording_table(compared: list[dict]):
     rows[0][-1] = tr("as in this report")
     heads = ("wording_prompt", "wording_answers", "compare_dice", "interval", "n_images", "wording_difference")
     return Table([say(key) for key in (*heads, "compare_words")], rows)
-
-
-def pick_prompts(compared: list[dict]) -> list[dict]:
-    """What metrics.json keeps of `wordings.compare_wordings`."""
-    return [{key: row[key] for key in ("prompt", "dice", "low", "high", "n_images", "answers")} for row in compared]
 
 
 def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: bool = False):
@@ -271,14 +235,6 @@ def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None
         " a probability comes true.",
         **values,
     )
-
-
-def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
-    """Middle of each of STEPS bars of probability, and the share of its pixels that are truth; both (STEPS,)."""
-    edges = np.arange(0, BINS, BINS // STEPS)
-    inside, all_of = (np.append(total, 0) for total in (counts.tp.sum(0)[edges], (counts.tp + counts.fp).sum(0)[edges]))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (edges + BINS / STEPS / 2) / BINS, -np.diff(inside) / -np.diff(all_of)
 
 
 def _three(value: float) -> str:

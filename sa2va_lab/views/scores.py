@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.honesty import was_seen
 from sa2va_lab.language import join_sentences, tr
-from sa2va_lab.paths import is_demo_data
 from sa2va_lab.reports.answers import Answer
 from sa2va_lab.reports.texts import say, say_answer, say_sample
 from sa2va_lab.views import style
@@ -52,20 +52,6 @@ def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None =
     alarms = [tr(finding["sentence"]) for finding in metrics.get("honesty", ()) if finding["alarm"]]
     sentence = join_sentences([say_answer(metrics), *alarms])
     return Answer(sentence, metrics, stamp=run.meta["stamp"])
-
-
-def was_seen(run: Run, dataset: Dataset) -> tuple[str, str]:
-    """Whether the Run's images were in training, with the reason in English: "yes", "no", "unknown" or "foreign".
-
-    The data set's own splits decide. "foreign" is the demo model on anything but its own images.
-    """
-    if run.meta["stamp"] and not is_demo_data(dataset.root):
-        return "foreign", "the demo model was trained on the shipped angiograms only"
-    train = set(dataset.splits.get("train", ()))
-    if not train:
-        return "unknown", 'the data set has no split called "train"'
-    shared = train.intersection(run.sample_ids)
-    return ("yes" if shared else "no"), f'{len(shared)} of {len(run.sample_ids)} images are in the split "train"'
 
 
 def run_table(run: Run, dataset: Dataset) -> Table:

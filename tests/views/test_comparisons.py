@@ -7,8 +7,8 @@ import pytest
 
 from sa2va_lab import open_dataset
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run, summarise
-from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds
-from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings
+from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds, weigh_threshold
+from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, pick_prompts
 from sa2va_lab.language import use_language
 from sa2va_lab.views import comparisons, scores
 
@@ -27,7 +27,7 @@ def counts(drawn_run, images):
 
 def test_without_a_validation_split_the_threshold_is_weighed_nested_by_patient(drawn_run, images, counts):
     table = evaluate_run(drawn_run, images)
-    found = comparisons.weigh_threshold(DEFAULT, table, counts)
+    found = weigh_threshold(DEFAULT, table, counts)
     places, reason = nest_thresholds(counts)
     dice = compute_scores(**counts.at(places))["dice"]
     assert (found["origin"], found["reason"], found["value"]) == ("nested", reason, np.median(places))
@@ -42,7 +42,7 @@ def test_without_a_validation_split_the_threshold_is_weighed_nested_by_patient(d
 def test_a_chosen_threshold_is_weighed_at_itself_and_a_seen_one_is_said(drawn_run, images, counts):
     choice = Choice(0.3, "best", low=0.2, high=0.4, flat=(0.25, 0.35), origin={"split": "val", "images": ["x"]})
     table = evaluate_run(drawn_run, images, threshold=0.3)
-    found = comparisons.weigh_threshold(choice, table, counts)
+    found = weigh_threshold(choice, table, counts)
     assert (found["origin"], found["value"], found["dice"]) == ("validation", 0.3, table["dice"].mean())
     shown = repr(comparisons.threshold_table(choice, found, "chosen on 4 of the 6 images"))
     for said in ("0.2 – 0.4", "0.25 – 0.35", "chosen on 4 of the 6 images"):
@@ -64,7 +64,7 @@ def test_phrasings_stand_with_their_answers_or_say_that_nobody_was_asked(drawn_r
     assert [row[0] for row in table.rows] == [images.phrase, f"Find the {images.phrase}."]
     assert table.rows[1][1] == "“Sure, [SEG].” × 2; “There is none.” × 1"
     assert table.rows[0][-1] != table.rows[1][-1]
-    assert comparisons.pick_prompts(compared)[1]["answers"] == {"Sure, [SEG].": 2, "There is none.": 1}
+    assert pick_prompts(compared)[1]["answers"] == {"Sure, [SEG].": 2, "There is none.": 1}
     assert comparisons.wording_table([]).data
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.honesty import was_seen
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.views import scores
 
@@ -110,7 +111,7 @@ def test_whether_images_were_in_training(looked_at, train, stamp, seen):
     run, dataset, _, summary = looked_at
     run = replace(run, meta=run.meta | {"stamp": stamp})
     dataset = replace(dataset, splits={"train": train} if train else {})
-    assert scores.was_seen(run, dataset)[0] == seen
+    assert was_seen(run, dataset)[0] == seen
     assert scores.answer_run(run, dataset, summary).metrics["seen"] == seen
 
 
