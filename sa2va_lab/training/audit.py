@@ -7,16 +7,18 @@ Nothing here is a metric: a training loss says how training went, not how good t
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.training import checks, schedule
+from sa2va_lab.training.checks import shorten
 from sa2va_lab.training.config import TrainingConfig, parse_config
+from sa2va_lab.training.findings import Finding, count_processes, note, warn
 from sa2va_lab.training.log import TrainingRun
-from sa2va_lab.training.phrases import Finding, processes
-from sa2va_lab.training.trends import Course
+from sa2va_lab.training.trends import Course, follow
 
 RATE_TOLERANCE = 0.003  # reports often give a learning rate with three digits
 
@@ -61,7 +63,7 @@ class Audit:
             "iterations": self.iterations,
             **ends,
             "drop_percent": {name: None if drop is None else round(drop, 2) for name, drop in drops.items()},
-            "parts_sum_to_total": checks.parts_sum(run),
+            "parts_sum_to_total": checks.sum_parts(run)[0],
             "implied_ranks": self.implied_ranks,
             "findings": [finding.to_dict() for finding in self.findings],
         }
@@ -91,20 +93,21 @@ def audit(
             raise LabError(f"{word} is {number}; expected a number from 1 up.")
     notes = []
     if config is None and run.messages.config:
-        try:
+        with contextlib.suppress(LabError):  # cut off, or of another tool: the audit goes on without
             config = parse_config(run.messages.config)
-            notes.append(Finding("config", "config_in_log"))
-        except LabError:  # cut off, or of another tool: the audit goes on without
-            pass
-    course = checks.course_of(run)
-    iterations, implied, found = _find_ranks(run, config, samples, ranks)
+            notes.append(note("config.in_log"))
+    if config and config.unread:
+        notes.append(note("config.unread", count=len(config.unread), first=config.unread[0]))
+    reported = _whole(run.messages.facts.get("world_size")) or _whole(run.messages.facts.get("processes"))
+    iterations, implied, found = _find_ranks(run, config, samples, ranks, reported)
     run = replace(run, planned=iterations) if run.planned is None and implied else run
     if samples is None and config:
         samples = config.samples
-    findings = [
+    course = follow(*run.curve(run.losses[0]))
+    findings = (
         *found,
         *_check_warmup(run, config, samples, ranks, implied),
-        *_check_launcher(run, config, ranks),
+        *_check_launcher(run, config, ranks, reported),
         *_check_batch(run, config, samples, ranks, implied),
         *checks.check_losses(run, config),
         *checks.check_messages(run),
@@ -113,72 +116,70 @@ def audit(
         *checks.check_checkpoints(run, config, course),
         *checks.check_speed(run, config, implied),
         *notes,
-    ]
-    if config and config.unread:
-        findings.append(Finding("config", "config_unread", {"count": len(config.unread), "first": config.unread[0]}))
-    return Audit(run, config, samples, ranks, iterations, implied, course, tuple(findings))
+    )
+    return Audit(run, config, samples, ranks, iterations, implied, course, findings)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Iterations by the number of processes. count: processes -> iterations. formula: the same in writing. fits: the
+    numbers of processes that give the run's iterations. missing: in words, what it would take to know."""
+
+    count: Callable[[int], int] = lambda ranks: 0
+    formula: Callable[[int], str] = lambda ranks: ""
+    fits: tuple[int, ...] = ()
+    missing: str = ""
 
 
 def _find_ranks(
-    run: TrainingRun, config: TrainingConfig | None, samples: int | None, meant: int
+    run: TrainingRun, config: TrainingConfig | None, samples: int | None, meant: int, reported: int | None
 ) -> tuple[int, int | None, list[Finding]]:
     """(iterations, processes or None, findings), from the iterations and from what the log itself counts."""
-    found = []
-    reported = _reported(run)
+    found, iterations = [], run.iterations
     if run.copies > 1:
-        found.append(Finding("copies", "copies", {"copies": run.copies}, alarm=True))
+        found.append(warn("copies", copies=run.copies))
     if reported:
-        found.append(
-            Finding("ranks_reported", "ranks_reported", {"reported": processes(reported)}, alarm=reported != meant)
-        )
+        report = note if reported == meant else warn
+        found.append(report("ranks_reported", reported=count_processes(reported)))
     if config and config.max_iterations:
-        found.append(Finding("ranks", "ranks_fixed", {"iterations": config.max_iterations}))
-        return run.iterations, reported, found
+        return iterations, reported, [*found, note("ranks.fixed", iterations=config.max_iterations)]
     plan = _plan(run, config, samples)
-    if isinstance(plan, str):
-        found.append(Finding("ranks", "ranks_unknown", {"missing": plan}))
-        return run.iterations, reported, found
-    fits, formula, count = plan
-    iterations, expected = count(fits[0]) if fits else run.iterations, count(meant)
-    if not fits:
-        values = dict(iterations=iterations, one=count(1), meant=meant, expected=expected)
-        found.append(Finding("ranks", "ranks_none", values, alarm=True))
-        return run.iterations, reported, found
-    if len(fits) > 1 and meant not in fits:
-        found.append(Finding("ranks", "ranks_several", dict(iterations=iterations, fits=_list(fits)), alarm=True))
-        return iterations, reported if reported in fits else None, found
-    implied = meant if meant in fits else fits[0]
-    case = "ranks_as_meant" if implied == meant else "ranks_other" if implied < meant else "ranks_more"
-    values = dict(
-        iterations=iterations, formula=formula(implied), found=processes(implied), meant=meant, expected=expected
-    )
-    found.append(Finding("ranks", case, values, alarm=implied != meant))
-    return iterations, implied, found
+    if plan.missing:
+        return iterations, reported, [*found, note("ranks.unknown", missing=plan.missing)]
+    expected = plan.count(meant)
+    if not plan.fits:
+        values = dict(iterations=iterations, one=plan.count(1), meant=meant, expected=expected)
+        return iterations, reported, [*found, warn("ranks.none", **values)]
+    iterations = plan.count(plan.fits[0])
+    if len(plan.fits) > 1 and meant not in plan.fits:
+        implied = reported if reported in plan.fits else None
+        return iterations, implied, [*found, warn("ranks.several", iterations=iterations, fits=shorten(plan.fits))]
+    implied = meant if meant in plan.fits else plan.fits[0]
+    values = dict(iterations=iterations, formula=plan.formula(implied), found=count_processes(implied))
+    if implied == meant:
+        return iterations, implied, [*found, note("ranks.as_meant", **values)]
+    case = "ranks.fewer" if implied < meant else "ranks.more"
+    return iterations, implied, [*found, warn(case, **values, meant=meant, expected=expected)]
 
 
-def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None):
-    """(fitting ranks, ranks -> formula, ranks -> iterations), or in words what is missing for it."""
+def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None) -> _Plan:
+    total = (config.epoch_samples(samples) if config else samples) or _whole(run.messages.facts.get("samples"))
     if config is None:
-        total = samples or _whole(run.messages.facts.get("samples"))
         if total is None:
-            return "the config and the number of samples"
+            return _Plan(missing="the config and the number of samples")
         fits = schedule.fit_ranks_of_any_group(run.iterations, total)
         if not fits:
-            return f"the config ({run.iterations:,} iterations are {run.iterations / total:.2f} x {total:,} samples)"
-        return fits, lambda r: f"{total:,} samples / {r}, rounded up to whole groups", lambda r: math.ceil(total / r)
-    total = config.epoch_samples(samples) or _whole(run.messages.facts.get("samples"))
-    missing = [
-        word
-        for word, value in (
-            ("the number of samples (--samples)", total),
-            ("the batch size", config.batch),
-            ("the epochs", config.epochs),
+            iterations, share = run.iterations, run.iterations / total
+            return _Plan(missing=f"the config ({iterations:,} iterations are {share:.2f} x {total:,} samples)")
+        return _Plan(
+            lambda r: math.ceil(total / r),
+            lambda r: f"{total:,} samples / {r}, rounded up to whole groups",
+            tuple(fits),
         )
-        if not value
-    ]
-    if missing:
-        return ", ".join(missing)
     batch, epochs, group = config.batch, config.epochs, config.sampler_group
+    wanted = {"the number of samples (--samples)": total, "the batch size": batch, "the epochs": epochs}
+    if missing := [word for word, value in wanted.items() if not value or value < 0]:
+        return _Plan(missing=", ".join(missing))
 
     def count(ranks: int) -> int:
         return schedule.count_iterations(total, ranks=ranks, batch=batch, group=group, epochs=epochs)
@@ -188,15 +189,10 @@ def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None):
         parts = f"ceil({total:,} / ({group or 1} x {ranks})) x {group or 1}"
         return f"{times}{parts}" + ("" if batch == 1 else f" / {batch}")
 
-    possible = _possible_iterations(run)
-    return [ranks for ranks in schedule.RANKS if count(ranks) in possible], formula, count
-
-
-def _possible_iterations(run: TrainingRun) -> range:
-    """What the run may have had: the plan, or without one anything up to where the next line would have stood."""
-    if run.planned:
-        return range(run.planned, run.planned + 1)
-    return range(run.last_iteration, run.last_iteration + run.interval)
+    # without a plan in the log, the run may have gone on up to where the next line would have stood
+    last = run.last_iteration
+    possible = range(run.planned, run.planned + 1) if run.planned else range(last, last + run.interval)
+    return _Plan(count, formula, tuple(ranks for ranks in schedule.RANKS if count(ranks) in possible))
 
 
 def _check_warmup(
@@ -207,57 +203,49 @@ def _check_warmup(
     if name is None:
         return
     places, rates = run.curve(name)
-    peak = float(rates.max())
-    climbs = len(rates) > 2 and rates[1] > rates[0] and places[0] > 1
+    peak, place, rate = float(rates.max()), int(places[0]), float(rates[0])
     if config and config.lr and len(rates) > 2 and peak > config.lr * 1.01:
-        yield Finding("learning_rate", "lr_differs", {"seen": peak, "asked": config.lr}, alarm=True)
+        yield warn("learning_rate", seen=peak, asked=config.lr)
         return
-    place, rate = int(places[0]), float(rates[0])
     end = config.warmup.get("end") if config else None
     total = config.epoch_samples(samples) if config else None
     if not (config and config.lr and end and total and config.batch and place > 1):
-        length = schedule.fit_warmup(place, rate, lr=peak) if climbs and peak > rates[-1] else None
+        climbs = len(rates) > 2 and rates[1] > rates[0] and place > 1 and peak > rates[-1]
+        length = schedule.fit_warmup(place, rate, lr=peak) if climbs else None
         if length and length < run.iterations:
-            values = dict(lr=peak, length=length, share=length / run.iterations)
-            yield Finding("warmup", "warmup_length", values)
+            yield note("warmup.length", lr=peak, length=length, share=length / run.iterations)
         return
     start = config.warmup.get("start_factor", 1e-5)
-    by_epoch = config.warmup.get("by_epoch", True)
+    length = schedule.fit_warmup(place, rate, lr=config.lr, start_factor=start)
+    if length is None or not config.warmup.get("by_epoch", True):
+        return
 
     def expect(ranks: int) -> tuple[int, float]:
         epoch = schedule.count_iterations(total, ranks=ranks, batch=config.batch, group=config.sampler_group)
-        length = schedule.warmup_length(end, by_epoch=by_epoch, epoch=epoch)
+        length = schedule.warmup_length(end, by_epoch=True, epoch=epoch)
         return length, schedule.warmup_rate(place, lr=config.lr, length=length, start_factor=start)
 
-    length = schedule.fit_warmup(place, rate, lr=config.lr, start_factor=start)
     fits = [ranks for ranks in schedule.RANKS if abs(expect(ranks)[1] - rate) <= RATE_TOLERANCE * rate]
-    if length is None or not by_epoch:
-        return
-    (_, one_rate), (other, other_rate) = expect(1), expect(meant)
+    values = dict(rate=rate, iteration=place, meant=meant, length=length)
+    values["other"], values["other_rate"] = expect(meant)
     if not fits:
-        values = dict(rate=rate, iteration=place, one_rate=one_rate, meant=meant, other_rate=other_rate)
-        yield Finding("warmup", "warmup_none", values, alarm=True)
+        yield warn("warmup.none", **values, one_rate=expect(1)[1])
         return
     found = implied if implied in fits else meant if meant in fits else fits[0]
-    own, own_rate = expect(found)
-    values = dict(rate=rate, iteration=place, length=length, found=processes(found), own=own, own_rate=own_rate)
-    if found == meant:
-        yield Finding("warmup", "warmup_as_meant", values)
-    else:
-        more = dict(meant=meant, other=other, other_rate=other_rate)
-        yield Finding("warmup", "warmup_fits", values | more, alarm=True)
+    values["own"], values["own_rate"] = expect(found)
+    report, case = (note, "warmup.as_meant") if found == meant else (warn, "warmup.other")
+    yield report(case, **values, found=count_processes(found))
 
 
-def _check_launcher(run: TrainingRun, config: TrainingConfig | None, meant: int) -> Iterator[Finding]:
+def _check_launcher(
+    run: TrainingRun, config: TrainingConfig | None, meant: int, reported: int | None
+) -> Iterator[Finding]:
     launcher = run.messages.facts.get("launcher") or (config.launcher if config else None)
-    if launcher is None:
-        return
-    reported = _reported(run)
-    processes = f" (GPU number: {reported})" if reported else ""
+    number = reported or "–"
     if launcher == "none" and meant > 1:
-        yield Finding("launcher", "launcher_none", {"processes": processes, "meant": meant}, alarm=True)
-    elif launcher != "none":
-        yield Finding("launcher", "launcher_there", {"launcher": launcher, "processes": processes})
+        yield warn("launcher.none", number=number, meant=meant)
+    elif launcher and launcher != "none":
+        yield note("launcher", launcher=launcher, number=number)
 
 
 def _check_batch(
@@ -266,29 +254,16 @@ def _check_batch(
     """Effective batch, and how often each image was seen, by the processes that really took part."""
     if not (config and config.batch and implied):
         return
-    accumulation = config.accumulation or 1
-    each = config.batch * accumulation
-    values = dict(batch=config.batch, accumulation=accumulation, found=processes(implied), effective=each * implied)
+    batch, accumulation = config.batch, config.accumulation or 1
+    each, found = batch * accumulation, count_processes(implied)
+    values = dict(batch=batch, accumulation=accumulation, found=found, effective=each * implied)
     values |= dict(updates=run.iterations / accumulation, meant=each * meant)
-    case = "batch" if implied == meant else "batch_differs"
-    yield Finding("effective_batch", case, values, alarm=implied != meant)
+    yield note("effective_batch", **values) if implied == meant else warn("effective_batch.other", **values)
     if samples:
-        seen = run.iterations * config.batch * implied
-        values = dict(
-            iterations=run.iterations, batch=config.batch, found=processes(implied), seen=seen, samples=samples
-        )
-        yield Finding("epochs", "epochs", values | {"times": seen / samples})
-
-
-def _reported(run: TrainingRun) -> int | None:
-    """How many processes the log itself counts: DeepSpeed's world size, else mmengine's "GPU number"."""
-    facts = run.messages.facts
-    return _whole(facts.get("world_size")) or _whole(facts.get("processes"))
+        seen = run.iterations * batch * implied
+        values = dict(iterations=run.iterations, batch=batch, found=found, seen=seen, samples=samples)
+        yield note("epochs", **values, times=seen / samples)
 
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text and int(text) > 0 else None
-
-
-def _list(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (" ..." if len(numbers) > 8 else "")

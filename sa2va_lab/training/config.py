@@ -149,12 +149,13 @@ def _interpret(path: Path | None, values: dict, unread: tuple[str, ...]) -> Trai
 
 
 def _at(values, path: str, kind: type):
-    """The value at a dotted path, None unless it is there and of the kind; a float is finite, and an int is one too."""
+    """The value at a dotted path, None unless it is there and of the kind; an int is a float too, a bool neither."""
     for key in path.split("."):
         values = values.get(key) if isinstance(values, dict) else None
-    if kind is float:
-        return float(values) if type(values) in (int, float) and abs(values) < 1e300 else None
-    return values if isinstance(values, kind) and (kind is bool or not isinstance(values, bool)) else None
+    if kind in (int, float):
+        there = type(values) in (int, kind) and abs(values) < 1e18  # beyond all measure, or NaN, is as not said
+        return kind(values) if there else None
+    return values if isinstance(values, kind) else None
 
 
 def _kind(part: dict) -> str | None:

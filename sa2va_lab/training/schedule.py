@@ -53,5 +53,5 @@ def warmup_length(end: float, *, by_epoch: bool, epoch: int) -> int:
 
 def fit_warmup(iteration: int, rate: float, *, lr: float, start_factor: float = 1e-5) -> float | None:
     """The length of the linear warm-up in which this rate stands at this iteration; None where it cannot."""
-    share = (rate / lr - start_factor) / (1 - start_factor)
+    share = (rate / lr - start_factor) / (1 - start_factor) if start_factor != 1 else 1
     return (iteration - 1) / share + 1 if 0 < share < 1 and iteration > 1 else None

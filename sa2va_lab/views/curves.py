@@ -17,7 +17,6 @@ from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import FILE, Answer
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.audit import Audit
-from sa2va_lab.training.phrases import TITLES
 from sa2va_lab.training.readers import TOTAL
 from sa2va_lab.training.sources import is_demo_log
 from sa2va_lab.training.trends import Course, follow, smooth
@@ -60,7 +59,7 @@ def answer_audits(audits: list[Audit]) -> Answer:
             )
         )
     sentences.append(tr("No metric follows from a training loss."))
-    alarms = [tr(finding.say()) for found in audits for finding in found.alarms]
+    alarms = [tr(finding.evidence) for found in audits for finding in found.alarms]
     metrics = {"runs": [found.to_dict() for found in audits], "alarms": alarms}
     demo = any(is_demo_log(found.run.path) for found in audits)
     return Answer(
@@ -98,7 +97,7 @@ def loss_table(audits: list[Audit]) -> Table:
 def finding_table(found: Audit) -> Table:
     """What the audit found, what needs a look first."""
     rows = [
-        [tr(TITLES[finding.kind]["en"]), tr("yes") if finding.alarm else "", tr(finding.say())]
+        [tr(finding.title), tr("yes") if finding.alarm else "", tr(finding.evidence)]
         for finding in sorted(found.findings, key=lambda finding: not finding.alarm)
     ]
     heads = [tr(text) for text in ("About", "Look at it", "What the log says")]
@@ -133,7 +132,7 @@ def curves_figure(found: Audit):
             ax.set_xlabel(tr("Iteration"))
         style.stamp(figure, _stamp(found))
     total = run.losses[0]
-    course = next((tr(finding.say()) for finding in found.findings if finding.kind == "phases"), "")
+    course = next((tr(finding.evidence) for finding in found.findings if finding.kind == "phases"), "")
     ends = dict(first=run.first(total), last=run.last(total), iterations=found.iterations)
     return figure, tr(
         "Losses of {name}: the total goes from {first:.4g} to {last:.4g} over {iterations:,} iterations; {course}",
