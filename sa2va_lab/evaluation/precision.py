@@ -42,19 +42,19 @@ def measure_plans(
     reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
     with it.
     """
-    from sa2va_lab.loading.assembly import open_model
     from sa2va_lab.loading.devices import find_budgets, parse_size
     from sa2va_lab.loading.plan import climb_down
+    from sa2va_lab.loading.whole import open_whole
 
     folder, dataset = Path(folder), _open(data)
     chosen, _ = choose_samples(dataset.split(data["split"]), limit)
-    opened = open_model(model, **(tuning or {}))
+    opened = open_whole(model, **(tuning or {}))
     config = opened.sizes
     tiles = max((_count_tiles(sample, config) for sample in chosen), default=1)
     budgets = find_budgets()
-    here = climb_down(opened.source, config, budgets=budgets, tiles=tiles)
+    here = climb_down(opened, budgets=budgets, tiles=tiles)
     absent = {} if len(budgets) > 1 else {"cuda:0": parse_size(gpu)}
-    away = climb_down(opened.source, config, budgets=absent, tiles=tiles).rungs
+    away = climb_down(opened, budgets=absent, tiles=tiles).rungs
     del opened  # the tensors of a fine-tune
     rows, reference = [], None
     for place, rung in enumerate([*here.rungs, *away]):
@@ -142,8 +142,8 @@ def measure_child(task: dict) -> dict:
     import torch
 
     import sa2va_lab.loading.activations  # what is imported later would be counted as the model
-    import sa2va_lab.loading.finetune
     import sa2va_lab.loading.ladder
+    import sa2va_lab.loading.whole
     import sa2va_lab.sa2va.processing
     import sa2va_lab.segmenter  # noqa: F401
     from sa2va_lab.loading.arithmetic import import_quantiser

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.devices import QUANTISED
+from sa2va_lab.loading.parts import is_decoder_matrix
 
 if TYPE_CHECKING:
     from sa2va_lab.sa2va.modeling import Sa2VA
 
 ROWS = 2048  # of a weight at once in float32: 28 MiB at the width of the 8 B model
 FEW_ROWS = 256  # so many stay in the processor's cache while they are rounded
-DECODER = "language_model.model.layers."
 
 
 def choose_products(*, device: str, dtype: torch.dtype) -> tuple[str, str]:
@@ -127,21 +127,16 @@ def check_quantised(model: Sa2VA) -> dict[str, int]:
         if not isinstance(weight, Tensor) or not isinstance(module, nn.Linear | Int8Linear):
             continue
         done = weight.dtype in (torch.int8, torch.uint8)
-        if done != is_quantised(f"{name}.weight"):
+        if done != is_decoder_matrix(f"{name}.weight"):
             raise LabError(f"{name} {'was' if done else 'was not'} quantised, against the plan: do not use this model.")
         counted["quantised" if done else "kept"] += 1
     return counted
 
 
-def is_quantised(name: str) -> bool:
-    """Whether a tensor of the network is a matrix of a decoder layer, which int8 and nf4 quantise."""
-    return name.startswith(DECODER) and name.endswith("_proj.weight")
-
-
 def quantise_matrix(model: Sa2VA, name: str, *, precision: str, device: str) -> None:
     """Puts a quantised layer on `device` in the place of the one whose weight has this name, if that is a matrix of a
     decoder layer. While a model is loaded, so that no more than one matrix is there at full width."""
-    if is_quantised(name):
+    if is_decoder_matrix(name):
         owner = name.removesuffix(".weight")
         parent, _, child = owner.rpartition(".")
         made = _quantised(model.get_submodule(owner), precision=precision, device=device)

@@ -1,150 +1,221 @@
-"""A fine-tune in xtuner's form (`iter_*.pth`), opened without running anything in it, and laid over a base model.
+"""A fine-tune as xtuner writes it: `iter_*.pth`, or DeepSpeed's folder in its place; nothing in it can run.
 
-The .pth holds only what was trained: LoRA pairs, whole copies of some modules, and parts trained in full. `Merged`
-looks like the base checkpoint with the fine-tune applied, so it loads through the same door; nothing is written.
+The .pth holds only what was trained: LoRA pairs, whole copies of some modules, and parts trained in full. A folder of
+DeepSpeed (ZeRO stage 1 and 2, after its utils/zero_to_fp32.py) has the weights as the training computed with them,
+mostly in 16 bits ("module" in `mp_rank_00_model_states.pt`), and names and shapes of what was trained, a dictionary for
+each parameter group ("param_shapes"). The float32 numbers are in the ranks' optimiser files: a group is one long row in
+that order, cut into a piece a rank and padded at its end.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
+import operator
+import re
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.digests import digest_file, digest_files
-from sa2va_lab.loading.headers import KNOWN, Inert, is_zip, read_pth
-from sa2va_lab.loading.inventory import read_inventory
-from sa2va_lab.loading.parts import find_state, sort_trained
-from sa2va_lab.loading.zero import is_zero, read_zero
-from sa2va_lab.sa2va.weights import OfficialFolder
+from sa2va_lab.loading.pickles import read_pth
+from sa2va_lab.loading.tensors import LazyTensor, check_shape, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sa2va_lab.training.config import TrainingConfig
+
+LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
+COPY = re.compile(r"(?P<module>.+)\.modules_to_save\.default\.(?P<tail>\w+)")
+MODEL = "mp_rank_00_model_states.pt"
+RANKS = "*zero_pp_rank_*_mp_rank_00_optim_states.pt"
 
 
+@dataclass(frozen=True)
 class FineTune:
-    """The tensors of one .pth, or of the DeepSpeed folder in its place, by official name: pairs, whole and rank as
-    `parts.Trained` has them. note: what was read, where that is not plain.
+    """What a fine-tune holds, by official name. pairs: {name of the weight: {"A": (r, in), "B": (out, r)}}; whole:
+    {name: tensor}; doubled: tensors that only repeat a module of the base; rank: None without pairs. content: all else
+    in the file; sha256: of all but the tensors' data; note: what was read, where that is not plain."""
 
-    Raises LabError for a file that is no checkpoint, that asks to run code, or whose LoRA pairs are incomplete.
-    """
+    path: Path
+    pairs: dict[str, dict[str, LazyTensor]]
+    whole: dict[str, LazyTensor]
+    doubled: list[LazyTensor]
+    rank: int | None
+    content: dict
+    sha256: str
+    note: str
 
-    def __init__(self, path: Path | str):
-        self.path, self.note = Path(path), ""
-        if is_zero(self.path):
-            self.content, self.note = read_zero(self.path, read_pickle, _join)
-        elif self.path.is_dir():
-            read_inventory(self.path)  # says what any other folder is
-            raise LabError(
-                f"{self.path} is a checkpoint folder: give the fine-tune, a .pth, or load the folder itself."
-            )
+    @property
+    def tensors(self) -> dict[str, LazyTensor]:
+        """All but the doubled; a LoRA tensor keeps `.lora_A` or `.lora_B` in its name."""
+        halves = {
+            f"{name.removesuffix('.weight')}.lora_{half}.weight": tensor
+            for name, pair in self.pairs.items()
+            for half, tensor in pair.items()
+        }
+        return self.whole | halves
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each tensor of the base that it replaces or adds to."""
+        pairs = {name: (*pair["B"].shape[:1], *pair["A"].shape[1:]) for name, pair in self.pairs.items()}
+        return {name: tensor.shape for name, tensor in self.whole.items()} | pairs
+
+
+def is_zero(path: Path) -> bool:
+    """Whether `path` is a folder that DeepSpeed saved, of whatever stage."""
+    return path.is_dir() and next(path.glob("*_model_states.pt"), None) is not None
+
+
+def read_finetune(path: Path) -> FineTune:
+    """Raises LabError for a file that is no checkpoint, that asks to run code, or whose LoRA pairs are incomplete."""
+    if path.suffix == ".safetensors" and path.is_file():
+        raise LabError(f"{path} is one file of a checkpoint: give its folder, {path.parent}.")
+    content, digest, note = _read_zero(path) if is_zero(path) else (*read_pth(path), "")
+    pairs, whole, doubled = {}, {}, []
+    for name, tensor in _find_state(content, path).items():
+        if match := LORA.fullmatch(name):
+            pairs.setdefault(official_name(match["module"]) + ".weight", {})[match["half"]] = tensor
+        elif match := COPY.fullmatch(name):
+            whole[f"{official_name(match['module'])}.{match['tail']}"] = tensor
+            doubled.append(tensor)
+        elif ".original_module." in name:  # the untrained twin of a copied module
+            doubled.append(tensor)
         else:
-            self.content = read_pickle(self.path)
-        found = sort_trained(find_state(self.content, Tensor, self.path), self.path)
-        self.pairs, self.whole, self.rank = found.pairs, found.whole, found.rank
+            whole[official_name(name)] = tensor
+    if broken := [name for name, pair in pairs.items() if len(pair) != 2]:
+        raise LabError(f"{path} holds only half of the LoRA pair for {broken[0]}: the file is incomplete.")
+    ranks = sorted({pair["A"].shape[0] if pair["A"].shape else 0 for pair in pairs.values()})
+    if len(ranks) > 1 or 0 in ranks:
+        raise LabError(f"{path} mixes LoRA ranks {ranks}: one scale cannot fit them all.")
+    return FineTune(path, pairs, whole, doubled, ranks[0] if ranks else None, content, digest, note)
 
-    def sha256(self) -> str:
-        """Digest of the whole file, or of the DeepSpeed folder's."""
-        return digest_files(self.path.glob("*_states.pt")) if self.path.is_dir() else digest_file(self.path)
+
+def official_name(name: str) -> str:
+    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
+    for prefix in ("mllm.model.", "mllm."):
+        if name.startswith(prefix):
+            name = name.removeprefix(prefix)
+            break
+    name = name.replace("language_model.base_model.model.", "language_model.")
+    return re.sub(r"\.gamma$", ".g_weight", name)
 
 
-class Merged:
-    """A base checkpoint with a fine-tune laid over it, with the interface of `OfficialFolder`.
+def find_alpha(content: object, config: Path | str | None = None, lora_alpha: float | None = None) -> float | None:
+    """LoRA's alpha as given, from the config, or from the copy of the config that mmengine leaves in the .pth.
 
-    alpha: LoRA's alpha, which the .pth does not hold; the scale is alpha / rank. Merged in float32: W + scale B A.
-    Raises LabError naming every tensor of the fine-tune that the base has no place for, or whose shape differs.
+    content: what the .pth holds. None where it stands nowhere.
     """
-
-    def __init__(self, base: OfficialFolder, finetune: FineTune, *, alpha: float | None):
-        self.base, self.finetune = base, finetune
-        if finetune.pairs and alpha is None:
-            raise LabError(
-                f"{finetune.path} holds LoRA of rank {finetune.rank}, but alpha stands only in the training config: "
-                "give the config, or alpha itself (--lora-alpha)."
-            )
-        self.scale = alpha / finetune.rank if finetune.pairs else None
-        known = set(base.names())
-        if not any(name.startswith("grounding_encoder.") for name in known):
-            raise LabError(
-                f"{base.folder} has no SAM2, so it is a bare vision-language model: add SAM2 (sam2=, --sam2), or give "
-                "a complete Sa2VA folder as the base."
-            )
-        lost = [name for name in (*finetune.whole, *finetune.pairs) if name not in known]
-        if lost:
-            raise LabError(
-                f"{len(lost)} tensors of {finetune.path} have no place in {base.folder} ({lost[0]}): "
-                "it was trained on another model."
-            )
-        shapes = {name: tuple(tensor.shape) for name, tensor in finetune.whole.items()}
-        shapes |= {name: (len(pair["B"]), pair["A"].shape[1]) for name, pair in finetune.pairs.items()}
-        for name, shape in shapes.items():
-            if base.shape(name) != shape:
-                raise LabError(
-                    f"{name} is {shape} in {finetune.path} and {base.shape(name)} in {base.folder}: "
-                    "it was trained on a model of another size."
-                )
-
-    def names(self) -> list[str]:
-        """Official tensor names, sorted."""
-        return self.base.names()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
-        return self.base.shape(name)
-
-    def dtype(self, name: str) -> str:
-        """As safetensors calls it; "MERGED" where the fine-tune has the tensor, which then is no view of any file."""
-        ours = name in self.finetune.pairs or name in self.finetune.whole
-        return "MERGED" if ours else self.base.dtype(name)
-
-    def tensor(self, name: str) -> Tensor:
-        """The merged tensor on the CPU: float32 where LoRA was added, else as stored."""
-        if name in self.finetune.whole:
-            return self.finetune.whole[name]
-        if name in self.finetune.pairs:
-            pair = self.finetune.pairs[name]
-            return self.base.tensor(name).float() + self.scale * (pair["B"].float() @ pair["A"].float())
-        return self.base.tensor(name)
-
-    def describe(self) -> dict:
-        """What was laid over the base, for the record: file, digest, tensors, rank, scale."""
-        return {
-            "file": self.finetune.path.name,
-            "sha256": self.finetune.sha256(),
-            "tensors": len(self.finetune.whole) + 2 * len(self.finetune.pairs),
-            "rank": self.finetune.rank,
-            "scale": self.scale,
-        } | ({"note": self.finetune.note} if self.finetune.note else {})
-
-    def mapped_bytes(self) -> int:
-        """Bytes of the base's files, which come into memory as they are read."""
-        return self.base.mapped_bytes()
-
-    def sha256(self) -> tuple[str, str]:
-        """A digest of base, fine-tune and scale together, and what it was taken of."""
-        digest, method = self.base.sha256()
-        parts = f"{digest}\0{self.finetune.sha256()}\0{self.scale}"
-        return hashlib.sha256(parts.encode()).hexdigest(), f"base ({method}), fine-tune (every byte) and LoRA scale"
+    alpha = lora_alpha or (find_training(content, config).lora_alpha if config else None)
+    if not alpha and (kept := find_training(content)):
+        alpha = kept.lora_alpha
+    if alpha is not None and not 0 < alpha < math.inf:
+        raise LabError(f"LoRA's alpha is {alpha:g}: give the one that was trained with (--lora-alpha).")
+    return alpha
 
 
-def _join(pieces: list[tuple[Tensor, int, int]], shape: tuple, copy: Tensor | None) -> Tensor:
-    """A tensor of a DeepSpeed folder; ValueError where its first numbers do not round to those of its 16-bit copy."""
-    cut = [row[start:stop] for row, start, stop in pieces]
-    made = (cut[0] if len(cut) == 1 else torch.cat(cut)).view(shape)
-    if copy is not None:
-        one, other, exact = made.flatten()[:64].float(), copy.flatten()[:64].float(), torch.finfo(copy.dtype)
-        if not torch.allclose(one, other, rtol=exact.eps, atol=exact.tiny, equal_nan=True):
-            raise ValueError("the optimiser's numbers are not those of the weights")
-    return made
+def find_training(content: object, config: Path | str | None = None) -> TrainingConfig | None:
+    """The training config: the one given, or the copy that mmengine leaves in the .pth, None where there is none."""
+    from sa2va_lab.training.config import LARGEST, parse_config, read_config  # no part of what loads a plain Sa2VA
 
-
-def read_pickle(path: Path) -> object:
-    """What a .pth holds, read with torch's restricted unpickler; nothing in the file can run."""
-    if not path.is_file():
-        raise LabError(f"No fine-tune at {path}: give the iter_*.pth file that the training wrote.")
-    read_pth(path)  # absurd sizes and calls are refused here, before torch allots anything
+    if config:
+        return read_config(config)
+    meta = content.get("meta") if isinstance(content, dict) else None
+    text = meta.get("cfg") if isinstance(meta, dict) else None
     try:
-        with torch.serialization.safe_globals([(Inert, name) for name in KNOWN]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip(path))
-    except Exception as error:  # what the header did not give away
-        said = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise LabError(f"{path} is damaged or cut short ({said}): copy the file again from its source.") from None
+        return parse_config(text) if isinstance(text, str) and 0 < len(text) <= LARGEST else None
+    except LabError:
+        return None
+
+
+def add_lora(base: LazyTensor, pair: dict[str, LazyTensor], scale: float) -> Tensor:
+    """W + scale B A in float32."""
+    return base.read().float() + scale * (pair["B"].read().float() @ pair["A"].read().float())
+
+
+def _find_state(content: object, path: Path) -> dict[str, LazyTensor]:
+    state = content if isinstance(content, dict) else {}
+    state = next((state[key] for key in ("state_dict", "model", "module") if isinstance(state.get(key), dict)), state)
+    tensors = {name: value for name, value in state.items() if isinstance(value, LazyTensor)}
+    if not tensors or not all(isinstance(name, str) and name.isprintable() for name in tensors):
+        raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
+    return tensors
+
+
+def _read_zero(folder: Path) -> tuple[dict, str, str]:
+    """(what MODEL holds, with float32 numbers in "module" where all ranks' files are here; digest; which it is).
+
+    Raises LabError for stage 3, whose weights lie in pieces, and for files that do not belong together.
+    """
+    if not (folder / MODEL).is_file() or (folder / MODEL.replace("00", "01")).exists():
+        raise LabError(
+            f"{folder} is a DeepSpeed checkpoint of ZeRO stage 3, or of a model split over GPUs: its weights lie in "
+            f"pieces. Where DeepSpeed is installed, `cd {folder.parent}`, `python zero_to_fp32.py . OUT --tag "
+            f"{folder.name} --max_shard_size 999GB`, and give OUT/pytorch_model.bin."
+        )
+    try:
+        ranks = sorted(folder.glob(RANKS), key=lambda file: int(re.search(r"pp_rank_(\d+)", file.name)[1]))
+        read = [read_pth(file) for file in (folder / MODEL, *ranks)]
+        digest = hashlib.sha256("".join(one for _, one in read).encode()).hexdigest()
+        content, *optimisers = (one for one, _ in read)
+        optimisers = [one["optimizer_state_dict"] for one in optimisers]
+        state = content["module"]
+        count = max(map(operator.index, optimisers[0]["partition_count"])) if ranks else None
+        if len(ranks) != count:
+            there = f"{len(ranks)} of {count} ranks' optimiser files are" if ranks else "no optimiser file is"
+            note = f"DeepSpeed: the weights that it computed with, since {there} here, which hold float32"
+            return content, digest, note
+        for group, shapes in enumerate(content["param_shapes"]):
+            _fill(state, shapes, [rank["single_partition_of_fp32_groups"][group] for rank in optimisers])
+        for name, same in content.get("shared_params", {}).items():
+            if isinstance(same, str) and same in state:
+                state[name] = state[same]
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise LabError(
+            f"The files in {folder} do not make one DeepSpeed checkpoint ({first_line(error)}): copy the folder again."
+        ) from None
+    plural = "s" if count > 1 else ""
+    return content, digest, f"DeepSpeed: the float32 numbers of its optimiser, from {count} rank{plural}"
+
+
+def _fill(state: dict, shapes: dict, rows: list[LazyTensor]) -> None:
+    """Puts a group's tensors into `state`. rows: the group's numbers by rank, (n,) each."""
+    shapes = {name: check_shape(shape, name) for name, shape in shapes.items()}
+    lengths = [math.prod(row.shape) for row in rows]
+    if any(len(row.shape) != 1 for row in rows):
+        raise ValueError("a row of numbers is no row")
+    spare = sum(lengths) - sum(map(math.prod, shapes.values()))
+    if not 0 <= spare < 2 * len(rows):  # DeepSpeed pads a group to a multiple of twice the ranks
+        raise ValueError(f"{sum(lengths):,} numbers for tensors of {sum(lengths) - spare:,}")
+    place = 0
+    for name, shape in shapes.items():
+        end, start, pieces = place + math.prod(shape), 0, []
+        for row, length in zip(rows, lengths, strict=True):
+            if max(place, start) < min(end, start + length):
+                pieces.append((row, max(place, start) - start, min(end, start + length) - start))
+            start += length
+        copy = state.pop(name, None)  # put last: PEFT may have named it without ".default", and the later one counts
+        if copy is not None and copy.shape != shape:
+            raise ValueError(f"{name} is {copy.shape} and {shape}")
+        state[name] = LazyTensor(shape, rows[0].dtype, partial(_join, name, pieces, shape, copy))
+        place = end
+
+
+def _join(name: str, pieces: list[tuple[LazyTensor, int, int]], shape: tuple, copy: LazyTensor | None) -> Tensor:
+    """A tensor of a DeepSpeed folder; LabError where its first numbers do not round to those of its 16-bit copy."""
+    import torch
+
+    cut = [row.read()[start:stop] for row, start, stop in pieces] or [torch.empty(0)]
+    made = (cut[0] if len(cut) == 1 else torch.cat(cut)).view(shape)
+    kept = copy.read() if copy is not None else None
+    if kept is not None and kept.is_floating_point():
+        one, other, exact = made.flatten()[:64].float(), kept.flatten()[:64].float(), torch.finfo(kept.dtype)
+        if not torch.allclose(one, other, rtol=exact.eps, atol=exact.tiny, equal_nan=True):
+            raise LabError(
+                f"The files in the DeepSpeed folder do not belong together ({name}: the optimiser's numbers are not "
+                "those of the weights): copy the folder again."
+            )
+    return made

@@ -11,180 +11,133 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
+import torch
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.activations import Activations, count_activations
+from sa2va_lab.loading.arithmetic import choose_products
 from sa2va_lab.loading.devices import QUANTISED
-from sa2va_lab.loading.parts import part_of as exact_part_of
+from sa2va_lab.loading.parts import is_decoder_matrix, layer_of, part_of
+from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
-
-if TYPE_CHECKING:
-    from sa2va_lab.loading.activations import Activations
 
 GIB = 1 << 30
 MIB = 1 << 20
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5}
-STORED = {"fp32": "F32", "bf16": "BF16", "fp16": "F16"}  # as safetensors headers call them
 BLOCK = 64  # nf4: one float32 scale for so many weights
 CUDA_CONTEXT = 500 * MIB  # driver and kernels; an estimate, no CUDA device was at hand
 FRAGMENTS = 0.03  # of what is held: room that an allocator cannot use; an estimate
 KERNEL = 540 << 10  # what oneDNN keeps of a product of sizes that are new to it; measured: mean of 46 in bf16
 QUANTISING = 16  # bytes a number that bitsandbytes takes on a CPU while it makes nf4; measured
 OBJECTS = 8 * MIB  # modules, headers, buffers of libraries; measured
-DECODER = "language_model.model.layers."
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes of one replica. parts: weights by part; in_place: what of them is used where it lies in a mapped file;
-    unseen: what of that an image hardly touches (the table of words, SAM2's memory of videos); layers: how many decoder
-    layers there are, all alike; matrix: the largest of their matrices; activations: the most that lives at one time of
-    one image; reading: the most while the decoder layers run; cache: keys and values."""
+    """Bytes of one replica. outside: weights of all that is no decoder layer; layer: of one of those, which are all
+    alike; outside_own, layer_own: what of them is not used where it lies in a mapped file; unseen: mapped weights that
+    an image hardly touches (the table of words, SAM2's memory of videos); matrix: the largest of a decoder layer;
+    activations: the most that lives at one time of one image; reading: the most while the decoder layers run; cache:
+    keys and values of one layer."""
 
-    precision: str
-    parts: dict[str, int]
-    in_place: dict[str, int]
-    unseen: int
     layers: int
+    outside: int
+    outside_own: int
+    layer: float
+    layer_own: float
+    unseen: int
     matrix: int
     activations: int
     reading: int
-    cache: int
-
-    @property
-    def weights(self) -> int:
-        """Bytes of all weights."""
-        return sum(self.parts.values())
-
-    @property
-    def layer(self) -> float:
-        """Weights of one decoder layer."""
-        return self.parts["decoder"] / self.layers
-
-    @property
-    def layer_in_place(self) -> float:
-        """What of them is used where it lies in a mapped file."""
-        return self.in_place.get("decoder", 0) / self.layers
-
-    @property
-    def layer_cache(self) -> float:
-        """Keys and values of one decoder layer."""
-        return self.cache / self.layers
-
-    @property
-    def outside(self) -> int:
-        """Weights of all that is no decoder layer."""
-        return self.weights - self.parts["decoder"]
-
-    @property
-    def outside_in_place(self) -> int:
-        """What of them is used where it lies in a mapped file."""
-        return sum(self.in_place.values()) - self.in_place.get("decoder", 0)
-
-
-def part_of(name: str) -> str:
-    """The part that an official tensor belongs to."""
-    heads = {
-        "vision_model": "vision",
-        "mlp1": "projector",
-        "grounding_encoder": "sam2",
-        "text_hidden_fcs": "seg projection",
-    }
-    if name.startswith("language_model."):
-        return "decoder" if name.startswith(DECODER) else "embeddings" if "embed_tokens" in name else "head"
-    return heads.get(name.partition(".")[0], "other")
+    cache: float
 
 
 def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, int]:
-    """Bytes of the weights by part. Matrices of the decoder layers alone are quantised; the rest is then bf16."""
+    """Bytes of the weights by part, "decoder" for the decoder layers. Of those alone matrices are quantised; the rest
+    is then bf16."""
     parts: dict[str, float] = {}
     for name, shape in shapes.items():
-        count, width = math.prod(shape), BYTES[precision]
-        taken = count * width
-        if precision in QUANTISED:
-            matrix = is_matrix(name, shape)
-            scales = 4 * (shape[0] if precision == "int8" else math.ceil(count / BLOCK)) if matrix else 0
-            taken = count * width + scales if matrix else count * BYTES["bf16"]
-        parts[part_of(name)] = parts.get(part_of(name), 0) + taken
+        count, width, scales = math.prod(shape), BYTES[precision], 0
+        if precision in QUANTISED and is_decoder_matrix(name):
+            scales = 4 * (shape[0] if precision == "int8" else math.ceil(count / BLOCK))
+        elif precision in QUANTISED:
+            width = BYTES["bf16"]
+        part = part_of(name) if layer_of(name) is None else "decoder"
+        parts[part] = parts.get(part, 0) + count * width + scales
     return {part: int(taken) for part, taken in parts.items()}
 
 
-def is_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether an official tensor is a matrix of a decoder layer, which int8 and nf4 quantise."""
-    return name.startswith(DECODER) and len(shape) == 2
+def is_used_as_it_lies(tensor: LazyTensor, *, precision: str) -> bool:
+    """Whether a tensor can stay a view of its mapped file, were it not quantised."""
+    return tensor.mapped and tensor.dtype == ("bf16" if precision in QUANTISED else precision)
 
 
-def weigh_loading(shapes: dict[str, tuple[int, ...]], stored: dict[str, str], *, precision: str) -> int:
+def weigh_loading(tensors: dict[str, LazyTensor], *, precision: str) -> int:
     """Bytes that the host needs while GPUs are loaded: the largest tensor that is not stored as it is used, since one
     after another is made on the host. Where LoRA is merged that is W, B A and their sum, in float32."""
 
-    def take(name: str) -> int:
-        if stored[name] == "MERGED" and is_matrix(name, shapes[name]):
-            return 3 * 4 * math.prod(shapes[name])
-        as_used = stored[name] == STORED.get(precision, "BF16")
-        return 0 if as_used else math.prod(shapes[name]) * (4 if precision == "fp32" else 2)
+    def take(tensor: LazyTensor) -> int:
+        if tensor.merged:
+            return 3 * 4 * tensor.parameters
+        as_used = is_used_as_it_lies(tensor, precision=precision)
+        return 0 if as_used else tensor.parameters * (4 if precision == "fp32" else 2)
 
-    return max(map(take, shapes), default=0)
+    return max(map(take, tensors.values()), default=0)
 
 
 def forecast(
-    shapes: dict[str, tuple[int, ...]],
-    config: Sa2VAConfig,
-    *,
-    precision: str,
-    tiles: int = 1,
-    stored: dict[str, str] | None = None,
+    tensors: dict[str, LazyTensor], config: Sa2VAConfig, *, precision: str, tiles: int = 1, on_cpu: bool = False
 ) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included.
 
-    stored: {tensor: its dtype in the file, as safetensors calls it} for a replica on a CPU, None on a GPU.
+    on_cpu: where weights that are stored as they are used stay in the mapped file.
     """
-    on_cpu = stored is not None
-    language = config.language
-    matrix = language["hidden_size"] * language["intermediate_size"] * (4 if precision == "fp32" else 2)
+    quantised, layers = precision in QUANTISED, config.language["num_hidden_layers"]
+    matrix = config.language["hidden_size"] * config.language["intermediate_size"] * (4 if precision == "fp32" else 2)
     kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
     counted = _count(json.dumps(asdict(config), sort_keys=True), kind, tiles, on_cpu)
-    kept = 0
-    if on_cpu:
-        kept = OBJECTS + (KERNEL * counted.products if _uses_onednn(kind) else 0)
+    kept = OBJECTS * on_cpu + (KERNEL * counted.products if on_cpu and _uses_onednn(kind) else 0)
     widened = matrix if precision == "nf4" else 0  # one at a time, for its product
     rounded = QUANTISING * matrix // 2 if precision == "nf4" and on_cpu else 0  # one at a time, while it is loaded
-    in_place = {name: shapes[name] for name, dtype in (stored or {}).items() if dtype == STORED.get(precision, "BF16")}
-    if precision in QUANTISED:
-        in_place = {name: shape for name, shape in in_place.items() if not is_matrix(name, shape)}
+    in_place = {
+        name: tensor.shape
+        for name, tensor in tensors.items()
+        if on_cpu and is_used_as_it_lies(tensor, precision=precision) and not (quantised and is_decoder_matrix(name))
+    }
+    weights = weigh({name: tensor.shape for name, tensor in tensors.items()}, precision=precision)
+    lying = weigh(in_place, precision=precision)
+    decoder, mapped = weights.pop("decoder"), lying.pop("decoder", 0)
+    tied = all(part_of(name) != "lm_head" for name in tensors)  # then the head reads the table of words
+    unseen = ("sam2_memory",) if tied else ("sam2_memory", "embed_tokens")
     return Forecast(
-        precision,
-        weigh(shapes, precision=precision),
-        in_place=weigh(in_place, precision=precision),
-        unseen=sum(weigh(_find_unseen(in_place, all_names=shapes), precision=precision).values()),
-        layers=language["num_hidden_layers"],
+        layers=layers,
+        outside=sum(weights.values()),
+        outside_own=sum(weights.values()) - sum(lying.values()),
+        layer=decoder / layers,
+        layer_own=(decoder - mapped) / layers,
+        unseen=sum(lying.get(part, 0) for part in unseen),
         matrix=matrix,
         activations=max(
             counted.seeing + kept, counted.after + kept, counted.reading + widened + kept, rounded + OBJECTS
         ),
         reading=counted.reading + widened,
-        cache=counted.cache,
+        cache=counted.cache / layers,
     )
-
-
-def _find_unseen(in_place: dict[str, tuple[int, ...]], *, all_names) -> dict[str, tuple[int, ...]]:
-    tied = all(exact_part_of(name) != "lm_head" for name in all_names)  # then the head reads the table of words
-    unseen = {"sam2_memory"} if tied else {"sam2_memory", "embed_tokens"}
-    return {name: shape for name, shape in in_place.items() if exact_part_of(name) in unseen}
 
 
 def _uses_onednn(kind: str) -> bool:
     """Whether matrix products at this precision go to oneDNN on this CPU; those in float32 do not."""
-    from sa2va_lab.loading.arithmetic import choose_products
-
-    if kind == "fp32":
-        return False
-    import torch
-
-    return choose_products(device="cpu", dtype=torch.float16 if kind == "fp16" else torch.bfloat16)[0] == "native"
+    dtype = torch.float16 if kind == "fp16" else torch.bfloat16
+    return kind != "fp32" and choose_products(device="cpu", dtype=dtype)[0] == "native"
 
 
 @lru_cache
 def _count(config: str, kind: str, tiles: int, on_cpu: bool) -> Activations:
-    from sa2va_lab.loading.activations import count_activations
-
-    return count_activations(Sa2VAConfig(**json.loads(config)), precision=kind, tiles=tiles, on_cpu=on_cpu)
+    try:
+        return count_activations(Sa2VAConfig(**json.loads(config)), precision=kind, tiles=tiles, on_cpu=on_cpu)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise LabError(
+            f"config.json describes no network that can be run ({type(error).__name__}: {str(error).strip()[:200]}): "
+            "copy the file again from its source."
+        ) from error

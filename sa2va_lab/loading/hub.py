@@ -1,7 +1,4 @@
-"""A checkpoint named by its hub id: weights, config.json and tokenizer are fetched, never a file of Python.
-
-For an inventory the headers of the weights are enough: they are laid out as a folder whose data is a hole.
-"""
+"""A checkpoint named by its hub id: weights, config.json and tokenizer are fetched, never a file of Python."""
 
 from __future__ import annotations
 
@@ -11,13 +8,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sa2va_lab.errors import LabError
-from sa2va_lab.loading.headers import LARGEST_HEADER
-from sa2va_lab.loading.parts import TOKENIZERS
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, SafetensorsParsingError
 
-TABLES = ("config.json", "model.safetensors.index.json")
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.tensors import first_line
+
+TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 WANTED = (
-    *TABLES,
+    "config.json",
+    "model.safetensors.index.json",
     *TOKENIZERS,
     "*.safetensors",
     "tokenizer_config.json",
@@ -43,8 +43,6 @@ def fetch_model(name: str, *, tell: Callable[[str], object] | None = None) -> Pa
     connection, a model that was downloaded before is used. Raises LabError where there is no connection, no such model,
     no access, or too little disk.
     """
-    from huggingface_hub import constants, snapshot_download
-
     try:
         files = list_files(name)
     except LabError:
@@ -69,49 +67,31 @@ def fetch_model(name: str, *, tell: Callable[[str], object] | None = None) -> Pa
         return Path(snapshot_download(name, revision=files[0].commit_hash, allow_patterns=list(WANTED)))
     except OSError as error:
         raise LabError(
-            f"The download of {name} broke off ({_first_line(error)}): ask again, it goes on where it stopped."
+            f"The download of {name} broke off ({first_line(error)}): ask again, it goes on where it stopped."
         ) from None
 
 
-def fetch_headers(name: str, folder: Path) -> None:
-    """Lays the hub's model `name` out in `folder`: headers of the weights over a hole, config.json, index.
+def fetch_headers(name: str) -> tuple[dict[str, dict], Path | None, set[str]]:
+    """({weight file: {tensor: huggingface_hub's TensorInfo}}, where config.json was put, all files) of a hub's model.
 
-    Tokenizer files are empty: an inventory asks only whether they are there. Raises LabError as `fetch_model` does.
+    Headers alone are read of the weights. Raises LabError as `fetch_model` does.
     """
-    from huggingface_hub import hf_hub_download, hf_hub_url
-    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-    for file in list_files(name):
-        path = folder / file.filename
-        if path.parent != folder:
-            continue
-        try:
-            if file.filename in TABLES:
-                shutil.copyfile(hf_hub_download(name, file.filename, revision=file.commit_hash), path)
-            elif file.filename.endswith(".safetensors"):
-                url, raw = hf_hub_url(name, file.filename, revision=file.commit_hash), b""
-                for end in (8, None):
-                    end = end or 8 + min(int.from_bytes(raw[:8], "little"), LARGEST_HEADER, file.file_size - 8)
-                    asked = build_hf_headers() | {"Range": f"bytes={len(raw)}-{end - 1}"}
-                    with get_session().stream("GET", url, headers=asked) as reply:
-                        hf_raise_for_status(reply)
-                        if reply.status_code != 206:
-                            raise OSError("it sends no parts of files")
-                        raw += reply.read()
-                with open(path, "wb") as opened:
-                    opened.write(raw)
-                    opened.truncate(file.file_size)
-            else:
-                path.touch()
-        except OSError as error:
-            raise LabError(f"{file.filename} of {name} was not read from the hub ({_first_line(error)}).") from None
+    files = {file.filename: file for file in list_files(name) if "/" not in file.filename}
+    headers, config, reading = {}, None, name
+    try:
+        for reading, file in files.items():
+            if reading == "config.json":
+                config = Path(hf_hub_download(name, reading, revision=file.commit_hash))
+            elif reading.endswith(".safetensors"):
+                about = HfApi().parse_safetensors_file_metadata(name, reading, revision=file.commit_hash)
+                headers[reading] = about.tensors
+    except (OSError, SafetensorsParsingError) as error:
+        raise LabError(f"{reading} of {name} was not read from the hub ({first_line(error)}).") from None
+    return headers, config, set(files)
 
 
 def list_files(name: str) -> list:
     """huggingface_hub's DryRunFileInfo of each file that a model needs. Raises LabError where the hub names none."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
     try:
         files = snapshot_download(name, allow_patterns=list(WANTED), dry_run=True)
     except OSError as error:
@@ -129,7 +109,3 @@ def list_files(name: str) -> list:
     if not any(file.filename.endswith(".safetensors") for file in files):
         raise LabError(f"{name} on the hub has no *.safetensors: give a model that has.")
     return files
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

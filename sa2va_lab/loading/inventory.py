@@ -6,37 +6,22 @@ its official name, and `layer_bytes` the decoder layers, so that a planner can c
 
 from __future__ import annotations
 
-import hashlib
-import math
-import os
-import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.digests import digest_file, digest_files
-from sa2va_lab.loading.headers import TensorHeader, read_pth, read_safetensors
-from sa2va_lab.loading.hub import fetch_headers, is_hub_id
+from sa2va_lab.loading.checkpoint import Checkpoint, digest_all
 from sa2va_lab.loading.parts import (
     LAYER,
-    TOKENIZERS,
     Missing,
     Part,
     describe_language,
     find_missing,
-    find_state,
     group_parts,
-    sort_trained,
     tell_family,
 )
-from sa2va_lab.loading.union import add_sam2, lay_over
-from sa2va_lab.loading.zero import is_zero, read_zero
-from sa2va_lab.sa2va.files import list_shards, read_json
-
-if TYPE_CHECKING:
-    from sa2va_lab.training.config import TrainingConfig
+from sa2va_lab.loading.tensors import LazyTensor
+from sa2va_lab.sa2va.configuration import check_sizes, check_whole
 
 
 @dataclass(frozen=True)
@@ -54,7 +39,7 @@ class Inventory:
     kind: str
     family: str
     language: str
-    tensors: dict[str, TensorHeader] = field(repr=False)
+    tensors: dict[str, LazyTensor] = field(repr=False)
     parts: tuple[Part, ...]
     lora: dict | None
     duplicates: dict
@@ -153,152 +138,73 @@ def read_inventory(
 ) -> Inventory:
     """The inventory of a checkpoint folder, a .pth, or (with `finetune`, `sam2`) of the model that they make together.
 
-    path: may be DeepSpeed's folder in the place of a .pth, or a hub id, of which headers alone are fetched. sam2:
-    Meta's .pt or a Hugging Face folder, where the checkpoint is a bare InternVL. config: the training config, where
-    LoRA's alpha stands; without it, the copy of it that mmengine leaves in the .pth. content: also digest every byte.
+    The arguments are those of `Checkpoint`; of a hub id headers alone are fetched. content: also digest every byte.
     Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a fine-tune that asks to run
     code.
     """
-    path = Path(os.path.expanduser(path))  # which, unlike Path's, leaves a name alone that it does not know
-    if not os.path.exists(path):
-        if not is_hub_id(path):
-            raise LabError(f"There is nothing at {path}: give a checkpoint folder, a .pth, or a hub id OWNER/NAME.")
+    opened = Checkpoint(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    base, tuned = opened.base, opened.tuned or opened.base.tuned
+    if content and not all(layer.files for layer in opened.layers):
+        raise LabError(f"{base.path} is on the hub and only its headers are read: to digest every byte, download it.")
+    parts = group_parts(opened.tensors)
+    kind = "sa2va" if opened.finetune else base.kind
+    digest = content_digest = None
+    for layer in opened.layers:
+        digest = digest_all(digest, layer.headers) if digest else layer.headers
         if content:
-            raise LabError(f"{path} is on the hub and only its headers are read: to digest every byte, download it.")
-        with TemporaryDirectory() as own:
-            folder = Path(own) / path.name
-            folder.mkdir()
-            fetch_headers(str(path), folder)
-            found = replace(_read_folder(folder), path=path)
-    else:
-        folder = path.is_dir() and not is_zero(path)
-        found = _read_folder(path) if folder else _read_trained(path, config=config, lora_alpha=lora_alpha)
-    if content:
-        found = replace(found, sha256=found.sha256 | {"content": _digest(path)})
-    if sam2 is not None:
-        found = add_sam2(found, read_inventory(sam2, content=content))
-    if finetune is None:
-        return found
-    return lay_over(found, read_inventory(finetune, config=config, lora_alpha=lora_alpha, content=content))
-
-
-def _read_folder(folder: Path) -> Inventory:
-    paths, absent = list_shards(folder)
-    lost = [Missing(tuple(absent), "weight files that the index names: download them again")] if absent else []
-    if not paths:
-        tuned = {*folder.glob("iter_*.pth"), *(file.parent for file in folder.glob("*/*_model_states.pt"))}
-        tuned = sorted(tuned, key=lambda file: int(re.sub(r"\D", "", file.stem)[:9] or 0))
-        hint = f"give the fine-tune in it, {tuned[-1]}" if tuned else "give a checkpoint folder, or a .pth"
-        raise LabError(f"{folder} has no *.safetensors: {hint}.")
-    tensors, digest = {}, hashlib.sha256()
-    for path in paths:
-        found, header = read_safetensors(path)
-        if twice := tensors.keys() & found.keys():
-            raise LabError(f"{min(twice)} is in two files of {folder} ({path.name}): remove the one that is foreign.")
-        tensors |= found
-        digest.update(f"{path.name}\0{header}\0".encode())
-    config = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    parts = group_parts(tensors, dict.fromkeys(tensors, (folder.resolve().name,)))
-    names = {part.name for part in parts}
-    kind = "base" if "language" in names else "sam2"
-    kind = "sa2va" if {"language", "sam2_encoder"} <= names else kind
-    missing = [*lost, *find_missing(tensors, parts, config)]
-    if not config:
-        missing.append(Missing(("config.json",), "the folder that the weights come from"))
-    if kind != "sam2" and not any((folder / name).is_file() for name in TOKENIZERS):
-        missing.append(Missing(("tokenizer",), "the folder that the weights come from"))
+            content_digest = digest_all(content_digest, layer.sha256()) if content_digest else layer.sha256()
+    doubled = tuned.doubled if tuned else []
     return Inventory(
-        path=folder,
+        path=base.path,
         kind=kind,
-        family=tell_family(tensors),
-        language=describe_language(tensors, config),
-        tensors=tensors,
+        family=tell_family(base.tensors),
+        language=describe_language(opened.tensors, base.raw),
+        tensors=opened.tensors,
         parts=parts,
-        lora=None,
-        duplicates={"parameters": 0, "bytes": 0},
-        missing=tuple(missing),
-        sha256={"headers": digest.hexdigest(), "content": None},
-        config=config,
+        lora=_describe_lora(opened) if tuned and tuned.pairs else None,
+        duplicates={"parameters": sum(t.parameters for t in doubled), "bytes": sum(t.bytes for t in doubled)},
+        missing=_find_missing(opened, parts),
+        sha256={"headers": digest, "content": content_digest},
+        config=base.raw,
+        note=tuned.note if tuned else "",
     )
 
 
-def _read_trained(path: Path, *, config: Path | str | None, lora_alpha: float | None) -> Inventory:
-    if path.suffix == ".safetensors" and path.is_file():
-        raise LabError(f"{path} is one file of a checkpoint: give its folder, {path.parent}.")
-    digests, note = [], ""
+def _describe_lora(opened: Checkpoint) -> dict:
+    tuned = opened.tuned or opened.base.tuned
+    targets = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in tuned.pairs}
+    return {
+        "rank": tuned.rank,
+        "targets": sorted(targets),
+        "tensors": 2 * len(tuned.pairs),
+        "alpha": opened.alpha,
+        "scale": opened.scale,
+    }
 
-    def read(file: Path) -> object:
-        content, digest = read_pth(file)
-        digests.append(digest)
-        return content
 
-    if path.is_dir():
-        content, note = read_zero(path, read, lambda pieces, shape, copy: TensorHeader(shape, pieces[0][0].dtype))
-        digests = [hashlib.sha256("".join(digests).encode()).hexdigest()]
+def _find_missing(opened: Checkpoint, parts: tuple[Part, ...]) -> tuple[Missing, ...]:
+    """What inference needs and is not here: files, parts, gaps in parts, and what was trained on something else."""
+    base, source = opened.base, "the folder that the weights come from"
+    missing = []
+    if base.lost and len(opened.layers) == 1:
+        missing.append(Missing(base.lost, "weight files that the index names: download them again"))
+    missing += find_missing(opened.tensors, parts, base.raw)
+    if base.tuned:
+        missing.append(Missing(("config.json", "tokenizer"), "the base model's folder"))
+    elif not base.raw:
+        missing.append(Missing(("config.json",), source))
     else:
-        content = read(path)
-    found = sort_trained(find_state(content, TensorHeader, path), path)
-    pairs = {name.removesuffix(".weight"): pair for name, pair in found.pairs.items()}
-    tensors = found.whole | {f"{name}.lora_{half}.weight": pair[half] for name, pair in pairs.items() for half in pair}
-    parts = group_parts(tensors, dict.fromkeys(tensors, (path.name,)))
-    names = {part.name for part in parts}
-    kind = "sam2" if not {"language", "embed_tokens", "lora", "projector", "seg_projection"} & names else "finetune"
-    alpha = find_alpha(content, config, lora_alpha)
-    return Inventory(
-        path=path,
-        kind=kind,
-        family=tell_family(tensors),
-        language=describe_language(tensors, {}),
-        tensors=tensors,
-        parts=parts,
-        lora={
-            "rank": found.rank,
-            "targets": sorted({name.rsplit(".", 1)[-1] for name in pairs}),
-            "tensors": 2 * len(pairs),
-            "alpha": alpha,
-            "scale": alpha / found.rank if alpha else None,
-        }
-        if pairs
-        else None,
-        duplicates={
-            "parameters": sum(h.parameters for h in found.doubled),
-            "bytes": sum(h.bytes for h in found.doubled),
-        },
-        missing=find_missing(tensors, parts, {}) + (Missing(("config.json", "tokenizer"), "the base model's folder"),),
-        sha256={"headers": digests[0], "content": None},
-        note=note,
-    )
-
-
-def find_alpha(content: object, config: Path | str | None = None, lora_alpha: float | None = None) -> float | None:
-    """LoRA's alpha as given, from the config, or from the copy of the config that mmengine leaves in the .pth.
-
-    content: what the .pth holds. None where it stands nowhere.
-    """
-    alpha = lora_alpha or (find_training(content, config).lora_alpha if config else None)
-    if not alpha and (kept := find_training(content)):
-        alpha = kept.lora_alpha
-    if alpha is not None and not 0 < alpha < math.inf:
-        raise LabError(f"LoRA's alpha is {alpha:g}: give the one that was trained with (--lora-alpha).")
-    return alpha
-
-
-def find_training(content: object, config: Path | str | None = None) -> TrainingConfig | None:
-    """The training config: the one given, or the copy that mmengine leaves in the .pth, None where there is none."""
-    from sa2va_lab.training.config import LARGEST, parse_config, read_config
-
-    if config:
-        return read_config(config)
-    meta = content.get("meta") if isinstance(content, dict) else None
-    text = meta.get("cfg") if isinstance(meta, dict) else None
-    try:
-        return parse_config(text) if isinstance(text, str) and 0 < len(text) <= LARGEST else None
-    except LabError:
-        return None
-
-
-def _digest(path: Path) -> str:
-    """sha256 of every byte: of the file, or of a folder's weight files with their names."""
-    if not path.is_dir():
-        return digest_file(path)
-    return digest_files(path.glob("*_states.pt" if is_zero(path) else "*.safetensors"))
+        try:
+            check_sizes(base.raw)
+            if "llm_config" in base.raw:
+                check_whole(base.raw)
+        except LabError as error:
+            missing.append(Missing(("sizes in config.json",), str(error)))
+    if not base.tuned and not base.has_tokenizer and base.kind != "sam2":
+        missing.append(Missing(("tokenizer",), source))
+    if misfits := opened.misfits():
+        names = tuple(name for name, *_ in misfits[:5])
+        missing.append(Missing(names, "the shape differs: trained on another model than this base"))
+    if opened.tuned and opened.tuned.pairs and opened.scale is None:
+        missing.append(Missing(("LoRA's alpha",), "the training config (--config), or --lora-alpha"))
+    return tuple(missing)

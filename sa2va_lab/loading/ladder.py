@@ -9,8 +9,10 @@ from collections.abc import Callable
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.arithmetic import is_quantised, quantise_matrix, set_arithmetic
+from sa2va_lab.loading.arithmetic import quantise_matrix, set_arithmetic
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
+from sa2va_lab.loading.parts import is_decoder_matrix
 from sa2va_lab.loading.plan import Plan, Rung
 from sa2va_lab.loading.shards import Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
@@ -34,8 +36,8 @@ class Ladder:
     source: where the weights come from; tell: called with each step as a sentence; progress: wraps the tensors.
     """
 
-    def __init__(self, source, config, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter):
-        self.source, self.config = source, config
+    def __init__(self, source: Checkpoint, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter):
+        self.source, self.config = source, source.sizes
         below = [rung for rung in made.rungs[start + 1 :] if can_quantise(rung.precision, device=rung.device)]
         self.rungs = [*made.rungs[: start + 1], *below]
         self.place, self.tell, self.progress = start, tell, progress
@@ -95,7 +97,7 @@ class Ladder:
             model,
             self.source,
             dtype=dtype,
-            device=lambda name: "cpu" if small and is_quantised(name) else layout.place(name),
+            device=lambda name: "cpu" if small and is_decoder_matrix(name) else layout.place(name),
             progress=self.progress,
             settle=settle,
         )

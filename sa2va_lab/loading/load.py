@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+from transformers.utils import logging
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.devices import choose_device, find_budgets, parse_size
+from sa2va_lab.loading.ladder import Ladder
 from sa2va_lab.loading.plan import PRECISIONS, climb_down
-
-if TYPE_CHECKING:
-    from sa2va_lab.segmenter import Segmenter
+from sa2va_lab.loading.whole import open_whole
+from sa2va_lab.sa2va.processing import PromptReader
+from sa2va_lab.segmenter import Segmenter
 
 
 def load(
@@ -44,18 +46,8 @@ def load(
     read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of the
     InternVL family, for a fine-tune that does not fit it, and for devices that are not there.
     """
-    from tqdm import tqdm
-    from transformers.utils import logging
-
-    from sa2va_lab.loading.assembly import open_model
-    from sa2va_lab.loading.ladder import Ladder
-    from sa2va_lab.sa2va.processing import PromptReader
-    from sa2va_lab.segmenter import Segmenter
-
-    opened = open_model(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
-    source, sizes = opened.source, opened.sizes
-    reader = PromptReader(opened.folder, sizes, added=opened.added)
-    parameters = sum(math.prod(source.shape(name)) for name in source.names())
+    opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    reader = PromptReader(opened.folder, opened.sizes, added=opened.added_tokens)
     if gpus is not None and device != "auto":
         raise LabError(f"device {device} and gpus {gpus} were given: leave one of them out.")
     chosen_device, device_reason = choose_device(device)
@@ -66,13 +58,12 @@ def load(
         raise LabError(f"max_memory names {', '.join(sorted(unknown))}, but here are only {', '.join(budgets)}.")
     budgets |= {name: parse_size(text) for name, text in (max_memory or {}).items()}
     wanted = "auto" if device == "auto" else chosen_device
-    made = climb_down(source, sizes, budgets=budgets, precision=precision, device=wanted, gpus=gpus, tiles=tiles)
+    made = climb_down(opened, budgets=budgets, precision=precision, device=wanted, gpus=gpus, tiles=tiles)
     start = made.start(precision, wanted)
     if start is None:
         raise LabError(made.explain_none())
     ladder = Ladder(
-        source,
-        sizes,
+        opened,
         made,
         start=start,
         tell=warnings.warn,
@@ -84,16 +75,16 @@ def load(
         model = ladder.load()
     finally:
         logging.set_verbosity(before)
-    digest, method = source.sha256()
+    digest, method = opened.sha256()
     provenance = {
         "model": opened.name,
         "family": "internvl",
-        "parameters": parameters,
+        "parameters": sum(tensor.parameters for tensor in opened.tensors.values()),
         "weights_sha256": digest,
         "weights_sha256_of": method,
-        "finetune": opened.finetune,
-        "sam2": opened.sam2,
-        "stamp": sizes.stamp,
+        "finetune": opened.describe_finetune(),
+        "sam2": opened.describe_sam2(),
+        "stamp": opened.sizes.stamp,
         "precision": {"asked": precision},
         "device": {"asked": device, "actual": chosen_device, "reason": device_reason},
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterable
@@ -12,11 +11,12 @@ from tempfile import TemporaryDirectory
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.assembly import list_expected, open_model
+from sa2va_lab.files import write_json
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import as_dtype
-from sa2va_lab.loading.finetune import Merged
+from sa2va_lab.loading.whole import list_expected, open_whole
 from sa2va_lab.sa2va.processing import PromptReader
-from sa2va_lab.sa2va.weights import OfficialFolder, match_names, write_folder
+from sa2va_lab.sa2va.weights import match_names, write_folder
 
 TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 RECORD = "merged_from.json"
@@ -46,35 +46,33 @@ def merge(
     if precision not in TORCH_NAMES:
         raise LabError(f"Precision {precision!r} cannot be written: use {', '.join(TORCH_NAMES)}.")
     dtype = as_dtype(precision)
-    opened = open_model(base, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
-    source = opened.source
-    match_names(source.names(), list_expected(opened.sizes, source.names()))
-    bytes_of = {name: math.prod(source.shape(name)) * dtype.itemsize for name in source.names()}
+    opened = open_whole(base, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    match_names(opened.names(), list_expected(opened.sizes, opened.names()))
+    bytes_of = {name: opened.tensors[name].parameters * dtype.itemsize for name in opened.names()}
     with TemporaryDirectory() as own:
-        if opened.added:
-            PromptReader(opened.folder, opened.sizes, added=opened.added).tokenizer.save_pretrained(own)
+        if opened.added_tokens:
+            PromptReader(opened.folder, opened.sizes, added=opened.added_tokens).tokenizer.save_pretrained(own)
         write_folder(
             out,
-            lambda name: source.tensor(name).to(dtype),
+            lambda name: opened.tensor(name).to(dtype),
             bytes_of,
             config=opened.raw | {"torch_dtype": TORCH_NAMES[precision]},
-            tokenizer=own if opened.added else opened.folder,
+            tokenizer=own if opened.added_tokens else opened.folder,
             shard_bytes=shard_bytes,
             progress=progress,
         )
-    record = {"base": opened.name, "base_sha256": OfficialFolder(opened.folder).sha256()}
-    record |= {"sam2": opened.sam2, "finetune": opened.finetune}
-    (out / RECORD).write_text(json.dumps(record | {"precision": precision}, indent=1) + "\n", encoding="utf-8")
-    pairs = list(source.finetune.pairs) if finetune is not None else []
+    record = {"base": opened.name, "base_sha256": opened.base.sample_sha256(), "sam2": opened.describe_sam2()}
+    write_json(out / RECORD, record | {"finetune": opened.describe_finetune(), "precision": precision})
+    pairs = opened.tuned.pairs if opened.tuned else {}
     said = {"folder": str(out), "bytes": sum(bytes_of.values()), "tensors": len(bytes_of), "lora_layers": len(pairs)}
     try:
-        return said | check_merge(out, source, dtype=dtype)
+        return said | check_merge(out, opened, dtype=dtype)
     except LabError:
         shutil.rmtree(out)
         raise
 
 
-def check_merge(folder: Path | str, source: OfficialFolder | Merged, *, dtype: torch.dtype, layers: int = 3) -> dict:
+def check_merge(folder: Path | str, source: Checkpoint, *, dtype: torch.dtype, layers: int = 3) -> dict:
     """Reads layers of a written folder back and compares them with base + scale B A, worked out in float64.
 
     layers: how many, from the first to the last that has LoRA (of all tensors, where there is none). The largest
@@ -82,16 +80,16 @@ def check_merge(folder: Path | str, source: OfficialFolder | Merged, *, dtype: t
     Returns {"checked": names, "largest_difference", "allowed"}; LabError where the difference is larger, or a tensor is
     not there.
     """
-    written, tuned = OfficialFolder(folder), getattr(source, "finetune", None)
+    written, pairs = Checkpoint(folder), source.tuned.pairs if source.tuned else {}
     if written.names() != source.names():
         raise LabError(f"{folder} does not hold the tensors that were to be written: merge again.")
-    names = sorted(tuned.pairs) if tuned is not None and tuned.pairs else source.names()
+    names = sorted(pairs) or source.names()
     checked = [names[i * (len(names) - 1) // max(1, layers - 1)] for i in range(layers)]
     worst, allowed = 0.0, 0.0
     for name in dict.fromkeys(checked):
-        if tuned is not None and name in tuned.pairs:
-            a, b = (tuned.pairs[name][half].double() for half in "AB")
-            wanted = source.base.tensor(name).double() + source.scale * (b @ a)
+        if name in pairs:
+            a, b = (pairs[name][half].read().double() for half in "AB")
+            wanted = source.under[name].read().double() + source.scale * (b @ a)
         else:
             wanted = source.tensor(name).double()
         found = written.tensor(name).double()

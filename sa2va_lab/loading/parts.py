@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.headers import TensorHeader
+from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.names import OUR_SAM2, SAM2, missing_sam2, official_names
 
-LORA = re.compile(r"(?P<module>.+)\.lora_(?P<half>[AB])(\.default)?\.weight")
-COPY = re.compile(r"(?P<module>.+)\.modules_to_save\.default\.(?P<tail>\w+)")
 BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
 PARTS = {
     "vision": r"vision_model\.|(model\.)*visual\.(?!merger|deepstack)|(model\.)?vision_tower\.",
@@ -33,7 +31,6 @@ _PATTERNS = {
 LANGUAGE_SIDE = ("projector", "language", "embed_tokens", "lm_head", "lora")
 BASE_PARTS = ("vision", "projector", "language", "embed_tokens", "lm_head")
 SAM2_PARTS = ("sam2_encoder", "sam2_decoder", "sam2_prompt", "sam2_memory")
-TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 _BASES = {  # (hidden size, decoder layers) of the language models that have a Sa2VA on InternVL3
     (896, 24): "InternVL3-1B",
     (1536, 28): "InternVL3-2B",
@@ -42,6 +39,7 @@ _BASES = {  # (hidden size, decoder layers) of the language models that have a S
     (5120, 64): "InternVL3-38B",
     (8192, 80): "InternVL3-78B",
 }
+DECODER = "language_model.model.layers."  # of the families that are built here
 LAYER = re.compile(
     r"(?:model\.)*language_model\.(?:model\.)?layers\.([0-9]{1,3})\.(.+)|model\.layers\.([0-9]{1,3})\.(.+)"
 )
@@ -63,17 +61,6 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a fine-tune holds, as headers or as tensors. pairs: {official weight name: {"A": (r, in), "B": (out, r)}};
-    whole: {official name: one}; doubled: those that only repeat a module of the base; rank: None without pairs."""
-
-    pairs: dict[str, dict]
-    whole: dict
-    doubled: list
-    rank: int | None
-
-
-@dataclass(frozen=True)
 class Missing:
     """Parts that inference needs and that are not here, and where they usually come from."""
 
@@ -84,50 +71,20 @@ class Missing:
         return f"{', '.join(self.parts)}: {self.source}"
 
 
+def layer_of(name: str) -> int | None:
+    """The number of the decoder layer that a tensor belongs to; None for all others."""
+    match = LAYER.fullmatch(name)
+    return int(match[1] or match[3]) if match else None
+
+
+def is_decoder_matrix(name: str) -> bool:
+    """Whether a tensor is a matrix of a decoder layer, which int8 and nf4 quantise."""
+    return name.startswith(DECODER) and name.endswith("_proj.weight")
+
+
 def part_of(name: str) -> str:
     """The part that a tensor of that official name belongs to."""
     return next((part for part, pattern in _PATTERNS.items() if pattern.match(name)), "other")
-
-
-def official_name(name: str) -> str:
-    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
-    for prefix in ("mllm.model.", "mllm."):
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            break
-    name = name.replace("language_model.base_model.model.", "language_model.")
-    return re.sub(r"\.gamma$", ".g_weight", name)
-
-
-def find_state(content: object, kind: type, path: Path) -> dict:
-    """{name: tensor} of what a .pth holds. kind: Tensor or TensorHeader. LabError where there are none by name."""
-    state = content if isinstance(content, dict) else {}
-    state = next((state[key] for key in ("state_dict", "model", "module") if isinstance(state.get(key), dict)), state)
-    found = {name: value for name, value in state.items() if isinstance(value, kind)}
-    if not found or not all(isinstance(name, str) and name.isprintable() for name in found):
-        raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
-    return found
-
-
-def sort_trained(state: dict, path: Path) -> Trained:
-    """The tensors of a fine-tune by what they are. LabError for halves of pairs, and for ranks that differ."""
-    pairs, whole, doubled = {}, {}, []
-    for name, value in state.items():
-        if match := LORA.fullmatch(name):
-            pairs.setdefault(official_name(match["module"]) + ".weight", {})[match["half"]] = value
-        elif match := COPY.fullmatch(name):
-            whole[f"{official_name(match['module'])}.{match['tail']}"] = value
-            doubled.append(value)
-        elif ".original_module." in name:  # the untrained twin of a copied module
-            doubled.append(value)
-        else:
-            whole[official_name(name)] = value
-    if broken := [name for name, pair in pairs.items() if len(pair) != 2]:
-        raise LabError(f"{path} holds only half of the LoRA pair for {broken[0]}: the file is incomplete.")
-    ranks = sorted({pair["A"].shape[0] if pair["A"].shape else 0 for pair in pairs.values()})
-    if len(ranks) > 1 or 0 in ranks:
-        raise LabError(f"{path} mixes LoRA ranks {ranks}: one scale cannot fit them all.")
-    return Trained(pairs, whole, doubled, ranks[0] if ranks else None)
 
 
 def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | None]]:
@@ -138,7 +95,7 @@ def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | N
     """
     stored = list(stored)
     if any(name.startswith("image_encoder.") for name in stored):
-        return {SAM2 + official_name(name): (name, None) for name in stored}
+        return {SAM2 + re.sub(r"\.gamma$", ".g_weight", name): (name, None) for name in stored}
     try:
         if not any(name.startswith("vision_encoder.") for name in stored):
             raise KeyError("there is no image encoder")
@@ -153,33 +110,33 @@ def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | N
     }
 
 
-def group_parts(tensors: dict[str, TensorHeader], origins: dict[str, tuple[str, ...]]) -> tuple[Part, ...]:
-    """The parts that are there, in order. origins: {tensor name: the files that it comes from}."""
+def group_parts(tensors: dict[str, LazyTensor]) -> tuple[Part, ...]:
+    """The parts that are there, in order."""
     groups: dict[str, list] = {name: [] for name in (*PARTS, "lora", "other")}
-    for name, header in tensors.items():
-        groups["lora" if re.search(r"\.lora_[AB]\.", name) else part_of(name)].append((name, header))
+    for name, tensor in tensors.items():
+        groups["lora" if re.search(r"\.lora_[AB]\.", name) else part_of(name)].append((name, tensor))
     return tuple(
         Part(
             part,
             len(found),
-            sum(h.parameters for n, h in found if BUFFER not in n),
-            sum(h.bytes for _, h in found),
-            {dtype: sum(h.dtype == dtype for _, h in found) for dtype in sorted({h.dtype for _, h in found})},
-            tuple(sorted({file for n, _ in found for file in origins[n]})),
+            sum(tensor.parameters for name, tensor in found if BUFFER not in name),
+            sum(tensor.bytes for _, tensor in found),
+            dict(sorted(Counter(tensor.dtype for _, tensor in found).items())),
+            tuple(sorted({file for _, tensor in found for file in tensor.origin})),
         )
         for part, found in groups.items()
         if found
     )
 
 
-def tell_family(tensors: dict[str, TensorHeader]) -> str:
+def tell_family(tensors: dict[str, LazyTensor]) -> str:
     """internvl, qwen-vl or unknown, by the names."""
     if any(re.match(r"(model\.)*visual\.|model\.model\.", name) for name in tensors):
         return "qwen-vl"
     return "internvl" if any(re.match(r"vision_model\.|mlp1\.|language_model\.", n) for n in tensors) else "unknown"
 
 
-def measure_language(tensors: dict[str, TensorHeader]) -> tuple[int | None, int, int | None]:
+def measure_language(tensors: dict[str, LazyTensor]) -> tuple[int | None, int, int | None]:
     """(hidden size, decoder layers, rows of the vocabulary), from the tensors alone."""
     layers = {int(m[1] or m[3]) for m in map(LAYER.fullmatch, tensors) if m}
     rows = [h.shape for n, h in tensors.items() if part_of(n) in ("embed_tokens", "lm_head") and len(h.shape) == 2]
@@ -187,7 +144,7 @@ def measure_language(tensors: dict[str, TensorHeader]) -> tuple[int | None, int,
     return (rows[0][1] if rows else inward[0] if inward else None), len(layers), (rows[0][0] if rows else None)
 
 
-def describe_language(tensors: dict[str, TensorHeader], config: dict) -> str:
+def describe_language(tensors: dict[str, LazyTensor], config: dict) -> str:
     """One line on the language model. config: config.json, or {}."""
     about = section(config, "llm_config", "text_config")
     named = about.get("architectures") or [about.get("model_type")]
@@ -204,7 +161,7 @@ def section(config: dict, *names: str) -> dict:
     return next((config[name] for name in names if isinstance(config.get(name), dict)), {})
 
 
-def find_missing(tensors: dict[str, TensorHeader], parts: tuple[Part, ...], config: dict) -> tuple[Missing, ...]:
+def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config: dict) -> tuple[Missing, ...]:
     """What inference needs and is not here: whole parts, and gaps in parts that are here."""
     have = {part.name for part in parts}
     about = section(config, "llm_config", "text_config")

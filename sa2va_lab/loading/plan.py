@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision, find_budgets, is_here, parse_size
-from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, STORED, Forecast, forecast, weigh_loading
+from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
-
-if TYPE_CHECKING:
-    from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.loading.whole import open_whole
 
 PRECISIONS = tuple(BYTES)
 NO_QUANTISER = "needs bitsandbytes, which is not installed: pip install 'sa2va_lab[quant]'"
@@ -164,9 +162,7 @@ def plan(
     that are if not given. tiles: of one image, the thumbnail included; the most that the model cuts if not given.
     Raises LabError for an unreadable checkpoint or size, and for more GPUs than there are.
     """
-    from sa2va_lab.loading.assembly import open_model
-
-    opened = open_model(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
     if gpu or cpu:
         names = [f"cuda:{number}" for number in range(1 if gpus is None else gpus)] if gpu else []
         if gpus is not None and gpus < 1:
@@ -174,12 +170,11 @@ def plan(
         budgets = {name: parse_size(gpu) for name in names} | ({"cpu": parse_size(cpu)} if cpu else {})
     else:
         budgets = find_budgets(gpus)
-    return climb_down(opened.source, opened.sizes, budgets=budgets, gpus=gpus, tiles=tiles)
+    return climb_down(opened, budgets=budgets, gpus=gpus, tiles=tiles)
 
 
 def climb_down(
-    source,
-    config: Sa2VAConfig,
+    opened: Checkpoint,
     *,
     budgets: dict[str, int],
     precision: str = "auto",
@@ -187,7 +182,7 @@ def climb_down(
     gpus: int | None = None,
     tiles: int | None = None,
 ) -> Plan:
-    """The rungs for a source of weights (with `names`, `shape`, `dtype`) on devices with so many free bytes.
+    """The rungs for a checkpoint on devices with so many free bytes.
 
     What was asked for comes first: with `gpus` above 1 the layers are spread over them. Then one GPU, all GPUs, one at
     falling precision, all with the layers that do not fit left in the files; then the CPU, at last with all layers
@@ -196,8 +191,7 @@ def climb_down(
     """
     if tiles is not None and tiles < 1:
         raise LabError(f"tiles is {tiles}; expected at least 1.")
-    shapes = {name: source.shape(name) for name in source.names()}
-    stored = {name: source.dtype(name) for name in shapes}
+    tensors, config = opened.tensors, opened.sizes
     tiles = tiles or (config.max_tiles + 1 if config.max_tiles > 1 else 1)
     cuda = [name for name in budgets if name.startswith("cuda") and device in ("auto", name)]
     ways: list[tuple[str, list[str], bool]] = []  # precision, devices, whether layers may stay in the files
@@ -209,51 +203,79 @@ def climb_down(
         ways += [(wide, cuda, True)]
     if "cpu" in budgets:
         ways += [(kind, ["cpu"], False) for kind in _falling(precision, "cpu")]
-        ways += [(precision if precision in STORED else "bf16", ["cpu"], True)]
+        ways += [("bf16" if precision in ("auto", *QUANTISED) else precision, ["cpu"], True)]
     rungs = {}
     for kind, names, files in ways:
         on_cpu = names == ["cpu"]
-        made = forecast(shapes, config, precision=kind, tiles=tiles, stored=stored if on_cpu else None)
-        if not (files and (made.layer_in_place == made.layer or kind in QUANTISED)):  # they are there already
-            own = {name: budgets[name] for name in names}
-            host = None
-            if "cpu" in budgets and not on_cpu:
-                loading = weigh_loading(shapes, stored, precision=kind)
-                host = Share("cpu", 0, loading, loading, budgets["cpu"])
-            rung = _make_rung(kind, made, own, files=files, mapped=source.mapped_bytes() - made.unseen, host=host)
-            rungs.setdefault((kind, rung.layout), rung)
+        made = forecast(tensors, config, precision=kind, tiles=tiles, on_cpu=on_cpu)
+        if files and (made.layer_own == 0 or kind in QUANTISED):  # they are there already
+            continue
+        host = None
+        if "cpu" in budgets and not on_cpu:
+            loading = weigh_loading(tensors, precision=kind)
+            host = Share("cpu", 0, loading, loading, budgets["cpu"])
+        mapped, own = opened.mapped_bytes() - made.unseen, {name: budgets[name] for name in names}
+        rung = _make_rung(kind, made, own, files=files, mapped=mapped, host=host)
+        rungs.setdefault((kind, rung.layout), rung)
     return Plan(list(rungs.values()))
 
 
+class _Device:
+    """What one device must hold, added up from decoder layers and all else. budget: bytes that are free there."""
+
+    def __init__(self, name: str, made: Forecast, *, budget: int, is_home: bool):
+        self.name, self.made, self.budget, self.is_home = name, made, budget, is_home
+        self.context, self.slack = (0, 1.0) if name == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
+
+    def own(self, layers: int) -> float:
+        """Weights that need memory of their own, with so many layers."""
+        return layers * self.made.layer_own + (self.made.outside_own if self.is_home else 0)
+
+    def needed(self, layers: int, kept_back: int = 0) -> float:
+        """All that must be free. kept_back: layers that stay in the files; their cache is at home, and one matrix at a
+        time comes in."""
+        passing = self.made.activations if self.is_home else self.made.reading
+        passing += self.made.matrix if kept_back else 0
+        cache = (layers + kept_back) * self.made.cache
+        return self.context + self.slack * (self.own(layers) + passing + cache)
+
+    def share(self, layers: int, kept_back: int, *, mapped: int) -> Share:
+        """The same in whole bytes, for the plan."""
+        weights = layers * self.made.layer + (self.made.outside if self.is_home else 0)
+        needed = self.needed(layers, kept_back if self.is_home else 0)
+        on_top = needed - self.own(layers)
+        return Share(
+            self.name, int(weights), int(on_top), int(needed), self.budget, mapped if self.name == "cpu" else 0
+        )
+
+
+def _place_layers(devices: list[_Device], *, count: int, files: bool) -> tuple[str, ...]:
+    """The device of each decoder layer. files: whether those that fit nowhere may stay in the files."""
+    home = devices[0]
+    if files and home.name == "cpu":
+        return (FILES,) * count
+    held = {device.name: device.needed(0, count if files and device is home else 0) for device in devices}
+    size, budgets = home.needed(1) - home.needed(0), {device.name: device.budget for device in devices}
+    places = spread(count, size=size, held=held, budgets=budgets)
+    if FILES in places and not files:  # it does not fit: spread all the same, to say what is lacking
+        roomy = {name: budget + held[name] + count * size for name, budget in budgets.items()}
+        places = spread(count, size=size, held=held, budgets=roomy)
+    return places
+
+
 def _make_rung(
-    kind: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: int, host: Share | None
+    precision: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: int, host: Share | None
 ) -> Rung:
     home = max(budgets, key=budgets.get)
     budgets = {home: budgets[home]} | budgets
-    context, slack = (0, 1.0) if home == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
-    outside, layer = made.outside - made.outside_in_place, made.layer - made.layer_in_place
-    held = {name: context + slack * (outside + made.activations) for name in budgets if name == home}
-    held |= {name: context + slack * made.reading for name in budgets if name != home}
-    if files:  # one matrix at a time comes in, and the cache of such layers is at home
-        held[home] += slack * (made.matrix + made.cache)
-    size = slack * (layer + made.layer_cache)
-    places = spread(made.layers, size=size, held=held, budgets=budgets)
-    if files and home == "cpu":
-        places = (FILES,) * made.layers
-    elif FILES in places and not files:  # it does not fit: spread all the same, to say what is lacking
-        roomy = {name: budget + held[name] + made.layers * size for name, budget in budgets.items()}
-        places = spread(made.layers, size=size, held=held, budgets=roomy)
-    layout, shares = Layout(home, places), []
-    for name in layout.devices:
-        kept_back, layers = (layout.kept_back if name == home else 0), places.count(name)
-        weights = layers * made.layer + (made.outside if name == home else 0)
-        own = layers * layer + (outside if name == home else 0)
-        on_top = (made.activations if name == home else made.reading) + (made.matrix if kept_back else 0)
-        on_top = context + slack * (own + on_top + (layers + kept_back) * made.layer_cache) - own
-        sizes = {"weights": weights, "activations": on_top, "needed": own + on_top}
-        sizes |= {"budget": budgets[name], "mapped": mapped if name == "cpu" else 0}
-        shares.append(Share(name, **{key: int(size) for key, size in sizes.items()}))
-    rung = Rung(kind, layout, tuple(shares), host, "")
+    devices = [_Device(name, made, budget=budget, is_home=name == home) for name, budget in budgets.items()]
+    layout = Layout(home, _place_layers(devices, count=made.layers, files=files))
+    shares = [
+        device.share(layout.layers.count(device.name), layout.kept_back, mapped=mapped)
+        for device in devices
+        if device.name in layout.devices
+    ]
+    rung = Rung(precision, layout, tuple(shares), host, "")
     return replace(rung, reason=_tell(rung))
 
 

@@ -8,12 +8,11 @@ files lie in memory (the page cache) or on the disk is the system's affair.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sa2va_lab.loading.forecast import DECODER
+from sa2va_lab.loading.parts import DECODER, layer_of
 
 if TYPE_CHECKING:
     import torch
@@ -44,9 +43,9 @@ class Layout:
 
     def place(self, name: str) -> str:
         """The device of one of the network's tensors; "meta" for what stays in the files."""
-        layer = re.match(re.escape(DECODER) + r"(\d+)\.", name)
-        found = self.layers[int(layer[1])] if layer else self.home
-        return "meta" if found == FILES else found
+        layer = layer_of(name)
+        device = self.home if layer is None else self.layers[layer]
+        return "meta" if device == FILES else device
 
 
 def spread(count: int, *, size: float, held: dict[str, float], budgets: dict[str, float]) -> tuple[str, ...]:

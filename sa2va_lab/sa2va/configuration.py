@@ -22,6 +22,18 @@ TILE = 448
 MAX_TILES = 12
 CANVAS = 1024
 LARGEST_SIZE, MOST_LAYERS = 10_000_000, 1000  # of anything in config.json; an absurd one would be built before it fails
+NEEDED_SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+SIZES = (
+    *NEEDED_SIZES,
+    "num_key_value_heads",
+    "vocab_size",
+    "patch_size",
+    "num_channels",
+    "tile",
+    "max_tiles",
+    "canvas",
+)
+SAM2_SECTIONS = ("backbone", "vision", "prompt_encoder", "mask_decoder")
 TEMPLATES = {
     name: ("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n") for name in ("qwen_chat", "internlm2_chat")
 }
@@ -105,8 +117,8 @@ class Sa2VAConfig:
         """transformers' configuration of SAM2 (Hiera-L without occlusion embedding, unless `sam2` says otherwise)."""
         from transformers import Sam2VideoConfig, Sam2VideoMaskDecoderConfig, Sam2VideoPromptEncoderConfig
 
-        changes = {"backbone": {}, "vision": {}, "prompt_encoder": {}, "mask_decoder": {}, **self.sam2}
-        top = {k: v for k, v in changes.items() if k not in ("backbone", "vision", "prompt_encoder", "mask_decoder")}
+        changes = {**dict.fromkeys(SAM2_SECTIONS, {}), **self.sam2}
+        top = {k: v for k, v in changes.items() if k not in SAM2_SECTIONS}
         hidden = top.pop("hidden_size", 256)
         backbone = {
             "model_type": "sam2_hiera_det_model",
@@ -171,16 +183,8 @@ def read_raw(folder: Path | str) -> dict:
 
 def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
     """The same from a dictionary; `name` is used in error messages."""
+    check_sizes(raw, name=name)
     extra = raw.get(EXTRA_KEY, {})
-    for key, value, limit in (
-        ("text_config", raw.get("text_config", {}), LARGEST_SIZE),
-        ("vision_config", raw.get("vision_config", {}), LARGEST_SIZE),
-        ("llm_config", raw.get("llm_config", {}), LARGEST_SIZE),
-        (EXTRA_KEY, extra, CANVAS),
-    ):
-        layers = value.get("num_hidden_layers", 0) if isinstance(value, dict) else None
-        if not isinstance(layers, int) or layers > MOST_LAYERS or _largest(value) > limit:
-            raise LabError(f"{name} has no sensible sizes in {key}: copy the file again from its source.")
     if "text_config" in raw:
         kind = raw["text_config"].get("model_type", "unknown")
         raise LabError(f"{name} describes a Qwen-VL family Sa2VA ({kind}); this version runs the InternVL family only.")
@@ -196,6 +200,7 @@ def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
             f"{name} has the language model {architecture}; this version runs Qwen2ForCausalLM only "
             "(Sa2VA-InternVL3 and the Qwen2.5-based Sa2VA releases)."
         )
+    check_whole(raw, name=name)
     template = raw.get("template", "qwen_chat")
     if not isinstance(template, str) or template not in TEMPLATES:
         raise LabError(f"{name} asks for the prompt template {template!r}; known are {', '.join(TEMPLATES)}.")
@@ -210,6 +215,41 @@ def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
         sam2=extra.get("sam2", {}),
         stamp=extra.get("stamp"),
     )
+
+
+def check_sizes(raw: dict, *, name: str = "config.json") -> None:
+    """LabError where something else stands in a place for sizes than sizes that can be built, naming the first."""
+    for section, limit in (
+        ("text_config", LARGEST_SIZE),
+        ("vision_config", LARGEST_SIZE),
+        ("llm_config", LARGEST_SIZE),
+        (EXTRA_KEY, CANVAS),
+    ):
+        about = raw.get(section, {})
+        if not isinstance(about, dict) or _largest(about) > limit:
+            raise LabError(f"{name} has no sensible sizes in {section}: copy the file again from its source.")
+        for key in SIZES:
+            size = about.get(key, 1)
+            if type(size) is not int or size < 1 or (key == "num_hidden_layers" and size > MOST_LAYERS):
+                raise _no_size(f"{section}.{key}", size, name=name)
+    ratio, changes = raw.get("downsample_ratio", 0.5), raw.get(EXTRA_KEY, {}).get("sam2", {})
+    if type(ratio) not in (int, float) or not 0 < ratio <= 1:
+        raise _no_size("downsample_ratio", ratio, name=name)
+    if not isinstance(changes, dict) or not all(isinstance(changes.get(part, {}), dict) for part in SAM2_SECTIONS):
+        raise LabError(f"{name} has no sensible sizes in {EXTRA_KEY}.sam2: copy the file again from its source.")
+
+
+def check_whole(raw: dict, *, name: str = "config.json") -> None:
+    """LabError where one of the sizes that no network can do without is not there."""
+    for section in ("llm_config", "vision_config"):
+        for key in NEEDED_SIZES:
+            if key not in raw.get(section, {}):
+                raise _no_size(f"{section}.{key}", None, name=name)
+
+
+def _no_size(key: str, value: object, *, name: str) -> LabError:
+    value = "null or not there" if value is None else f"{value!r:.40}"
+    return LabError(f"{name} has no sensible sizes in {key} (it is {value}): copy the file again from its source.")
 
 
 def _largest(value: object) -> float:

@@ -1,4 +1,4 @@
-"""Weights: official safetensors in, straight into the network, and out again under official names.
+"""Weights: a checkpoint's tensors in, straight into the network, and out again under official names.
 
 Nothing is copied that need not be: a tensor whose dtype already fits stays a view of the memory-mapped file on a CPU,
 and goes to a GPU one at a time. Every tensor must land and every place must be filled, else loading fails by name.
@@ -6,7 +6,6 @@ and goes to a GPU one at a time. Every tensor must land and every place must be 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -14,18 +13,16 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
-from sa2va_lab.sa2va.files import INDEX, list_shards
+from sa2va_lab.sa2va.files import INDEX
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.names import Place, official_names, places
 
-FULL_DIGEST = 1 << 30
 SPARE = 64 << 20  # bytes that stay free on a disk
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -36,89 +33,6 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "chat_template.jinja",
 )
-
-
-class OfficialFolder:
-    """The safetensors of one checkpoint folder, opened by header; tensors are read when asked for.
-
-    Raises LabError for a folder without weights, an index that names a missing or foreign file, a truncated shard, or
-    a tensor that two shards hold.
-    """
-
-    def __init__(self, folder: Path | str):
-        self.folder = Path(folder)
-        self.shards: dict[Path, safe_open] = {}
-        self._where: dict[str, Path] = {}
-        for path in self._shard_paths():
-            self.shards[path] = shard = _open_shard(path)
-            for name in shard.keys():  # noqa: SIM118  (a safetensors handle is no dict)
-                if name in self._where:
-                    raise LabError(
-                        f"{name} is in both {self._where[name].name} and {path.name}: "
-                        "remove the shard that does not belong to this checkpoint."
-                    )
-                self._where[name] = path
-
-    def _shard_paths(self) -> list[Path]:
-        paths, missing = list_shards(self.folder)
-        if missing:
-            raise LabError(
-                f"{self.folder} lacks {len(missing)} of {len(missing) + len(paths)} weight files ({missing[0][:80]}): "
-                "download them again."
-            )
-        if not paths:
-            raise LabError(
-                f"{self.folder} has no *.safetensors: give a complete checkpoint folder "
-                "(a .pth of a fine-tune alone is not one)."
-            )
-        return paths
-
-    def names(self) -> list[str]:
-        """Official tensor names, sorted."""
-        return sorted(self._where)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape from the header; no data is read."""
-        return tuple(self.shards[self._where[name]].get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> str:
-        """The dtype from the header, as it calls it ("BF16", "F32")."""
-        return self.shards[self._where[name]].get_slice(name).get_dtype()
-
-    def tensor(self, name: str) -> Tensor:
-        """The tensor on the CPU in its stored dtype, memory-mapped."""
-        return self.shards[self._where[name]].get_tensor(name)
-
-    def mapped_bytes(self) -> int:
-        """Bytes of the files, which come into memory as they are read."""
-        return sum(path.stat().st_size for path in self.shards)
-
-    def sha256(self) -> tuple[str, str]:
-        """A digest that changes with the weights, and what it was taken of.
-
-        Up to 1 GiB everything is read. Above that each file's name and size, its first and last MiB (the header is in
-        the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
-        """
-        digest, total = hashlib.sha256(), self.mapped_bytes()
-        for path in sorted(self.shards):
-            size = path.stat().st_size
-            digest.update(f"{path.name}\0{size}\0".encode())
-            spans = [(0, size)]
-            if total > FULL_DIGEST:
-                spans = [(0, 1 << 20), *((size * i // 65, 1 << 16) for i in range(1, 65)), (size - (1 << 20), 1 << 20)]
-            with open(path, "rb") as file:
-                for start, length in spans:
-                    file.seek(max(0, start))
-                    digest.update(file.read(length))
-        return digest.hexdigest(), "every byte" if total <= FULL_DIGEST else "headers and a sample of each file"
-
-
-def _open_shard(path: Path):
-    try:
-        return safe_open(path, framework="pt", device="cpu")
-    except (SafetensorError, OSError, ValueError) as error:
-        size = path.stat().st_size if path.exists() else 0
-        raise LabError(f"{path} is damaged or cut short ({size:,} bytes; {error}): download this file again.") from None
 
 
 def build_empty(config: Sa2VAConfig) -> Sa2VA:
@@ -135,7 +49,7 @@ def build_empty(config: Sa2VAConfig) -> Sa2VA:
 
 def load_weights(
     model: Sa2VA,
-    source: OfficialFolder,
+    source,
     *,
     dtype: torch.dtype,
     device: torch.device | str | Callable[[str], torch.device | str] = "cpu",
@@ -144,6 +58,7 @@ def load_weights(
 ) -> Sa2VA:
     """Fills `model` (from `build_empty`) with every tensor of `source`, converted to `dtype` on `device`.
 
+    source: a `Checkpoint`, or what else has `names()`, `shape(name)` and `tensor(name)` by official names.
     device: one for all, or a function of a tensor's name in the network; what it puts on "meta" is not read. settle:
     called with the name of each tensor that has come to its place; a layer's weight comes after its bias. Raises
     LabError naming the tensors that are missing from the checkpoint, that the network has no place for, or whose shape
@@ -174,7 +89,7 @@ def load_weights(
     return model.requires_grad_(False)
 
 
-def match_parts(model: Sa2VA, source: OfficialFolder) -> dict[str, list[tuple[str, Place]]]:
+def match_parts(model: Sa2VA, source) -> dict[str, list[tuple[str, Place]]]:
     """`match_names` for a network and the weights that fill it; a tied head that is not stored is left out."""
     names, tied = source.names(), _tied_name(model.config)
     return match_names(names, [name for name in model.state_dict() if name != tied or tied in names])
@@ -216,7 +131,7 @@ def match_names(official: Iterable[str], ours: Iterable[str]) -> dict[str, list[
     return parts
 
 
-def assemble(source: OfficialFolder, parts: list[tuple[str, Place]]) -> Tensor:
+def assemble(source, parts: list[tuple[str, Place]]) -> Tensor:
     """The tensor that these official ones make, on the CPU, in their stored dtype."""
     name, place = parts[0]
     if place.kind == "row":

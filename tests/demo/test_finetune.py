@@ -9,7 +9,8 @@ import torch
 import sa2va_lab
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, read_pickle
+from sa2va_lab.loading.finetune import read_finetune
+from sa2va_lab.loading.pickles import read_pth
 from tools.demo import finetune as tuning
 from tools.demo import tiny
 from tools.demo.albums import write_dataset
@@ -28,7 +29,7 @@ def tuned(tiny_folder, tmp_path_factory):
 def test_the_layout_is_xtuners(tuned):
     path, _ = tuned
     assert path.name == "iter_8.pth"
-    found = FineTune(path)
+    found = read_finetune(path)
     assert found.rank == 8
     assert len(found.pairs) == 3 * 7  # every linear layer of three decoder layers
     assert sum(name.startswith(DECODER) for name in found.whole) == 131  # as in a real one
@@ -70,13 +71,13 @@ def test_text_log_and_scalars_are_the_same_figures(tuned):
 def test_merged_answers_as_the_trained_model_did(tiny_folder, tuned):
     """Train a little in memory, write, load base + .pth: equal masks."""
     path, _ = tuned
-    state = read_pickle(path)["state_dict"]
+    state = read_pth(path)[0]["state_dict"]
     model, wrapped = _load_for_training(tiny_folder)
     names = _trained_tensors(model, wrapped)
     assert set(names) == set(state)
     with torch.no_grad():
         for name, tensor in names.items():
-            tensor.copy_(state[name])
+            tensor.copy_(state[name].read())
     merged = sa2va_lab.load(tiny_folder, finetune=path, lora_alpha=16, precision="fp32", device="cpu")
     image = np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8)
     expected = merged.predict(image, "catheter", answer="Sure, [SEG].").logits

@@ -8,9 +8,10 @@ import torch
 from typer.testing import CliRunner
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import parse_config, read_config
 from sa2va_lab.sa2va.processing import CANVAS_MEAN, CANVAS_STD, PromptReader, fill_canvas
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo import lessons, pretraining, tiny
 from tools.demo.__main__ import app
 from tools.demo.angiograms import PHRASES
@@ -208,7 +209,7 @@ def test_export_comes_back_tensor_by_tensor_and_leaves_other_folders_alone(model
     base = tmp_path / "base"
     pretraining.write_base(model, base, raw=raw, tokenizer=folder)
     pretraining.write_base(model, base, raw=raw, tokenizer=folder)  # a demo model may be replaced
-    back = load_weights(build_empty(read_config(base)), OfficialFolder(base), dtype=torch.float32)
+    back = load_weights(build_empty(read_config(base)), Checkpoint(base), dtype=torch.float32)
     ours, theirs = model.state_dict(), back.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -13,12 +13,12 @@ from tokenizers import Tokenizer
 
 import sa2va_lab
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.assembly import ADDED_TOKENS, open_model
+from sa2va_lab.loading.checkpoint import ADDED_TOKENS, Checkpoint
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
 from sa2va_lab.loading.parts import place_sam2
+from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.names import SAM2
-from sa2va_lab.sa2va.weights import OfficialFolder
 
 EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 GAMMA = ".g_weight"
@@ -29,7 +29,7 @@ ANSWER = {"answer": "Sure, [SEG]."}
 def apart(root, tmp_path_factory):
     """The demo's base as its parts come in reality: a folder in InternVL's form, Meta's .pt, Hugging Face's folder."""
     folder, base = tmp_path_factory.mktemp("apart"), root / "data/demo/base"
-    whole, internvl = OfficialFolder(base), folder / "InternVL"
+    whole, internvl = Checkpoint(base), folder / "InternVL"
     shutil.copytree(base, internvl)
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     tokenizer["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["content"] not in ADDED_TOKENS]
@@ -74,8 +74,8 @@ def test_the_parts_predict_what_the_whole_predicts(apart, form):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_every_tensor_is_that_of_the_whole(apart, form):
-    whole = open_model(apart.base, finetune=apart.tuned).source
-    parts = open_model(apart.internvl, sam2=apart.folder / form, finetune=apart.tuned).source
+    whole = open_whole(apart.base, finetune=apart.tuned)
+    parts = open_whole(apart.internvl, sam2=apart.folder / form, finetune=apart.tuned)
     assert parts.names() == whole.names()
     assert all(torch.equal(parts.tensor(name), whole.tensor(name)) for name in whole.names())
     assert all(parts.shape(name) == whole.shape(name) for name in whole.names())
@@ -87,7 +87,7 @@ def test_the_merged_folder_is_whole(apart, tmp_path):
     said = merge(apart.internvl, out, sam2=apart.folder / FORMS[0], finetune=apart.tuned, precision="fp32")
     assert said["largest_difference"] <= said["allowed"] < 1e-4
     found = sa2va_lab.load(out, precision="fp32").predict(apart.image, "blood vessel", **ANSWER)
-    written, wanted = OfficialFolder(out), open_model(apart.base, finetune=apart.tuned).source
+    written, wanted = Checkpoint(out), open_whole(apart.base, finetune=apart.tuned)
     assert all(torch.equal(written.tensor(name), wanted.tensor(name)) for name in wanted.names())
     # Equal weights at other places of a mapped file: kernels may sum in another order.
     np.testing.assert_allclose(found.logits, apart.wanted.logits, atol=1e-5)
@@ -125,7 +125,7 @@ def test_the_real_names_are_metas(real_shapes):
 def refuse(apart, **given):
     given = {"sam2": apart.folder / FORMS[0], "finetune": apart.tuned} | given
     with pytest.raises(LabError) as refused:
-        open_model(given.pop("base", apart.internvl), **given)
+        open_whole(given.pop("base", apart.internvl), **given)
     return str(refused.value)
 
 
@@ -149,7 +149,7 @@ def test_parts_that_make_no_whole_are_named(apart, tmp_path, tiny_folder):
 def test_another_sam2_is_refused(apart, tmp_path, change, said):
     torch.save({"model": change(apart.meta)}, tmp_path / "other.pt")
     with pytest.raises(LabError, match=said):
-        open_model(apart.internvl, sam2=tmp_path / "other.pt", finetune=apart.tuned)
+        open_whole(apart.internvl, sam2=tmp_path / "other.pt", finetune=apart.tuned)
 
 
 def test_a_tokenizer_of_another_base_is_refused(apart, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from safetensors.torch import save_file
 
 import sa2va_lab
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, Merged
-from sa2va_lab.loading.parts import official_name
-from sa2va_lab.sa2va.weights import OfficialFolder
+from sa2va_lab.loading.checkpoint import Checkpoint
+from sa2va_lab.loading.finetune import official_name, read_finetune
+from sa2va_lab.loading.whole import open_whole
 from tools.demo.xtuner import TrainingLog, write_checkpoint
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
@@ -39,9 +40,8 @@ def test_names(theirs, official):
 
 
 def test_merged_is_base_plus_scale_times_b_a(tiny_folder, pth, trained):
-    base, finetune = OfficialFolder(tiny_folder), FineTune(pth)
-    merged = Merged(base, finetune, alpha=6)
-    assert (finetune.rank, merged.scale) == (2, 3.0)
+    base, merged = Checkpoint(tiny_folder), open_whole(tiny_folder, finetune=pth, lora_alpha=6)
+    assert (merged.tuned.rank, merged.scale) == (2, 3.0)
     a, b = (trained[f"{LAYER}.self_attn.q_proj.lora_{half}.default.weight"].double() for half in "AB")
     expected = base.tensor(Q_PROJ).double() + 3.0 * b @ a
     torch.testing.assert_close(merged.tensor(Q_PROJ).double(), expected, atol=1e-5, rtol=0)
@@ -65,7 +65,7 @@ def test_load_with_a_fine_tune(tiny_folder, pth, trained):
 
 def test_a_scale_is_never_guessed(tiny_folder, pth):
     with pytest.raises(LabError, match=r"rank 2.*--lora-alpha"):
-        Merged(OfficialFolder(tiny_folder), FineTune(pth), alpha=None)
+        open_whole(tiny_folder, finetune=pth, lora_alpha=None)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_scale_is_never_guessed(tiny_folder, pth):
 def test_what_does_not_fit_is_named(tiny_folder, trained, tmp_path, change, said):
     torch.save({"state_dict": {**trained, **change}}, tmp_path / "other.pth")
     with pytest.raises(LabError, match=said):
-        Merged(OfficialFolder(tiny_folder), FineTune(tmp_path / "other.pth"), alpha=4)
+        open_whole(tiny_folder, finetune=tmp_path / "other.pth", lora_alpha=4)
 
 
 def test_mmengines_own_classes_open_without_mmengine(trained, tmp_path):
@@ -90,7 +90,7 @@ def test_mmengines_own_classes_open_without_mmengine(trained, tmp_path):
         log.note(i, lr=1e-4, seconds=0.1, data_seconds=0.01, losses={"loss": 1 / i, "llm_loss": 1 / i})
     path = write_checkpoint(tmp_path / "iter_20.pth", trained=trained, log=log, config="", iteration=20, epoch=1)
     assert b"mmengine.logging.history_buffer" in path.read_bytes()
-    assert set(FineTune(path).whole) == {"language_model.lm_head.weight", "mlp1.0.bias", "text_hidden_fcs.2.bias"}
+    assert set(read_finetune(path).whole) == {"language_model.lm_head.weight", "mlp1.0.bias", "text_hidden_fcs.2.bias"}
 
 
 class Runs:
@@ -110,7 +110,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_unrun(trained, tmp_path, for
     else:
         path.write_bytes(pickle.dumps({"meta": Runs(trap)}))
     with pytest.raises(LabError) as refused:
-        FineTune(path)
+        read_finetune(path)
     assert not trap.exists()
     if form == "torch":
         assert "open" in str(refused.value)
@@ -130,23 +130,24 @@ def test_damaged_files_are_sentences(trained, tmp_path_factory, data):
             content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     with contextlib.suppress(LabError):
-        FineTune(path)
+        read_finetune(path)
 
 
 @pytest.mark.parametrize("content", [{}, [], {"state_dict": {}}, 3, {"state_dict": {"a": 1}}])
 def test_no_tensors(tmp_path, content):
     torch.save(content, tmp_path / "empty.pth")
     with pytest.raises(LabError, match="no tensors"):
-        FineTune(tmp_path / "empty.pth")
+        read_finetune(tmp_path / "empty.pth")
 
 
 def test_no_file(tmp_path):
     with pytest.raises(LabError, match="No fine-tune at"):
-        FineTune(tmp_path / "iter_1.pth")
+        read_finetune(tmp_path / "iter_1.pth")
 
 
 def test_a_bare_internvl_is_no_base(tiny_folder, pth, tmp_path):
-    whole = OfficialFolder(tiny_folder)
+    whole = Checkpoint(tiny_folder)
     save_file({n: whole.tensor(n) for n in whole.names() if not n.startswith("g")}, tmp_path / "model.safetensors")
+    shutil.copy(tiny_folder / "config.json", tmp_path)
     with pytest.raises(LabError, match=r"has no SAM2.*complete Sa2VA folder"):
-        Merged(OfficialFolder(tmp_path), FineTune(pth), alpha=4)
+        open_whole(tmp_path, finetune=pth, lora_alpha=4)

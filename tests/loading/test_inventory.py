@@ -14,10 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune
-from sa2va_lab.loading.headers import read_pth, read_safetensors
+from sa2va_lab.loading.checkpoint import Checkpoint
+from sa2va_lab.loading.finetune import official_name
 from sa2va_lab.loading.inventory import read_inventory
-from sa2va_lab.loading.parts import LANGUAGE_SIDE, official_name, part_of
+from sa2va_lab.loading.parts import LANGUAGE_SIDE, part_of
+from sa2va_lab.loading.pickles import read_pth
+from sa2va_lab.loading.tensors import Shard
 
 EMBEDDINGS = 2 * 151_679 * 3_584
 
@@ -82,9 +84,7 @@ def test_the_demo(root):
 
 
 def test_counts_are_those_of_the_tensors(tiny_folder, pth, trained):
-    from sa2va_lab.sa2va.weights import OfficialFolder
-
-    folder, found = OfficialFolder(tiny_folder), read_inventory(tiny_folder)
+    folder, found = Checkpoint(tiny_folder), read_inventory(tiny_folder)
     assert {name: header.shape for name, header in found.tensors.items()} == {
         n: folder.shape(n) for n in folder.names()
     }
@@ -269,7 +269,7 @@ def test_damaged_files_are_sentences(standins, trained, tmp_path_factory, data):
             content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     with contextlib.suppress(LabError):
-        read_safetensors(path) if kind == "safetensors" else read_pth(path)
+        Shard(path, origin="x") if kind == "safetensors" else read_pth(path)
 
 
 def test_a_work_folder_points_at_its_fine_tune(pth, tmp_path):
@@ -280,4 +280,4 @@ def test_a_work_folder_points_at_its_fine_tune(pth, tmp_path):
 
 def test_a_folder_is_no_fine_tune(tiny_folder):
     with pytest.raises(LabError, match="is a checkpoint folder"):
-        FineTune(tiny_folder)
+        Checkpoint(tiny_folder, finetune=tiny_folder)

@@ -10,10 +10,11 @@ import torch
 
 import sa2va_lab
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, Merged
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import RECORD, check_merge, merge
-from sa2va_lab.sa2va.weights import OfficialFolder, write_folder
+from sa2va_lab.loading.whole import open_whole
+from sa2va_lab.sa2va.weights import write_folder
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
 
@@ -39,8 +40,8 @@ def test_the_demo_merged_predicts_as_it_does_on_the_fly(root, tmp_path):
 
 def test_every_tensor_is_base_plus_scale_b_a(tiny_folder, pth, tmp_path):
     merge(tiny_folder, tmp_path / "out", finetune=pth, lora_alpha=6, precision="fp32")
-    written = OfficialFolder(tmp_path / "out")
-    wanted = Merged(OfficialFolder(tiny_folder), FineTune(pth), alpha=6)
+    written = Checkpoint(tmp_path / "out")
+    wanted = open_whole(tiny_folder, finetune=pth, lora_alpha=6)
     assert written.names() == wanted.names()
     assert all(torch.equal(written.tensor(name), wanted.tensor(name)) for name in wanted.names())
     record = json.loads((tmp_path / "out" / RECORD).read_text())
@@ -53,14 +54,14 @@ def test_without_a_fine_tune_it_converts(tiny_folder, tmp_path):
     assert {dtype for part in found.parts for dtype in part.dtypes} == {"bf16"}
     assert said["bytes"] == found.bytes == read_inventory(tiny_folder).bytes // 2
     assert json.loads((tmp_path / "half/config.json").read_text())["torch_dtype"] == "bfloat16"
-    wanted = OfficialFolder(tiny_folder).tensor(Q_PROJ).bfloat16()
-    assert torch.equal(OfficialFolder(tmp_path / "half").tensor(Q_PROJ), wanted)
+    wanted = Checkpoint(tiny_folder).tensor(Q_PROJ).bfloat16()
+    assert torch.equal(Checkpoint(tmp_path / "half").tensor(Q_PROJ), wanted)
 
 
 def test_the_check_finds_a_wrong_merge(tiny_folder, pth, tmp_path):
     """The same fine-tune at another scale, and at one bit's difference of what rounding allows."""
     merge(tiny_folder, tmp_path / "out", finetune=pth, lora_alpha=6, precision="fp32")
-    other = Merged(OfficialFolder(tiny_folder), FineTune(pth), alpha=6.01)
+    other = open_whole(tiny_folder, finetune=pth, lora_alpha=6.01)
     with pytest.raises(LabError, match="more than rounding explains"):
         check_merge(tmp_path / "out", other, dtype=torch.float32)
 

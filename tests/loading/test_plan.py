@@ -24,11 +24,13 @@ from sa2va_lab.loading.arithmetic import (
     choose_products,
     set_arithmetic,
 )
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import can_quantise, parse_size
 from sa2va_lab.loading.forecast import weigh, weigh_loading
 from sa2va_lab.loading.plan import plan
+from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import read_config, read_raw
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, save_official
+from sa2va_lab.sa2va.weights import build_empty, load_weights, save_official
 
 ANSWER = "Sure, [SEG]."
 
@@ -53,7 +55,7 @@ def held_bytes(model) -> int:
 def test_weights_take_what_the_forecast_says(tiny_folder, precision):
     if precision == "nf4":
         pytest.importorskip("bitsandbytes", reason="nf4 needs the extra `quant`")
-    source = OfficialFolder(tiny_folder)
+    source = Checkpoint(tiny_folder)
     said = sum(weigh({name: source.shape(name) for name in source.names()}, precision=precision).values())
     held = held_bytes(sa2va_lab.load(tiny_folder, precision=precision, device="cpu").model)
     assert abs(held / said - 1) < 0.05, (held, said)
@@ -64,8 +66,8 @@ def test_real_8b_numbers(root):
     parts = weigh(shapes, precision="bf16")
     assert sum(parts.values()) == 2 * (8_182_606_130 + 256)
     assert parts["decoder"] == 28 * 2 * 233_057_792
-    assert parts["embeddings"] == 2 * 151_679 * 3584
-    assert parts["head"] == parts["embeddings"] + 2 * 3584  # and the last norm
+    assert parts["embed_tokens"] == parts["lm_head"] == 2 * 151_679 * 3584
+    assert parts["language"] == 2 * 3584  # the last norm
 
 
 def test_plan_for_hardware_that_is_not_here(tiny_folder):
@@ -84,7 +86,7 @@ def test_plan_for_hardware_that_is_not_here(tiny_folder):
 
 
 def test_the_host_must_hold_what_is_made_for_a_gpu(tiny_folder):
-    source = OfficialFolder(tiny_folder)
+    source = Checkpoint(tiny_folder)
     largest = max(math.prod(source.shape(name)) for name in source.names())
     rung = plan(tiny_folder, gpu="24GiB", cpu="64GiB").rungs[0]
     assert (rung.host.needed, rung.host.budget) == (2 * largest, 64 << 30)  # stored in fp32, made in bf16
@@ -97,11 +99,13 @@ def test_the_host_must_hold_what_is_made_for_a_gpu(tiny_folder):
 
 @pytest.mark.parametrize(
     ("dtype", "precision", "count"),
-    [("BF16", "bf16", 0), ("F32", "bf16", 2 * 32), ("BF16", "fp32", 4 * 32), ("MERGED", "bf16", 3 * 4 * 32)],
+    [("bf16", "bf16", 0), ("fp32", "bf16", 2 * 32), ("bf16", "fp32", 4 * 32), ("merged", "bf16", 3 * 4 * 32)],
 )
 def test_what_the_host_makes_of_a_matrix(dtype, precision, count):
     name = "language_model.model.layers.0.mlp.up_proj.weight"
-    assert weigh_loading({name: (4, 8)}, {name: dtype}, precision=precision) == count
+    merged = dtype == "merged"
+    tensor = LazyTensor((4, 8), "fp32" if merged else dtype, mapped=not merged, merged=merged)
+    assert weigh_loading({name: tensor}, precision=precision) == count
 
 
 def test_nothing_fits_and_the_least_is_named(tiny_folder):
@@ -234,7 +238,7 @@ def test_products_follow_the_cpu(monkeypatch):
 
 def test_only_decoder_matrices_are_quantised_and_the_check_sees_it(tiny_folder):
     model = load_weights(
-        build_empty(read_config(tiny_folder)), OfficialFolder(tiny_folder), dtype=torch.bfloat16, device="cpu"
+        build_empty(read_config(tiny_folder)), Checkpoint(tiny_folder), dtype=torch.bfloat16, device="cpu"
     )
     layers = len(model.language_model.model.layers)
     with pytest.raises(LabError, match="was not quantised"):

@@ -10,12 +10,13 @@ from transformers import DynamicCache
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading import plan as plans
-from sa2va_lab.loading.assembly import open_model
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.plan import climb_down
 from sa2va_lab.loading.shards import FILES, Layout, connect, spread
+from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.answering import read_answer
 from sa2va_lab.sa2va.configuration import read_config
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty
+from sa2va_lab.sa2va.weights import build_empty
 
 LAYERS = 9
 ANSWER = "Sure, [SEG]."
@@ -127,15 +128,15 @@ def test_no_gpu_is_enough_and_four_are(real_folder):
 
 
 def test_uneven_budgets_and_what_was_asked(real_folder):
-    source, config = OfficialFolder(real_folder), read_config(real_folder)
+    opened = Checkpoint(real_folder)
     budgets = {"cuda:0": 4 << 30, "cuda:1": 12 << 30, "cuda:2": 6 << 30, "cpu": 64 << 30}
-    made = climb_down(source, config, budgets=budgets)
+    made = climb_down(opened, budgets=budgets)
     assert [rung.fits for rung in made.rungs[:2]] == [False, True]
     assert made.rungs[0].device == made.rungs[1].device == "cuda:1"
     assert all(share.needed <= share.budget for share in made.rungs[1].shares)
-    wide = climb_down(source, config, budgets=budgets, gpus=3).rungs[0]
+    wide = climb_down(opened, budgets=budgets, gpus=3).rungs[0]
     assert wide.layout == made.rungs[1].layout
-    asked = climb_down(source, config, budgets=budgets, device="cuda:2", precision="bf16")
+    asked = climb_down(opened, budgets=budgets, device="cuda:2", precision="bf16")
     assert {rung.device for rung in asked.rungs} == {"cuda:2", "cpu"}
     assert asked.rungs[asked.start("bf16", "cuda:2")].where == "cuda:2 + files"
 
@@ -162,8 +163,8 @@ def test_layers_in_the_files_give_the_same_logits(root, precision, largest):
     demo = root / "data" / "demo"
     tuned = {"finetune": max(demo.glob("iter_*.pth")), "config": next(demo.glob("*.py")), "precision": precision}
     expected = sa2va_lab.load(demo / "base", **tuned, device="cpu")
-    opened = open_model(demo / "base", finetune=tuned["finetune"], config=tuned["config"])
-    made = climb_down(opened.source, opened.sizes, budgets={"cpu": 8 << 30}, precision=precision)
+    opened = open_whole(demo / "base", finetune=tuned["finetune"], config=tuned["config"])
+    made = climb_down(opened, budgets={"cpu": 8 << 30}, precision=precision)
     needs = made.rungs[-1].shares[0].needed
     got = sa2va_lab.load(demo / "base", **tuned, device="cpu", max_memory={"cpu": f"{needs // 1024 + 1}KiB"})
     assert got.provenance["device"]["actual"] == "cpu + files"

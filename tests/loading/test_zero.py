@@ -9,11 +9,11 @@ import torch
 
 import sa2va_lab
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.finetune import FineTune, Merged
+from sa2va_lab.loading.checkpoint import Checkpoint
+from sa2va_lab.loading.finetune import official_name, read_finetune
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
-from sa2va_lab.loading.parts import official_name
-from sa2va_lab.sa2va.weights import OfficialFolder
+from sa2va_lab.loading.whole import open_whole
 
 REAL = Path(__file__).parent / "deepspeed"
 MODEL = "mp_rank_00_model_states.pt"
@@ -49,27 +49,27 @@ def zero(trained, tmp_path):
 
 def test_deepspeeds_own_folder_gives_what_its_own_script_gives():
     wanted = {official_name(n): torch.tensor(v) for n, v in json.loads((REAL / "expected.json").read_text()).items()}
-    found, seen = FineTune(REAL / "iter_3.pth"), read_inventory(REAL / "iter_3.pth")
+    found, seen = read_finetune(REAL / "iter_3.pth"), read_inventory(REAL / "iter_3.pth")
     for name, tensor in found.whole.items():
-        assert torch.equal(tensor.float(), wanted[name]), name
+        assert torch.equal(tensor.read().float(), wanted[name]), name
     ((module, pair),) = found.pairs.items()
     for half in "AB":
         name = f"{module.removesuffix('.weight')}.lora_{half}"
-        assert torch.equal(pair[half], wanted[f"{name}.default.weight"])
+        assert torch.equal(pair[half].read(), wanted[f"{name}.default.weight"])
         assert seen.tensors[f"{name}.weight"].dtype == "fp32"
     assert (found.rank, seen.lora["rank"], seen.lora["alpha"]) == (2, 2, 6)
     assert found.note == seen.note == "DeepSpeed: the float32 numbers of its optimiser, from 3 ranks"
     assert {n: h.shape for n, h in seen.tensors.items() if "lora" not in n} == {
-        n: tuple(t.shape) for n, t in found.whole.items()
+        n: t.shape for n, t in found.whole.items()
     }
 
 
 def test_it_makes_the_same_model_as_the_file(tiny_folder, zero, pth, tmp_path):
-    base = OfficialFolder(tiny_folder)
-    one, other = (Merged(base, FineTune(path), alpha=6) for path in (zero, pth))
+    base = Checkpoint(tiny_folder)
+    one, other = (open_whole(tiny_folder, finetune=path, lora_alpha=6) for path in (zero, pth))
     assert all(torch.equal(one.tensor(name), other.tensor(name)) for name in base.names())
     merge(tiny_folder, tmp_path / "out", finetune=zero, lora_alpha=6, precision="fp32")
-    assert all(torch.equal(OfficialFolder(tmp_path / "out").tensor(n), other.tensor(n)) for n in base.names())
+    assert all(torch.equal(Checkpoint(tmp_path / "out").tensor(n), other.tensor(n)) for n in base.names())
     one, other = read_inventory(tiny_folder, finetune=zero), read_inventory(tiny_folder, finetune=pth)
     assert (one.parameters, one.bytes, one.lora) == (other.parameters, other.bytes, other.lora)
     assert "float32" in "\n".join(one.to_lines())
@@ -77,7 +77,7 @@ def test_it_makes_the_same_model_as_the_file(tiny_folder, zero, pth, tmp_path):
 
 def test_without_the_optimiser_it_is_the_16_bits(tiny_folder, zero, trained):
     next(zero.glob("*rank_1*")).unlink()
-    assert "2 of 3 ranks" in FineTune(zero).note
+    assert "2 of 3 ranks" in read_finetune(zero).note
     for file in zero.glob("*optim*"):
         file.unlink()
     tuned = sa2va_lab.load(tiny_folder, finetune=zero, lora_alpha=4, precision="fp32")
@@ -86,7 +86,7 @@ def test_without_the_optimiser_it_is_the_16_bits(tiny_folder, zero, trained):
     assert read_inventory(zero).part("projector").dtypes == {"bf16": 1}
 
 
-@pytest.mark.parametrize("read", [read_inventory, FineTune])
+@pytest.mark.parametrize("read", [read_inventory, read_finetune])
 def test_what_is_no_whole_checkpoint_is_a_sentence(tmp_path, trained, zero, read):
     (tmp_path / "iter_9.pth").mkdir()
     (tmp_path / "iter_9.pth/zero_pp_rank_0_mp_rank_00_model_states.pt").write_bytes(b"")
@@ -107,8 +107,9 @@ def test_what_is_no_whole_checkpoint_is_a_sentence(tmp_path, trained, zero, read
 def test_numbers_of_another_training_are_told(zero, trained, tmp_path):
     other = write_zero(tmp_path / "other", {name: tensor + 1 for name, tensor in trained.items()})
     shutil.copy(other / MODEL, zero / MODEL)
-    with pytest.raises(LabError, match="the optimiser's numbers are not those of the weights"):
-        FineTune(zero)
+    for tensor in read_finetune(zero).tensors.values():
+        with pytest.raises(LabError, match="the optimiser's numbers are not those of the weights"):
+            tensor.read()
 
 
 def test_the_folder_above_points_at_it(zero):

@@ -2,9 +2,10 @@
 
 import pytest
 
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.names import Place, official_names, places
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty
+from sa2va_lab.sa2va.weights import build_empty
 
 
 def test_known_names():
@@ -31,7 +32,7 @@ def test_our_own_names_are_not_official_ones():
 def test_backwards_gives_what_the_checkpoint_holds(tiny_folder):
     ours = list(build_empty(read_config(tiny_folder)).state_dict())
     backwards = official_names(ours)
-    assert set(backwards) == set(OfficialFolder(tiny_folder).names())
+    assert set(backwards) == set(Checkpoint(tiny_folder).names())
     assert all(places(name) == found for name, found in backwards.items())
     assert {place.name for found in backwards.values() for place in found} == set(ours)
 

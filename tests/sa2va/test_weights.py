@@ -8,12 +8,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import read_config
-from sa2va_lab.sa2va.weights import INDEX, OfficialFolder, build_empty, load_weights, save_official
+from sa2va_lab.sa2va.weights import INDEX, build_empty, load_weights, save_official
 
 
 def load(folder, dtype=torch.float32):
-    return load_weights(build_empty(read_config(folder)), OfficialFolder(folder), dtype=dtype)
+    return load_weights(build_empty(read_config(folder)), Checkpoint(folder), dtype=dtype)
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_every_tensor_is_the_stored_one(tiny_folder):
 
 def test_same_dtype_on_cpu_is_a_view_of_the_file(tiny_folder):
     """No second copy: two loads of one mapped file share its bytes, a conversion does not."""
-    source = OfficialFolder(tiny_folder)
+    source = Checkpoint(tiny_folder)
     name = "language_model.lm_head.weight"
     model = load_weights(build_empty(read_config(tiny_folder)), source, dtype=torch.float32)
     assert model.language_model.lm_head.weight.data_ptr() == source.tensor(name).data_ptr()
@@ -60,7 +61,7 @@ def test_saved_in_shards_and_loaded_again(tiny_folder, tmp_path):
     assert len(list(folder.glob("model-*.safetensors"))) > 2
     for name, tensor in load(folder).state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
-    assert OfficialFolder(folder).names() == OfficialFolder(tiny_folder).names()
+    assert Checkpoint(folder).names() == Checkpoint(tiny_folder).names()
     with pytest.raises(LabError, match="not empty"):
         save_official(model, folder, config=config, tokenizer=tiny_folder)
 
@@ -102,7 +103,7 @@ def test_other_shape(copy):
 def test_no_weights(copy):
     (copy / "model.safetensors").unlink()
     with pytest.raises(LabError, match=r"no \*\.safetensors"):
-        OfficialFolder(copy)
+        Checkpoint(copy)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 1000, -1000])
@@ -110,7 +111,7 @@ def test_cut_short(copy, keep):
     path = copy / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(LabError, match="damaged or cut short"):
-        OfficialFolder(copy)
+        Checkpoint(copy)
 
 
 @pytest.mark.parametrize(
@@ -125,17 +126,17 @@ def test_cut_short(copy, keep):
 def test_bad_index(copy, index, said):
     (copy / INDEX).write_text(json.dumps(index))
     with pytest.raises(LabError, match=said):
-        OfficialFolder(copy)
+        Checkpoint(copy)
 
 
 def test_one_tensor_in_two_files(copy):
     shutil.copyfile(copy / "model.safetensors", copy / "other.safetensors")
     with pytest.raises(LabError, match="is in both"):
-        OfficialFolder(copy)
+        Checkpoint(copy)
 
 
 def test_digest_changes_with_one_value(copy):
-    before, method = OfficialFolder(copy).sha256()
+    before, method = Checkpoint(copy).sha256()
     assert method == "every byte"
     rewrite(copy, lambda tensors: tensors["text_hidden_fcs.0.bias"].add_(1e-3))
-    assert OfficialFolder(copy).sha256()[0] != before
+    assert Checkpoint(copy).sha256()[0] != before

@@ -37,9 +37,9 @@ def test_the_run_did_what_its_config_says(demo, monkeypatch, tmp_path):
 
 
 def test_the_pth_beside_it_is_of_that_run(demo):
-    from sa2va_lab.loading.finetune import FineTune
+    from sa2va_lab.loading.finetune import read_finetune
 
     config = read_config(demo / "sa2va_angiogram_finetune.py")
-    tuned = FineTune(demo / "iter_480.pth")
+    tuned = read_finetune(demo / "iter_480.pth")
     assert tuned.rank == config.lora["r"]
     assert read_log(demo / "sa2va_angiogram_finetune.log").iterations == 480

@@ -20,12 +20,13 @@ from torch import Tensor
 
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.paths import find_root
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
 from sa2va_lab.sa2va.names import official_names
 from sa2va_lab.sa2va.processing import PromptReader, cut_tiles, fill_canvas, read_image
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights
+from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo.angiograms import PHRASES
 from tools.demo.lessons import Conversations
 from tools.demo.xtuner import DECODER, TrainingLog, write_checkpoint
@@ -102,7 +103,7 @@ def _load_for_training(base: Path):
     except ImportError:
         raise LabError("The fine-tune needs peft, which is not installed: pip install peft.") from None
     config = read_config(base)
-    model = load_weights(build_empty(config), OfficialFolder(base), dtype=torch.float32)
+    model = load_weights(build_empty(config), Checkpoint(base), dtype=torch.float32)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()  # the loaded ones are views of the read-only file
     lora = LoraConfig(

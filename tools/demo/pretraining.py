@@ -18,10 +18,11 @@ import torch
 import torch.nn.functional as F
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import parse_config
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import PromptReader
-from sa2va_lab.sa2va.weights import OfficialFolder, build_empty, load_weights, save_official
+from sa2va_lab.sa2va.weights import build_empty, load_weights, save_official
 from tools.demo import tiny
 from tools.demo.angiograms import PHRASES
 from tools.demo.frames import Frames, normalise, resize
@@ -85,7 +86,7 @@ def write_base(model: Sa2VA, folder: Path | str, *, raw: dict, tokenizer: Path |
     fresh = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     save_official(model, fresh, config=raw, tokenizer=tokenizer, dtype=torch.float32)
-    load_weights(build_empty(parse_config(raw)), OfficialFolder(fresh), dtype=torch.float32)
+    load_weights(build_empty(parse_config(raw)), Checkpoint(fresh), dtype=torch.float32)
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     return folder

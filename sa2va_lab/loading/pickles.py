@@ -1,7 +1,7 @@
-"""What a weights file says about its tensors, read without torch and without their data; nothing in it can run.
+"""A .pth of torch, read without running anything in it: descriptions without torch, tensors when they are asked for.
 
-safetensors: the JSON header. A .pth: the pickle inside the zip, read by an unpickler that knows a short list of names
-and builds nothing but descriptions. Whatever a file claims is held against its real size before it is believed.
+The pickle inside the zip is read by an unpickler that knows a short list of names and builds nothing but descriptions;
+tensors are views of the mapped file. Whatever a file claims is held against its real size before it is believed.
 """
 
 from __future__ import annotations
@@ -10,34 +10,29 @@ import hashlib
 import io
 import json
 import math
+import mmap
 import pickle
+import sys
 import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.tensors import BITS, DTYPES, LARGEST_NUMBER, LazyTensor, check_shape, first_line
 
-LARGEST_HEADER = 8 << 20  # bytes; the whole 8 B folder has 0.2 MB
+if TYPE_CHECKING:
+    from torch import Tensor
+
 LARGEST_PICKLE = 128 << 20  # bytes of a .pth that are not tensors: logs of a long training are some MB
 MOST_STEPS = 1_000_000  # of a pickle, each one object at most; the 1,589 tensors of the 8 B model take 88,631
-LARGEST_NUMBER = 1 << 63
 MOST_ENTRIES = 200_000  # files in one .pth
-BITS = {
-    "fp64": 64, "fp32": 32, "bf16": 16, "fp16": 16, "fp8": 8, "int64": 64, "int32": 32, "int16": 16, "int8": 8,
-    "uint64": 64, "uint32": 32, "uint16": 16, "uint8": 8, "bool": 8,
-}  # fmt: skip
-_SAFETENSORS_TYPES = {
-    "F64": "fp64", "F32": "fp32", "BF16": "bf16", "F16": "fp16", "F8_E4M3": "fp8", "F8_E5M2": "fp8", "I64": "int64",
-    "I32": "int32", "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
-    "BOOL": "bool",
-}  # fmt: skip
-_TORCH_TYPES = {
-    "double": "fp64", "float": "fp32", "bfloat16": "bf16", "half": "fp16", "long": "int64", "int": "int32",
-    "short": "int16", "char": "int8", "byte": "uint8", "bool": "bool",
-    "float64": "fp64", "float32": "fp32", "float16": "fp16", "int64": "int64", "int32": "int32", "int16": "int16",
-    "int8": "int8", "uint8": "uint8", "float8_e4m3fn": "fp8", "float8_e5m2": "fp8",
-}  # fmt: skip
+_STORAGES = ("Double", "Float", "BFloat16", "Half", "Long", "Int", "Short", "Char", "Byte", "Bool")
+_STORED = ("fp64", "fp32", "bf16", "fp16", "int64", "int32", "int16", "int8", "uint8", "bool")
+_TORCH_TYPES = {row[2]: name for name, row in DTYPES.items()}
+_TORCH_TYPES |= {f"{name}Storage": ours for name, ours in zip(_STORAGES, _STORED, strict=True)}
 # What mmengine and DeepSpeed keep beside the weights, and what numpy and pickle need to describe it; no other opens.
 KNOWN = (
     "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
@@ -58,25 +53,6 @@ KNOWN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TensorHeader:
-    """One tensor as its file describes it. shape: lengths; dtype: "fp32", "bf16", ...; file: where it lies."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    file: str = ""
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
-
-    @property
-    def bytes(self) -> int:
-        """Bytes of data."""
-        return self.parameters * BITS[self.dtype] // 8
-
-
 class Inert:
     """Stands in for whatever a training framework keeps beside the weights; takes anything, does nothing."""
 
@@ -90,57 +66,8 @@ class Inert:
         pass
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, TensorHeader], str]:
-    """({name: header}, sha256 of the file's header). LabError for a file that is damaged, cut short or absurd."""
-    try:
-        size = path.stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if size < 8 or length > min(LARGEST_HEADER, size - 8):
-                raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
-            raw = file.read(length)
-        return _parse_safetensors(raw, size - 8 - length, file=path.name), hashlib.sha256(raw).hexdigest()
-    except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror or error}): check the path.") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise LabError(f"{path} is damaged or cut short ({said}): download this file again.") from None
-
-
-def _parse_safetensors(raw: bytes, room: int, *, file: str) -> dict[str, TensorHeader]:
-    """The tensors of a header; `room` bytes of data follow it, all of which the tensors must cover."""
-    content = json.loads(raw.decode("utf-8"))
-    content.pop("__metadata__", None)
-    found, spans = {}, []
-    for name, about in content.items():
-        if not name.isprintable():
-            raise ValueError(f"a tensor called {name[:40]!a}")
-        start, end = about["data_offsets"]
-        header = TensorHeader(check_shape(about["shape"], name), _SAFETENSORS_TYPES[about["dtype"]], file)
-        if header.bytes != end - start:
-            raise ValueError(f"{name} takes {header.bytes:,} bytes and was given {end - start:,}")
-        found[name] = header
-        spans.append((start, end))
-    place = 0
-    for start, end in sorted(spans):
-        if start != place:
-            raise ValueError(f"tensors overlap or leave a gap at byte {place:,}")
-        place = end
-    if place != room:
-        raise ValueError(f"its tensors need {place:,} bytes of data and {room:,} are there")
-    return found
-
-
-def check_shape(shape: object, name: str) -> tuple[int, ...]:
-    """`shape` as a tuple. ValueError, which does not print it, for anything but whole numbers from 0, 16 at most."""
-    sound = isinstance(shape, list | tuple) and len(shape) <= 16
-    if not (sound and all(type(n) is int and 0 <= n < LARGEST_NUMBER for n in shape)):
-        raise ValueError(f"{name} has a shape that is none")
-    return tuple(shape)
-
-
 def read_pth(path: Path) -> tuple[object, str]:
-    """(what a .pth holds, with a TensorHeader in the place of each tensor; sha256 of all but the tensors' data).
+    """(what a .pth holds, with a LazyTensor in the place of each tensor; sha256 of all but the tensors' data).
 
     The digest covers the zip's own checksums, so it changes with the weights as well. LabError for a file that is
     damaged, or that asks for anything beyond a checkpoint's ordinary contents: it is named, and nothing ran.
@@ -149,25 +76,52 @@ def read_pth(path: Path) -> tuple[object, str]:
         raise LabError(f"No fine-tune at {path}: give the iter_*.pth file that the training wrote.")
     try:
         with open(path, "rb") as file:
-            if not is_zip(path):
-                return _read_legacy(file, size=path.stat().st_size)
+            zipped = file.read(4) == b"PK\3\4"  # as torch tells, where Python's own zipfile looks at the last bytes
+            file.seek(0)
+            if not zipped:
+                return _read_legacy(file, path)
             with zipfile.ZipFile(file) as archive:
-                return _read_zip(archive, size=path.stat().st_size)
+                return _read_zip(archive, path)
     except LabError as error:
         raise LabError(f"{path} {error}") from None
     except Exception as error:  # a damaged pickle fails wherever the damage happens to be
-        said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise LabError(f"{path} is damaged or cut short ({said}): copy the file again from its source.") from None
+        raise LabError(
+            f"{path} is damaged or cut short ({first_line(error)}): copy the file again from its source."
+        ) from None
 
 
-def is_zip(path: Path) -> bool:
-    """Whether torch takes a file for a zip: by its first bytes, where Python's own zipfile looks at the last."""
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\3\4"
+class _Data:
+    """The bytes of a file, mapped when the first tensor is asked for. places: where each storage begins and how many
+    bytes it has; spare: bytes for storages whose place is known at the end alone."""
+
+    def __init__(self, path: Path, places: dict[str, tuple[int, int]], *, spare: int = 0):
+        self.path, self.places, self.spare = path, places, spare
+
+    @cached_property
+    def mapped(self) -> mmap.mmap:
+        with open(self.path, "rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # torch asks for memory that can be written
+
+    def read(self, key: str, dtype: str, offset: int, shape: tuple, stride: tuple) -> Tensor:
+        """A tensor of a storage: a view of the file."""
+        import torch
+
+        kind = getattr(torch, DTYPES[dtype][2])
+        start, room = self.places[key]
+        count = room // kind.itemsize
+        if not math.prod(shape) or not count:
+            return torch.empty(shape, dtype=kind)
+        try:
+            whole = torch.frombuffer(self.mapped, dtype=kind, count=count, offset=start)
+            return whole.as_strided(shape, stride, offset)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise LabError(
+                f"{self.path} is damaged or cut short ({first_line(error)}): copy the file again from its source."
+            ) from None
 
 
-def _read_zip(archive: zipfile.ZipFile, *, size: int) -> tuple[object, str]:
-    entries = archive.infolist()
+def _read_zip(archive: zipfile.ZipFile, path: Path) -> tuple[object, str]:
+    entries, size = archive.infolist(), path.stat().st_size
     pickles = [entry for entry in entries if entry.filename.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1 or len(entries) > MOST_ENTRIES:
         raise LabError("is a zip file, but not one that torch wrote: give the .pth that the training wrote.")
@@ -181,23 +135,42 @@ def _read_zip(archive: zipfile.ZipFile, *, size: int) -> tuple[object, str]:
     if sum(entry.file_size for entry in entries) > size:
         raise LabError(f"declares more data than its {size:,} bytes: it is cut short, or made to deceive.")
     folder = pickles[0].filename.removesuffix("data.pkl")
-    room = {e.filename.removeprefix(f"{folder}data/"): e.file_size for e in entries}
+    order = {entry.filename: entry for entry in entries}.get(f"{folder}byteorder")
+    if order and archive.read(order) != sys.byteorder.encode():
+        raise LabError("was written on a machine with another order of bytes: save it again on one like this.")
+    places = {e.filename.removeprefix(f"{folder}data/"): (_find_start(archive.fp, e), e.file_size) for e in entries}
     raw = archive.read(pickles[0])
     digest = hashlib.sha256(raw)
     digest.update(json.dumps([(e.filename, e.file_size, e.CRC) for e in entries]).encode())
-    return _Reader(_Metered(raw), room=room).load(), digest.hexdigest()
+    return _Reader(_Metered(raw), _Data(path, places)).load(), digest.hexdigest()
 
 
-def _read_legacy(file, *, size: int) -> tuple[object, str]:
-    """torch's form before 1.6: pickles one after another, then the data."""
-    raw = file.read(LARGEST_PICKLE)
+def _find_start(file, entry: zipfile.ZipInfo) -> int:
+    """Where an entry's data begins: behind its own header, whose last four bytes say how long name and extras are."""
+    file.seek(entry.header_offset)
+    header = file.read(30)
+    return entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
+
+
+def _read_legacy(file, path: Path) -> tuple[object, str]:
+    """torch's form before 1.6: pickles one after another, then the storages, each behind the count of its numbers."""
+    raw, data = file.read(LARGEST_PICKLE), _Data(path, {}, spare=path.stat().st_size)
     stream = _Metered(raw)
-    if _Reader(stream, room={}).load() != 0x1950A86A20F9469CFC6C:
+    if _Reader(stream, data).load() != 0x1950A86A20F9469CFC6C:
         raise LabError("is no checkpoint of torch: give the .pth that the training wrote.")
     for _ in range(2):  # protocol, machine
-        _Reader(stream, room={}).load()
-    content = _Reader(stream, room={}, spare=size).load()
-    return content, hashlib.sha256(raw[: stream.tell()]).hexdigest()
+        _Reader(stream, data).load()
+    content = _Reader(stream, data).load()
+    digest = hashlib.sha256(raw[: stream.tell()]).hexdigest()
+    keys = _Reader(stream, data).load()
+    place = stream.tell()
+    for key in keys:
+        room = data.places[key][1]
+        data.places[key] = (place + 8, room)
+        place += 8 + room
+    if place > path.stat().st_size:
+        raise ValueError("it ends before its numbers do")
+    return content, digest
 
 
 class _Metered(io.BytesIO):
@@ -214,8 +187,9 @@ class _Metered(io.BytesIO):
 
 @dataclass(frozen=True)
 class _Storage:
+    data: _Data
+    key: str
     dtype: str | None
-    room: int
 
 
 @dataclass(frozen=True)
@@ -232,10 +206,9 @@ class _Reader(pickle._Unpickler):
         if code not in {ord(op) for op in "\x82\x83\x84\x8f\x90\x91\x95\x96\x97\x98i"}
     }  # without copyreg's numbers, sets, frames, bytearrays of any length, outside buffers and INST: torch writes none
 
-    def __init__(self, file, *, room: dict[str, int], spare: int = 0):
-        """room: bytes of each storage; spare: bytes for storages that it does not name."""
+    def __init__(self, file, data: _Data):
         super().__init__(file)
-        self.room, self.spare = room, spare
+        self.data = data
 
     def load_build(self):
         """State is dropped: it could change what the reader itself is made of."""
@@ -263,8 +236,8 @@ class _Reader(pickle._Unpickler):
             return tuple
         if full in ("torch.storage.UntypedStorage", "torch.storage.TypedStorage"):
             return _Type(None)
-        if module == "torch" and name.removesuffix("Storage").lower() in _TORCH_TYPES:
-            return _Type(_TORCH_TYPES[name.removesuffix("Storage").lower()])
+        if module == "torch" and name in _TORCH_TYPES:
+            return _Type(_TORCH_TYPES[name])
         if full in KNOWN or full in ("torch.device", "torch.serialization._get_layout", "builtins.set"):
             return Inert
         raise LabError(
@@ -272,16 +245,16 @@ class _Reader(pickle._Unpickler):
         )
 
     def persistent_load(self, key):
-        kind, about, place, _, count = key[:5]
+        kind, about, place, _, count, *view = key
         told = kind == "storage" and isinstance(about, _Type) and type(place) is str and type(count) is int
-        if not told or not 0 <= count < LARGEST_NUMBER:
-            raise ValueError("a storage that is none")
+        if not told or any(view) or not 0 <= count < LARGEST_NUMBER:
+            raise ValueError("a storage that is not valid")
         needed = count * BITS.get(about.name, 8) // 8
-        if place not in self.room:
-            self.spare, self.room[place] = self.spare - needed, needed
-        if self.spare < 0 or needed > self.room[place]:
+        if place not in self.data.places:
+            self.data.spare, self.data.places[place] = self.data.spare - needed, (0, needed)
+        if self.data.spare < 0 or needed > self.data.places[place][1]:
             raise ValueError(f"{needed:,} bytes of numbers that are not in the file")
-        return _Storage(about.name, self.room[place])
+        return _Storage(self.data, place, about.name)
 
 
 def _pair(keys, values) -> dict:
@@ -295,16 +268,16 @@ def _first(*given):
     return given[0]
 
 
-def _rebuild(storage, offset, shape, stride, *rest) -> TensorHeader:
+def _rebuild(storage, offset, shape, stride, *rest) -> LazyTensor:
     """A tensor's description; ValueError where it would reach beyond its storage or share one place among values."""
     stated = [item.name for item in rest if isinstance(item, _Type)]
     dtype = storage.dtype or (stated[0] if stated else None)
     shape, stride = check_shape(shape, "a tensor"), check_shape(stride, "a tensor's stride")
     if dtype is None or type(offset) is not int or not 0 <= offset < LARGEST_NUMBER or len(shape) != len(stride):
-        raise ValueError("a tensor that is none")
-    header = TensorHeader(shape, dtype)
-    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if header.parameters else 0
-    needed = max(last * BITS[dtype] // 8, header.bytes)
-    if needed > storage.room:
-        raise ValueError(f"a tensor of {needed:,} bytes in {storage.room:,} bytes of data")
-    return header
+        raise ValueError("not a valid tensor")
+    made = LazyTensor(shape, dtype, partial(storage.data.read, storage.key, dtype, offset, shape, stride))
+    last = offset + sum((n - 1) * step for n, step in zip(shape, stride, strict=True)) + 1 if made.parameters else 0
+    needed, room = max(last * BITS[dtype] // 8, made.bytes), storage.data.places[storage.key][1]
+    if needed > room:
+        raise ValueError(f"a tensor of {needed:,} bytes in {room:,} bytes of data")
+    return made

@@ -1,0 +1,375 @@
+"""A checkpoint: every tensor of it by official name, wherever it lies, described at once and read when asked for.
+
+What most people have is not one folder but parts: the InternVL that a training started from, SAM2, and the
+fine-tune. Each part is a layer, {official name: LazyTensor}; the checkpoint is their union, in which the fine-tune's
+whole tensors take the place of the base's and its LoRA pairs are added to them. `inspect` describes it as it is, with
+what is missing; `load`, `plan` and `merge` ask for one that is whole (`loading.whole`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.files import sha256
+from sa2va_lab.loading.finetune import FineTune, add_lora, find_alpha, find_training, is_zero, read_finetune
+from sa2va_lab.loading.hub import TOKENIZERS, fetch_headers, fetch_model, is_hub_id
+from sa2va_lab.loading.parts import part_of, place_sam2
+from sa2va_lab.loading.tensors import LazyTensor, Shard, describe, digest_headers, first_line
+from sa2va_lab.sa2va.configuration import Sa2VAConfig, parse_config, read_raw
+from sa2va_lab.sa2va.files import list_shards, read_json
+from sa2va_lab.sa2va.names import SAM2
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FULL_DIGEST = 1 << 30
+ADDED_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")  # of a released Sa2VA, in the order of their ids
+GROWN = ("embed_tokens", "lm_head", "seg_projection")  # which no InternVL has, or not of the full length
+_NOT_OURS = ("auto_map", "_name_or_path", "_commit_hash", "transformers_version", "system_message")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What lies at one path. kind: sa2va, base (a vision-language model without SAM2), finetune or sam2. tensors: by
+    official name, those of a SAM2 as its file names them. headers: digest of what is said about them; files: where they
+    lie; lost: files that an index names and that are not there; raw: config.json; tuned: the fine-tune in it."""
+
+    path: Path
+    kind: str
+    tensors: dict[str, LazyTensor]
+    headers: str
+    files: tuple[Path, ...] = ()
+    lost: tuple[str, ...] = ()
+    raw: dict = field(default_factory=dict)
+    has_tokenizer: bool = False
+    tuned: FineTune | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder of safetensors."""
+        return self.tuned is None
+
+    def sha256(self) -> str:
+        """Digest of every byte: of the file, or of the folder's weight files with their names."""
+        return sha256(self.path) if not self.path.is_dir() else digest_files(self.files)
+
+    def sample_sha256(self) -> tuple[str, str]:
+        """A digest that changes with the weights, and what it was taken of.
+
+        Up to 1 GiB everything is read. Above that each file's name and size, its first and last MiB (the header is in
+        the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
+        """
+        digest, total = hashlib.sha256(), self.mapped_bytes()
+        for path in sorted(self.files):
+            size = path.stat().st_size
+            digest.update(f"{path.name}\0{size}\0".encode())
+            spans = [(0, size)]
+            if total > FULL_DIGEST:
+                spans = [(0, 1 << 20), *((size * i // 65, 1 << 16) for i in range(1, 65)), (size - (1 << 20), 1 << 20)]
+            with open(path, "rb") as file:
+                for start, length in spans:
+                    file.seek(max(0, start))
+                    digest.update(file.read(length))
+        return digest.hexdigest(), "every byte" if total <= FULL_DIGEST else "headers and a sample of each file"
+
+    def mapped_bytes(self) -> int:
+        """Bytes of the files that come into memory as they are read; 0 for a .pth."""
+        return sum(path.stat().st_size for path in self.files) if self.is_folder else 0
+
+
+def open_layer(path: Path | str) -> Layer:
+    """A folder of safetensors, a .pth, DeepSpeed's folder, or a hub id, of which headers alone are fetched.
+
+    Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a file that asks to run code.
+    """
+    path = Path(os.path.expanduser(path))  # which, unlike Path's, leaves a name alone that it does not know
+    if not os.path.exists(path):
+        if not is_hub_id(path):
+            raise LabError(f"There is nothing at {path}: give a checkpoint folder, a .pth, or a hub id OWNER/NAME.")
+        return _open_hub(path)
+    if path.is_dir() and not is_zero(path):
+        return _open_folder(path)
+    tuned = read_finetune(path)
+    names = {part_of(name) for name in tuned.tensors}
+    kind = "finetune" if names & {"language", "embed_tokens", "projector", "seg_projection"} else "sam2"
+    tensors = {name: replace(tensor, origin=(path.name,)) for name, tensor in tuned.tensors.items()}
+    files = tuple(path.glob("*_states.pt")) if path.is_dir() else (path,)
+    return Layer(path, kind, tensors, tuned.sha256, files, tuned=tuned)
+
+
+def _open_folder(folder: Path) -> Layer:
+    paths, lost = list_shards(folder)
+    if lost and not paths:
+        raise lack_files(folder, lost, of=len(lost))
+    if not paths:
+        tuned = {*folder.glob("iter_*.pth"), *(file.parent for file in folder.glob("*/*_model_states.pt"))}
+        tuned = sorted(tuned, key=lambda file: int(re.sub(r"\D", "", file.stem)[:9] or 0))
+        hint = f"give the fine-tune in it, {tuned[-1]}" if tuned else "give a checkpoint folder, or a .pth"
+        raise LabError(f"{folder} has no *.safetensors: {hint}.")
+    tensors, home = {}, {}
+    for path in paths:
+        shard = Shard(path, origin=folder.resolve().name)
+        if twice := tensors.keys() & shard.tensors.keys():
+            name = min(twice)
+            raise LabError(
+                f"{name} is in both {home[name]} and {path.name} of {folder}: "
+                "remove the one that does not belong to this checkpoint."
+            )
+        tensors |= shard.tensors
+        home |= dict.fromkeys(shard.tensors, path.name)
+    raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    tokenizer = any((folder / name).is_file() for name in TOKENIZERS)
+    return Layer(folder, _kind(tensors), tensors, digest_headers(tensors), tuple(paths), tuple(lost), raw, tokenizer)
+
+
+def lack_files(folder: Path, lost: Iterable[str], *, of: int) -> LabError:
+    """The error that a folder lacks these of so many weight files."""
+    first, *rest = lost
+    return LabError(f"{folder} lacks {1 + len(rest)} of {of} weight files ({first[:80]}): download them again.")
+
+
+def _open_hub(name: Path) -> Layer:
+    headers, config, files = fetch_headers(str(name))
+    try:
+        tensors = {
+            tensor: describe(tensor, about.shape, about.dtype, name.name)
+            for file in headers.values()
+            for tensor, about in file.items()
+        }
+    except (ValueError, TypeError) as error:
+        raise LabError(f"The weights of {name} on the hub have a damaged header ({first_line(error)}).") from None
+    raw, tokenizer = read_json(config) if config else {}, bool(files & {*TOKENIZERS})
+    return Layer(name, _kind(tensors), tensors, digest_headers(tensors), raw=raw, has_tokenizer=tokenizer)
+
+
+def _kind(tensors: Iterable[str]) -> str:
+    names = {part_of(name) for name in tensors}
+    whole = {"language", "sam2_encoder"} <= names
+    return "sa2va" if whole else "base" if "language" in names else "sam2"
+
+
+def digest_all(*parts: object) -> str:
+    """One digest of several, or of what else tells two checkpoints apart."""
+    return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """sha256 over the names and contents of several files, in order of their names."""
+    told = "".join(f"{path.name}\0{sha256(path)}\0" for path in sorted(paths))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+class Checkpoint:
+    """A base, SAM2 where it has none, and a fine-tune laid over both; nothing is loaded.
+
+    base: a folder, a hub id (downloaded first if `download`, else its headers are fetched), or, to be looked at alone,
+    a .pth. sam2: Meta's `.pt` or a Hugging Face Sam2VideoModel folder. finetune: xtuner's `iter_*.pth` or DeepSpeed's
+    folder in its place. config: the training config, where LoRA's alpha stands; without it, the copy of it that
+    mmengine leaves in the .pth. lora_alpha: alpha itself. Raises LabError for what cannot be read or put together.
+
+    tensors: {official name: LazyTensor}; names, shape, dtype and tensor are the same by name.
+    """
+
+    def __init__(
+        self,
+        base: Path | str,
+        *,
+        sam2: Path | str | None = None,
+        finetune: Path | str | None = None,
+        config: Path | str | None = None,
+        lora_alpha: float | None = None,
+        download: bool = False,
+    ):
+        self.given = Path(os.path.expanduser(base))
+        self.base = open_layer(fetch_model(str(base)) if download and is_hub_id(base) else base)
+        self.sam2 = self.finetune = None
+        if sam2 is not None:
+            said = "SAM2 at {}: give Meta's sam2_hiera_large.pt, or the Hugging Face folder."
+            self.sam2 = _open_part(sam2, said, download=download)
+        if finetune is not None:
+            said = "fine-tune at {}: give the iter_*.pth file that the training wrote."
+            self.finetune = _open_part(finetune, said, download=download)
+            if not self.finetune.tuned:
+                raise LabError(
+                    f"{finetune} is a checkpoint folder: give the fine-tune, a .pth, or load the folder itself."
+                )
+        self.config, self.lora_alpha = config, lora_alpha
+        under = dict(self.base.tensors)  # what the fine-tune is laid over
+        if self.sam2 is not None:
+            if any(name.startswith(SAM2) for name in under):
+                raise LabError(f"{self.base.path} has its own SAM2: leave {self.sam2.path} out.")
+            under |= _as_official(self.sam2)
+        self.under = under
+        self.tensors = self._lay_over(self.tuned) if self.tuned else under
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return self.given.resolve().name
+
+    @property
+    def tuned(self) -> FineTune | None:
+        """The fine-tune that is laid over the base."""
+        return self.finetune and self.finetune.tuned
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Base, SAM2, fine-tune: those that there are."""
+        return [layer for layer in (self.base, self.sam2, self.finetune) if layer]
+
+    @property
+    def folder(self) -> Path:
+        """Where the base lies, with its tokenizer."""
+        return self.base.path
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether the base is an InternVL that is to become a Sa2VA."""
+        return self.base.kind == "base"
+
+    @cached_property
+    def alpha(self) -> float | None:
+        """LoRA's alpha, of the fine-tune or of a base that is one; None where it stands nowhere."""
+        tuned = self.tuned or self.base.tuned
+        return find_alpha(tuned.content, self.config, self.lora_alpha) if tuned else None
+
+    @property
+    def scale(self) -> float | None:
+        """alpha / rank, by which B A is multiplied; None without LoRA, or where alpha is not known."""
+        tuned = self.tuned or self.base.tuned
+        return self.alpha / tuned.rank if tuned and tuned.pairs and self.alpha else None
+
+    def _lay_over(self, tuned: FineTune) -> dict[str, LazyTensor]:
+        own = (tuned.path.name,)
+        tensors = self.under | {name: replace(tensor, origin=own) for name, tensor in tuned.whole.items()}
+        for name, pair in tuned.pairs.items():
+            if old := self.under.get(name):
+                read = partial(add_lora, old, pair, self.scale)
+                origin = tuple(dict.fromkeys((*old.origin, *own)))
+                tensors[name] = replace(old, read=read, origin=origin, mapped=False, merged=True)
+        return tensors
+
+    def names(self) -> list[str]:
+        """Official tensor names, sorted."""
+        return sorted(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor; no data is read."""
+        return self.tensors[name].shape
+
+    def dtype(self, name: str) -> str:
+        """What it is stored in: "fp32", "bf16", ..."""
+        return self.tensors[name].dtype
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor on the CPU: float32 where LoRA was added, else as stored, and a view of its mapped file."""
+        return self.tensors[name].read()
+
+    def mapped_bytes(self) -> int:
+        """Bytes of the folders' files, which come into memory as they are read."""
+        return sum(layer.mapped_bytes() for layer in self.layers)
+
+    def sha256(self) -> tuple[str, str]:
+        """A digest of base, SAM2, fine-tune and scale together, and what it was taken of."""
+        digest, method = self.base.sample_sha256()
+        if self.sam2:
+            digest = digest_all(digest, self._sam2_sha256)
+            method = f"InternVL ({method}) and SAM2"
+        if self.finetune:
+            digest = digest_all(digest, self._finetune_sha256, self.scale)
+            method = f"base ({method}), fine-tune (every byte) and LoRA scale"
+        return digest, method
+
+    @cached_property
+    def _sam2_sha256(self) -> str:
+        return self.sam2.sample_sha256()[0] if self.sam2.is_folder else self.sam2.sha256()
+
+    @cached_property
+    def _finetune_sha256(self) -> str:
+        return self.finetune.sha256()
+
+    def describe_sam2(self) -> dict | None:
+        """What SAM2 is, for the record."""
+        return {"file": self.sam2.path.name, "sha256": self._sam2_sha256} if self.sam2 else None
+
+    def describe_finetune(self) -> dict | None:
+        """What was laid over the base, for the record: file, digest, tensors, rank, scale."""
+        if not self.tuned:
+            return None
+        note = {"note": self.tuned.note} if self.tuned.note else {}
+        return {
+            "file": self.tuned.path.name,
+            "sha256": self._finetune_sha256,
+            "tensors": len(self.tuned.tensors),
+            "rank": self.tuned.rank,
+            "scale": self.scale,
+        } | note
+
+    @cached_property
+    def raw(self) -> dict:
+        """config.json of the Sa2VA that these make: the folder's own, or what an InternVL and its fine-tune lead to."""
+        raw = read_raw(self.folder)
+        if not self.sam2:
+            return raw
+        language = raw.get("llm_config")
+        if isinstance(language, dict):
+            rows = self.shape("language_model.model.embed_tokens.weight")[0]
+            raw = raw | {"llm_config": language | {"vocab_size": rows}}
+        kept = {key: value for key, value in raw.items() if key not in _NOT_OURS}
+        training = find_training(self.tuned.content, self.config)
+        template = (training and training.template) or "qwen_chat"  # all templates that are known give the same text
+        return kept | {"architectures": ["Sa2VAChatModel"], "model_type": "sa2va_chat", "template": template}
+
+    @cached_property
+    def sizes(self) -> Sa2VAConfig:
+        """The same, read. Raises LabError for a family that is not built here, and for absurd sizes."""
+        return parse_config(self.raw, name=str(self.folder / "config.json"))
+
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Tokens of the fine-tune that the base's tokenizer lacks, in the order of their ids."""
+        if not self.sam2:
+            return ()
+        training = find_training(self.tuned.content, self.config)
+        return tuple((training and training.special_tokens) or ADDED_TOKENS)
+
+    def misfits(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
+        """(name, shape in the fine-tune, shape in the base) where the two differ; what an InternVL grows does not."""
+        differing = []
+        for name, shape in (self.tuned.shapes if self.tuned else {}).items():
+            old = self.under.get(name)
+            grown = self.is_bare and part_of(name) in GROWN and len(shape) == 2 and old and old.shape[1:] == shape[1:]
+            if old and old.shape != shape and not grown:
+                differing.append((name, shape, old.shape))
+        return differing
+
+
+def _open_part(path: Path | str, missing: str, *, download: bool) -> Layer:
+    if not os.path.exists(os.path.expanduser(path)) and (download or not is_hub_id(path)):
+        raise LabError(f"No {missing}".format(path))
+    return open_layer(path)
+
+
+def _as_official(sam2: Layer) -> dict[str, LazyTensor]:
+    """A SAM2's tensors by official name; a row of Hugging Face's is one of the official ones."""
+    if sam2.kind != "sam2":
+        raise LabError(f"{sam2.path} is no SAM2 but {sam2.kind}: give Meta's sam2_hiera_large.pt, or its folder.")
+    official = {}
+    for name, (stored, row) in place_sam2(sam2.tensors, str(sam2.path)).items():
+        tensor = replace(sam2.tensors[stored], origin=(sam2.path.name,))
+        if row is not None:
+            tensor = replace(tensor, shape=(1, *tensor.shape[1:]), read=partial(_read_row, tensor, row))
+        official[name] = tensor
+    return official
+
+
+def _read_row(tensor: LazyTensor, row: int) -> Tensor:
+    return tensor.read()[row : row + 1]
