@@ -17,11 +17,11 @@ import typer
 from papermill import inspect_notebook
 from typer.testing import CliRunner
 
-from sa2va_lab import paths, snapshots
+from sa2va_lab import paths
 from sa2va_lab.cli import app
 from sa2va_lab.reports import settings
 from sa2va_lab.reports.runner import list_notebooks
-from sa2va_lab.runs import read
+from sa2va_lab.runs import images, read
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE / "reference.md"
@@ -51,7 +51,7 @@ def build() -> str:
     parts += ["## Parameters of the notebooks\n", "Given as `-p key=value`, or in lab.yml. Empty is the demo's.\n"]
     parts.append(write_table(("parameter", "default", "meaning", "notebooks"), list_parameters()))
     parts += ["## Files\n", "A Run, `outputs/runs/<utc>_<name>/`:\n", find_block(read.__doc__)]
-    parts += ["\n`predict` over single images:\n", find_block(snapshots.__doc__), LATER]
+    parts += ["\n`predict` over single images:\n", find_block(images.__doc__), LATER]
     parts += [
         "## JSON\n",
         "Keys are English; `[]` is a list, `{}` an object, … stands for keys that depend on the data.\n",

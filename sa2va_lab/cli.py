@@ -21,7 +21,7 @@ for command in (
     checkpoints.merge,
     plans.plan,
     predictions.predict,
-    predictions.evaluate,
+    runs.evaluate,
     runs.runs,
     runs.compare,
     data.audit,
@@ -41,6 +41,9 @@ def main() -> None:
         app()
     except LabError as error:
         print(f"sa2va-lab: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:  # a full disk, no permission; what was whole before still is
+        print(f"sa2va-lab: {error.filename or 'a file'} cannot be used ({error.strerror}).", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("sa2va-lab: stopped; what was finished is kept.", file=sys.stderr)

@@ -14,7 +14,7 @@ FLOORS = [
     {"sa2va", "datasets", "training", "reports"},
     {"segmenter"},
     {"loading"},
-    {"runs", "snapshots"},
+    {"runs"},
     {"evaluation"},
     {"views"},
     {"commands"},

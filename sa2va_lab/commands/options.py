@@ -1,12 +1,14 @@
-"""Options that several commands share."""
+"""Options that several commands share, and how their results are said."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+Data = Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder, or its annotations file.")]
 Model = Annotated[Path, typer.Option(help="Checkpoint folder: config.json, tokenizer, *.safetensors.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or nf4.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
@@ -15,4 +17,11 @@ Sam2 = Annotated[Path | None, typer.Option(help="SAM2 (.pt or folder), where the
 FineTuned = Annotated[Path | None, typer.Option(help="xtuner's iter_*.pth, laid over the checkpoint.")]
 TrainingConfig = Annotated[Path | None, typer.Option(help="The training config; it is read, never executed.")]
 LoraAlpha = Annotated[float | None, typer.Option(help="LoRA's alpha, where there is no config.")]
+Groups = Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")]
+Outputs = Annotated[Path | None, typer.Option(help="Where runs/ lies; outputs/ of the clone if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
+
+
+def print_json(content) -> None:
+    """One line of JSON, at once: another process may be waiting for it."""
+    print(json.dumps(content, ensure_ascii=False, default=str), flush=True)

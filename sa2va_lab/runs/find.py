@@ -40,6 +40,30 @@ def find_runs(folder: Path | str, *, role: Role | None = None, of: Run | None = 
     return [run for run in found if role in (None, run.role) and (of is None or run.of == of.folder.name)]
 
 
+def runs_folder(outputs: Path | str | None) -> Path:
+    """runs/ under `outputs`, or under outputs/ of the clone."""
+    return Path(outputs or paths.find_root() / "outputs") / "runs"
+
+
+def name_folder(runs: Path, name: str, *, new: bool = False) -> Path:
+    """Where the Run of that name is: the newest folder that ends with it, to be resumed, else one that is to be made;
+    always that with `new`."""
+    there = [path for path in runs.glob("*_*") if path.name.partition("_")[2] == paths.as_file_name(name)]
+    return max(there) if there and not new else paths.new_folder(runs, name)
+
+
+def open_named(named: Path | str, runs: Path) -> Run:
+    """A Run given by its folder, or by its name or the end of its name in `runs`; LabError where none fits."""
+    if Path(named).is_dir():
+        return open_run(named)
+    known = [path for path, _ in walk_runs(runs)]
+    fits = [path for path in known if str(named) in (path.name, path.name.partition("_")[2])]
+    if not fits:
+        told = ", ".join(path.name for path in known[-5:]) or "none so far"
+        raise LabError(f"no Run is called {named} in {runs} (the newest there: {told}); give its folder or name.")
+    return open_run(fits[-1])
+
+
 def choose_run(asked: str | Path, dataset: Images, *, runs: Path | str, split: str = "") -> tuple[Run, str]:
     """The Run to look at, and why: the one asked for; else the newest in `runs` that was made on this data set; else,
     on the shipped images, a new one of the demo model.

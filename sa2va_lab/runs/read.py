@@ -59,7 +59,7 @@ class _Data(_Part):
     manifest_sha256: str
     format: str
     reason: str
-    phrase: str
+    phrase: str | None
     split: str
     chosen: str
     samples: list[FileName]
@@ -166,8 +166,8 @@ class Run:
         return {record["id"] for record in self.records} >= set(self.sample_ids)
 
     @property
-    def phrase(self) -> str:
-        """What the data set looks for."""
+    def phrase(self) -> str | None:
+        """What the data set looks for; None where nobody annotated it."""
         return self.meta["dataset"]["phrase"]
 
     @property
@@ -271,7 +271,7 @@ def _guess_role(run: Run) -> tuple[Role, str | None]:
     """Role and main Run of a Run that does not say them, from the names that were usual before it did: the only place
     where a name means something."""
     name, beside = run.folder.name, run.folder.parent
-    usual: dict[str, Role] = {"_val": "validation", "_beside": "beside", f"_{as_file_name(run.phrase)}": "phrase"}
+    usual: dict[str, Role] = {"_val": "validation", "_beside": "beside", f"_{as_file_name(run.phrase or '')}": "phrase"}
     if beside.name == "asked":
         beside, usual = beside.parent, {f"_{name.rpartition('_')[2]}": "asked"}
     for ending, role in usual.items():

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json, write_whole
-from sa2va_lab.paths import as_file_name, new_folder
+from sa2va_lab.runs.find import name_folder
 from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
 from sa2va_lab.runs.write import Images, choose_samples, predict_dataset
 
@@ -117,8 +117,7 @@ def claim_folder(runs: Path, name: str) -> Path:
     """The folder in `runs` that all processes of one launch write to: the newest that ends with `name`, else a new one,
     which the first process makes."""
     with _one_at_a_time(runs):
-        there = sorted(path for path in runs.glob("*_*") if path.name.partition("_")[2] == as_file_name(name))
-        folder = there[-1] if there else new_folder(runs, name)
+        folder = name_folder(runs, name)
         folder.mkdir(exist_ok=True)
         return folder
 

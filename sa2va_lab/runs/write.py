@@ -37,7 +37,7 @@ class Image(Protocol):
 
     id: str
     image: Path
-    phrase: str
+    phrase: str | None
 
     def image_sha256(self) -> str | None:
         """Hash of the file's bytes as they are now; None where it cannot be read."""
@@ -47,7 +47,7 @@ class Images(Protocol):
     """What is needed of a data set: samples in a fixed order, what they are, and parts of them."""
 
     samples: Sequence[Image]
-    phrase: str
+    phrase: str | None
     format: str
     reason: str
     split_name: str
@@ -126,11 +126,13 @@ def check_request(
     and a run in it that is damaged or was asked something else or about other samples.
     """
     folder = Path(folder)
-    if prompt is not None and not prompt.strip():
-        raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
+    if prompt is not None:
+        check_prompt(prompt)
     if batch < 1:
         raise LabError(f"the batch is {batch}; expected at least 1 image at once")
     chosen, how = choose_samples(dataset.split(split), limit)
+    if not (prompt or chosen.phrase):
+        raise LabError("nothing says what to find in these images: give a prompt, such as 'blood vessel'")
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
@@ -143,6 +145,12 @@ def check_request(
                 "here); choose a new folder, or delete this one"
             )
     return chosen, how
+
+
+def check_prompt(prompt: str) -> None:
+    """LabError for a prompt that asks nothing."""
+    if not prompt.strip():
+        raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
 
 
 def choose_samples(dataset: Images, limit: int | None) -> tuple[Images, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from sa2va_lab import cli
 from sa2va_lab.runs import open_run, predict_dataset
+from sa2va_lab.runs.find import name_folder
 
 GROUPS = r"p(\d+)_"
 
@@ -27,20 +28,18 @@ def lab(monkeypatch, capsys):
 
 
 def test_a_name_finds_its_run_within_the_same_second(tmp_path):
-    from sa2va_lab.commands.predictions import _choose_folder
-
     for name in ("mine", "my [best] run"):
-        made = _choose_folder(name, tmp_path, named=True)
+        made = name_folder(tmp_path, name)
         made.mkdir(parents=True)
-        assert _choose_folder(name, tmp_path, named=True) == made
-        assert _choose_folder(name, tmp_path, named=False) != made
+        assert name_folder(tmp_path, name) == made
+        assert name_folder(tmp_path, name, new=True) != made
 
 
 def test_a_data_set_takes_the_options_that_images_take(lab, tiny_folder, drawn_data, tmp_path):
     words = ("--model", tiny_folder, "--sam2", tiny_folder, "--outputs", tmp_path)
     status, _, said = lab("predict", drawn_data, *words)
     assert status == 2
-    assert "was given as SAM2 without a fine-tune" in said
+    assert "has its own SAM2: leave" in said
 
 
 @pytest.mark.slow
@@ -122,3 +121,44 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
     status, said, _ = lab(*words[:-1], "0.4")
     assert "threshold 0.4 (as given)" in said
     assert "TOO GOOD" not in said
+
+
+def test_a_data_set_that_cannot_be_opened_is_refused_before_a_model_is_loaded(lab, drawn_data, tmp_path, monkeypatch):
+    from sa2va_lab.commands import predictions
+
+    def load(*given, **how):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(predictions, "load", load)
+    (tmp_path / "empty").mkdir()
+    taken = tmp_path / "out" / "runs" / "20260101T000000Z_taken"
+    taken.mkdir(parents=True)
+    (taken / "notes.txt").write_text("mine")
+    picture = next((drawn_data / "images").iterdir())
+    model = ("--model", tmp_path, "--outputs", tmp_path / "out")
+    for words, said in (
+        ((tmp_path / "empty", *model), "is of no format"),
+        ((drawn_data, *model, "--split", "val"), 'no split "val"'),
+        ((drawn_data, *model, "--prompt", " "), "prompt is empty"),
+        ((drawn_data, *model, "--limit", "0"), "limit is 0"),
+        ((drawn_data, *model, "--run", "taken"), "holds something else"),
+        ((picture, *model[:2], "--prompt", "x", "--out", taken), "holds something else"),
+    ):
+        status, _, error = lab("predict", *words)
+        assert (status, said in error) == (2, True), error
+    assert [path.name for path in taken.parent.iterdir()] == [taken.name]
+
+
+def test_a_damaged_run_is_listed_with_its_damage_beside_the_others(lab, drawn_run, tmp_path):
+    runs = tmp_path / "runs"
+    for name in "abc":
+        shutil.copytree(drawn_run.folder, runs / name)
+    meta = json.loads((runs / "b" / "run.json").read_text())
+    del meta["started"]
+    (runs / "b" / "run.json").write_text(json.dumps(meta))
+    status, said, _ = lab("runs", "--outputs", tmp_path)
+    assert status == 0
+    a, b, c = said.splitlines()
+    assert "6 of 6 images" in a
+    assert "6 of 6 images" in c
+    assert "run.json cannot be read (started: Field required)" in b

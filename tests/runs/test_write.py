@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sa2va_lab import files
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
-from sa2va_lab.runs import open_run, predict_dataset
+from sa2va_lab.runs import check_request, open_run, predict_dataset
 from sa2va_lab.runs.write import read_git_state
 
 
@@ -372,3 +373,75 @@ def test_the_code_is_named(tmp_path):
     assert read_git_state(tmp_path) == {"commit": state["commit"], "dirty": True, "reason": "uncommitted changes"}
     (tmp_path / "below").mkdir()
     assert "checkout of its own" in read_git_state(tmp_path / "below")["reason"]
+
+
+class Together:
+    """A segmenter whose logits hang on what lies in one batch with an image, as rounding makes them."""
+
+    def __init__(self, make_segmenter, *, fails=()):
+        self.one, self.fails, self.batches = make_segmenter(), fails, []
+        self.provenance = self.one.provenance
+
+    def predict(self, image, prompt):
+        return next(self.predict_many([image], prompt, batch=1))
+
+    def predict_many(self, images, prompt, *, batch):
+        assert len(images) <= batch
+        self.batches.append([image.name for image in images])
+        if set(self.batches[-1]) & set(self.fails):
+            raise MemoryError("no room")
+        for image in images:
+            made = self.one.predict(image, prompt)
+            yield Prediction(made.logits + np.float32(sum(map(len, map(str, images)))), made.size, made.answer)
+
+
+@pytest.mark.parametrize("whole", [0, 1, 2, 3, 4, 5])
+def test_batches_are_the_same_images_wherever_a_kill_cut(make_dataset, make_segmenter, tmp_path, whole):
+    dataset, how = open_dataset(make_dataset()), {"batch": 4, "progress": False}
+    straight, killed = Together(make_segmenter), tmp_path / "killed"
+    predict_dataset(straight, dataset, folder=tmp_path / "straight", **how)
+    assert [len(batch) for batch in straight.batches] == [4, 2]
+    shutil.copytree(tmp_path / "straight", killed)
+    lines = (killed / "samples.jsonl").read_bytes().splitlines(keepends=True)
+    (killed / "samples.jsonl").write_bytes(b"".join(lines[:whole]))
+    again = Together(make_segmenter)
+    predict_dataset(again, dataset, folder=killed, **how)
+    assert again.batches == straight.batches[whole // 4 :]
+    assert contents(killed) == contents(tmp_path / "straight")
+    with pytest.raises(LabError, match=r"other batch \(4 there, 1 here\)"):
+        predict_dataset(again, dataset, folder=killed, progress=False)
+
+
+def test_one_image_does_not_cost_the_others_of_its_batch(make_dataset, make_segmenter, tmp_path):
+    dataset, bad = open_dataset(make_dataset()), "INVENTED-P00_001.png"
+    segmenter = Together(make_segmenter, fails=[bad])
+    run = predict_dataset(segmenter, dataset, folder=tmp_path / "run", batch=3, progress=False)
+    assert len(run.failed_ids) == 1
+    assert [len(batch) for batch in segmenter.batches] == [3, 1, 1, 1, 3]
+    assert run.finished
+
+
+def test_what_needs_no_model_is_refused_without_one(dataset, make_segmenter, tmp_path):
+    predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
+    for how, said in (
+        ({"prompt": ""}, "prompt is empty"),
+        ({"split": "val"}, 'no split "val"'),
+        ({"batch": 0}, "batch is 0"),
+        ({"prompt": "dark 40"}, "other prompt"),
+        ({"limit": 2}, "other images .6 there, 2 here"),
+    ):
+        with pytest.raises(LabError, match=said):
+            check_request(dataset, folder=tmp_path / "run", **how)
+    assert len(check_request(dataset, folder=tmp_path / "new", limit=2)[0]) == 2
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_image_is_read_once_for_its_hash(make_dataset, make_segmenter, tmp_path, monkeypatch):
+    dataset, hashed = open_dataset(make_dataset()), []
+    for sample in dataset:
+        os.utime(sample.image, (1, 1))
+    monkeypatch.setattr(files, "SETTLED", -1)  # as if the images had been written a while ago
+    digest = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda handle, how: hashed.append(handle.name) or digest(handle, how))
+    predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
+    assert sorted(hashed) == sorted(str(sample.image) for sample in dataset)

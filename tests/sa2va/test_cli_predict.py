@@ -47,7 +47,7 @@ def test_writes_what_the_docs_say(call, picture, tiny_folder, tmp_path, grey_ima
     assert status == 0
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [json.loads(line) for line in printed.splitlines()] == lines
-    assert set(lines[0]) == {"image", "answer", "n_seg", "seconds", "error"}
+    assert set(lines[0]) == {"image", "image_sha256", "answer", "n_seg", "seconds", "error"}
     assert (lines[0]["answer"], lines[0]["n_seg"], lines[0]["error"]) == ("Sure, [SEG].", 1, None)
     arrays = np.load(out / "one.npz")
     assert arrays["logits"].shape == (1, 256, 256)
