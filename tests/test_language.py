@@ -10,8 +10,9 @@ import pytest
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import current_language, join_sentences, read_catalogue, tr, use_language
 from sa2va_lab.reports.texts import TEXTS
-from sa2va_lab.views.comparisons import BASELINES
+from sa2va_lab.views.comparisons import BASELINES, EXTRAS
 from sa2va_lab.views.findings import SENTENCES
+from sa2va_lab.views.scores import SEEN
 
 
 def places(text):
@@ -32,6 +33,9 @@ def sources(root):
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "tr":
                 found += [("tr", text) for text in strings(node.args[0])]
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id.startswith("tabulate"):
+                heads = [key for part in node.args if isinstance(part, ast.Dict) for key in part.keys]
+                found += [("tr", text) for head in heads for text in strings(head)]
             found += [("", bare(text)) for text in strings(node)]
     for path in (root / "sa2va_lab/reports/template").rglob("*.j2"):
         found += [("tr", text) for text in re.findall(r'\btr\("([^"]+)"', path.read_text("utf-8"))]
@@ -52,7 +56,7 @@ def strings(node):
 
 def test_every_text_is_in_the_catalogue(sources):
     wanted = {text for call, text in sources if call == "tr" and re.search(r"[a-z]{2}", text)} | set(TEXTS.values())
-    wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set(BASELINES.values())
+    wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set((BASELINES | EXTRAS | SEEN).values())
     assert sorted(wanted - set(read_catalogue("zh"))) == []
 
 
@@ -69,7 +73,8 @@ def test_a_translation_has_the_places_of_its_text(text):
 
 
 def test_a_finished_sentence_is_translated_by_its_template():
-    told = TEXTS["answer_no_interval"].format(dice=0.5, sample="3 images of 2 patients", threshold=0.5, split="test")
+    told = "Dice 0.500 (no interval: it takes two patients or more) on 3 images of 2 patients, threshold 0.5, "
+    told += "split “test”."
     with use_language("zh"):
         assert tr(told) == "Dice 0.500（无区间：至少需要两名患者），2 名患者的 3 幅图像，阈值 0.5，数据划分“test”。"
         assert tr("a sentence that nobody has written") == "a sentence that nobody has written"

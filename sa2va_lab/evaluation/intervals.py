@@ -125,6 +125,22 @@ def compare_paired(first, second, groups, *, resamples: int = RESAMPLES, seed: i
     return Difference(mean, interval.low, interval.high, p, len(apart), len(labels), clear, interval.reason)
 
 
+def compare_scores(table, others: dict[str, dict[str, float]]) -> list[dict]:
+    """[{name, dice, low, high, n_images, difference}]: the Dice of a table with its interval, then that of others.
+
+    table: of `metrics.evaluate_run`. others: {name: {id: Dice}}, looked at on the table's images alone. difference: a
+    `Difference`, Dice of the table less that of the other, image by image; None for the table's own.
+    """
+    own, groups, rows = table["dice"].to_numpy(float), table["group"], []
+    for name, scores in {"": None, **others}.items():
+        theirs = own if scores is None else np.array([scores.get(sample_id, np.nan) for sample_id in table["id"]])
+        around, count = bootstrap_mean(theirs, groups), int(np.isfinite(theirs).sum())
+        row = {"name": name, "dice": float(np.nanmean(theirs)) if count else np.nan, "n_images": count}
+        difference = None if scores is None else compare_paired(own, theirs, groups)
+        rows.append(row | {"low": around.low, "high": around.high, "difference": difference})
+    return rows
+
+
 def _flip_signs(sums: np.ndarray, *, resamples: int, seed: int) -> float:
     """Share of sign patterns of the groups' sums that are as far from 0 as the observed one; all of them up to 12."""
     if len(sums) <= 12:

@@ -4,21 +4,11 @@
 
 from __future__ import annotations
 
-import math
-
-from sa2va_lab.language import join_sentences, tr
+from sa2va_lab.language import tr
 
 TEXTS: dict[str, str] = {
-    "answer": "Dice {dice:.3f} (95 % interval {low:.3f} to {high:.3f}) on {sample}, threshold {threshold:g}, split “{split}”.",
-    "answer_no_interval": "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, split “{split}”.",
-    "answer_no_dice": "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation and {n_failed} failed.",
-    "answer_gaps": "Not in this mean: {n_failed} failed and {n_without_truth} without annotation.",
     "sample_of_patients": "{n_images} images of {n_groups} patients",
     "sample_ungrouped": "{n_images} images, each counted as one patient",
-    "seen_no": "By the data set's own splits, these images were not in its training part.",
-    "seen_yes": "These images include the training part of the data set: this number says how well they were learnt, not how well new patients will do.",
-    "seen_unknown": "Whether the model was trained on these images is not known: the data set names no training part.",
-    "seen_foreign": "These images come from outside the demo model's training data.",
     "what": "What",
     "value": "Value",
     "why": "Why",
@@ -31,19 +21,14 @@ TEXTS: dict[str, str] = {
     "split": "Split",
     "training": "In training?",
     "rasteriser": "Masks from polygons by",
-    "metric": "Metric",
     "macro": "Mean of images",
     "interval": "95 % interval",
     "pooled": "All pixels pooled",
     "n_images": "N images",
     "n_groups": "N patients",
     "group_column": "Patient",
-    "truth_area": "Truth, px",
     "mask_area": "Mask, px",
     "seconds": "Seconds",
-    "note_empty_truth": "truth is empty",
-    "note_no_truth": "not annotated",
-    "note_no_seg": "answer names no mask",
     "panel_image": "Image",
     "panel_probability": "Probability",
     "panel_comparison": "Right and wrong at {threshold:g}",
@@ -56,7 +41,6 @@ TEXTS: dict[str, str] = {
     "case_best": "Best: ",
     "case_title": "{id}, patient {group}",
     "case_dice": ", Dice {dice:.3f}",
-    "run_incomplete": "This Run holds {done} of the {total} images asked for; the rest is not in any number here.",
     "report_answer": "The answer",
     "report_parts": "The notebooks behind it",
     "report_provenance": "Where this comes from",
@@ -125,40 +109,6 @@ TEXTS: dict[str, str] = {
     "zoom_overlay": "Both on the image",
     "cell_bare": "not annotated",
     "cell_defect": "has a defect",
-    "phrase_asked": "Asked for",
-    "phrase_where": "Where it is there",
-    "phrase_refusals": "Refused where it is not",
-    "compare_who": "Who",
-    "compare_dice": "Mean Dice",
-    "compare_difference": "The model's Dice less this",
-    "compare_words": "In words",
-    "compare_clear": "different (p = {p:.2g})",
-    "compare_few": "different by its interval (p = {p:.2g}, the least that {n} patients can give)",
-    "compare_unclear": "not distinguishable (p = {p:.2g})",
-    "finding_alarm": "YES",
-    "finding_clean": "no",
-    "extra_cldice": "clDice (centre lines: Zhang and Suen)",
-    "extra_hd95": "HD95, px",
-    "extra_surface_dice": "Surface Dice within 2 px",
-    "extra_betti0_error": "Pieces too many or too few",
-    "extra_area_error": "Area, relative error",
-    "extra_brier": "Brier score",
-    "extra_ece": "Expected calibration error",
-    "interval_bca": "95 % interval, BCa",
-    "threshold_used": "Threshold of this report",
-    "threshold_interval": "95 % interval of the choice",
-    "threshold_flat": "As good as the best",
-    "threshold_nested": "Chosen for each patient on the others (median)",
-    "threshold_worth": "Mean Dice at it; at 0.5",
-    "threshold_seen": "Chosen on reported images",
-    "wording_none": "Not asked: no model was loaded for this report.",
-    "wording_prompt": "Asked",
-    "wording_answers": "Answers",
-    "wording_difference": "Its Dice less the first row's",
-    "loss_no_log": "No training log was given (`log`), so there is no loss to show.",
-    "loss_unread": "The training log is not shown: {error}",
-    "loss_part": "{part}, last logged, without its weight",
-    "loss_weighted": "{part}, last logged, its weight unknown",
     "mistake_no_seg": "no [SEG]",
     "mistake_no_seg_rule": "The answer has no [SEG]: everything annotated is missed.",
     "mistake_no_seg_help": "Ask in a phrasing of the training; train on questions about things that are there.",
@@ -365,32 +315,3 @@ def say_sample(summary: dict) -> str:
     """How many images of how many patients a summary (see `evaluation.metrics.summarise`) is about."""
     key = "sample_ungrouped" if summary["n_groups"] == summary["n_images"] else "sample_of_patients"
     return say(key, n_images=summary["n_images"], n_groups=summary["n_groups"])
-
-
-def say_answer(metrics: dict) -> str:
-    """The answer of 03_evaluation in one to three sentences, from what it wrote to metrics.json.
-
-    metrics: {"summary": as `summarise` gives it, "split", "seen": "yes" | "no" | "unknown" | "foreign", and, where the
-    Run may be unfinished, "n_asked" and "n_finished"}.
-    """
-    summary, split = metrics["summary"], metrics["split"]
-    dice, low, high = (_number(summary["dice"].get(name)) for name in ("macro", "low", "high"))
-    values = dict(sample=say_sample(summary), threshold=summary["threshold"], split=split)
-    gaps = dict(n_failed=summary["n_failed"], n_without_truth=summary["n_without_truth"])
-    if math.isnan(dice):
-        return say("answer_no_dice", **values, **gaps)
-    if math.isnan(low) or math.isnan(high):
-        sentences = [say("answer_no_interval", dice=dice, **values)]
-    else:
-        sentences = [say("answer", dice=dice, low=low, high=high, **values)]
-    if metrics.get("n_finished", 0) < metrics.get("n_asked", 0):
-        sentences.append(say("run_incomplete", done=metrics["n_finished"], total=metrics["n_asked"]))
-    if any(gaps.values()):
-        sentences.append(say("answer_gaps", **gaps))
-    sentences.append(say(f"seen_{metrics['seen']}"))
-    return join_sentences(sentences)
-
-
-def _number(value) -> float:
-    """A float; JSON has no NaN, so None stands for it."""
-    return math.nan if value is None else float(value)

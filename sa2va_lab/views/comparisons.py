@@ -1,21 +1,20 @@
-"""What stands beside a Run's number in 03_evaluation: other models, baselines, thresholds, findings, widths."""
+"""What stands beside a Run's number in 03_evaluation: other models, baselines, phrasings, losses, findings, shapes.
+
+Rows of `intervals.compare_scores`, `wordings.compare_wordings` and `phrases.measure_phrase` say what they hold.
+"""
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import numpy as np
+from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_paired
-from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, calibrate
+from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_scores
 from sa2va_lab.language import tr
-from sa2va_lab.reports.texts import say
 from sa2va_lab.training.sources import audit_logs, find_logs
-from sa2va_lab.views import style
 from sa2va_lab.views.findings import describe_finding
-from sa2va_lab.views.tables import Table, show_interval
+from sa2va_lab.views.tables import Table, show, tabulate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,35 +27,18 @@ BASELINES = {
     "everything": "All foreground",
     "training": "Mean training mask",
     "frangi": "Frangi filter and Otsu",
-    "shuffled": "Another image's truth (chance)",
+    "shuffled": "Another image's ground truth (chance)",
     "observer": "Second annotator",
 }
-
-
-def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
-    """The threshold of this report, how sure the choice is, and what it is worth (`weigh_threshold`).
-
-    said: what `refuse_seen` let pass."""
-    rows = [("threshold_used", f"{choice.value:g}", choice.reason)]
-    if not math.isnan(choice.low):
-        rows.append(
-            (
-                "threshold_interval",
-                f"{choice.low:g} – {choice.high:g}",
-                tr("the patients it was chosen on, drawn again"),
-            )
-        )
-    if not math.isnan(choice.flat[0]):
-        ends = f"{choice.flat[0]:g} – {choice.flat[1]:g}"
-        rows.append(("threshold_flat", ends, tr("less than {least:g} is lost there", least=FLAT)))
-    if weighed["origin"] == "nested":
-        rows.append(("threshold_nested", f"{weighed['value']:g}", weighed["reason"]))
-    apart = f"{weighed['difference']:+.3f} [{_three(weighed['low'])}, {_three(weighed['high'])}]"
-    rows.append(("threshold_worth", f"{_three(weighed['dice'])}; {_three(weighed['dice_at_half'])}", apart))
-    if said:
-        rows.append(("threshold_seen", tr("YES"), said))
-    heads = [tr(text) for text in ("What", "Value", "Why")]
-    return Table(heads, [[say(key), *rest] for key, *rest in rows])
+EXTRAS = {
+    "cldice": "clDice (centrelines: Zhang and Suen)",
+    "hd95": "HD95, px",
+    "surface_dice": "Surface Dice within 2 px",
+    "betti0_error": "Connected components too many or too few",
+    "area_error": "Area, relative error",
+    "brier": "Brier score",
+    "ece": "Expected calibration error",
+}
 
 
 def name_side(run: Run) -> str:
@@ -77,64 +59,69 @@ def comparison_table(
     """The model, other models and baselines on the same images: Dice, N, and how far each is from the model.
 
     Each model stands at the threshold that its table was made with."""
-    interval = bootstrap_mean(table["dice"], table["group"])
-    name, *titles = [
+    own, *titles = [
         tr("{who}, threshold {threshold:g}", who=tr(who), threshold=made.attrs["threshold"])
         for who, made in {name: table, **others}.items()
     ]
-    rows = [_row(name, float(table["dice"].mean()), interval.low, interval.high, table["dice"].notna().sum(), None)]
-    mine = table.set_index("id")
-    rest = [(title, other.set_index("id")["dice"]) for title, other in zip(titles, others.values(), strict=True)]
-    rest += [(tr(BASELINES[row["name"]]), row["scores"]) for row in baselines]
-    for title, scores in rest:
-        theirs = np.array([dict(scores).get(sample_id, np.nan) for sample_id in mine.index])
-        around = bootstrap_mean(theirs, mine["group"])
-        found = compare_paired(mine["dice"], theirs, mine["group"])
-        shown = float(np.nanmean(theirs)) if np.isfinite(theirs).any() else math.nan
-        rows.append(_row(title, shown, around.low, around.high, np.isfinite(theirs).sum(), found))
-    keys = ("compare_who", "compare_dice", "interval", "n_images", "compare_difference", "compare_words")
-    return Table([say(key) for key in keys], rows)
-
-
-def _row(title: str, dice: float, low: float, high: float, n: int, found: Difference | None) -> list[str]:
-    row = [title, _three(dice), show_interval(low, high), str(int(n))]
-    if found is None:
-        return [*row, "–", tr("the model of this report")]
-    apart = f"{found.mean:+.3f} [{_three(found.low)}, {_three(found.high)}]" if found.n_images else "–"
-    words = "compare_clear" if found.distinguishable else "compare_unclear"
-    if found.distinguishable and found.p > 0.05:
-        words = "compare_few"
-    return [*row, apart, say(words, p=found.p, n=found.n_groups)]
-
-
-def phrase_table(asked: dict[str, list[dict]]) -> Table:
-    """By model, each thing asked for by its own name: rows of `phrases.measure_phrase`."""
-    rows = [
-        [
-            tr(name), told["phrase"], _three(told["dice"]), show_interval(told["low"], told["high"]),
-            tr("{images} images / {groups} patients", images=told["n_there"], groups=told["n_groups"]),
-            tr("{refused} of {n_absent}", **told) if told["n_absent"] else "–",
-        ]
-        for name, things in asked.items()
-        for told in things
-    ]  # fmt: skip
-    keys = ("compare_who", "phrase_asked", "compare_dice", "interval", "phrase_where", "phrase_refusals")
-    return Table([say(key) for key in keys], rows)
+    scores = [dict(zip(made["id"], made["dice"], strict=True)) for made in others.values()]
+    beside = dict(zip(titles, scores, strict=True))
+    beside |= {tr(BASELINES[row["name"]]): row["scores"] for row in baselines}
+    columns = {"Who": lambda row: own if row["difference"] is None else row["name"]}
+    return tabulate(compare_scores(table, beside), columns | _compare("The model's Dice less this"))
 
 
 def wording_table(compared: list[dict]):
-    """What each phrasing gave (`wordings.compare_wordings`), and what was answered; or why there is nothing to see."""
+    """What each phrasing gave and what was answered; or why there is nothing to see."""
     if not compared:
-        return _say_instead("wording_none")
-    rows = []
-    for row in compared:
-        answers = "; ".join(f"“{text}” × {count}" for text, count in row["answers"].items())
-        numbers = (row[key] for key in ("dice", "low", "high", "n_images", "difference"))
-        line = _row(_show_prompt(row["prompt"]), *numbers)
-        rows.append([line[0], answers or "–", *line[1:]])
-    rows[0][-1] = tr("as in this report")
-    heads = ("wording_prompt", "wording_answers", "compare_dice", "interval", "n_images", "wording_difference")
-    return Table([say(key) for key in (*heads, "compare_words")], rows)
+        return Markdown(tr("Not asked: no model was loaded for this report."))
+    columns = {
+        "Asked": lambda row: row["prompt"].replace("<image>", "").strip(),
+        "Answers": lambda row: "; ".join(f"“{text}” × {n}" for text, n in row["answers"].items()) or "–",
+    }
+    return tabulate(compared, columns | _compare("Its Dice less the first row's", own="as in this report"))
+
+
+def _compare(heading: str, *, own: str = "the model of this report") -> dict:
+    """Columns of a comparison. heading: of the difference; own: what stands in words for what has none."""
+    return {
+        "Mean Dice": lambda row: row["dice"],
+        "95 % interval": lambda row: (row["low"], row["high"]),
+        "N images": lambda row: row["n_images"],
+        heading: lambda row: show_difference(row["difference"]),
+        "In words": lambda row: _judge(row["difference"]) if row["difference"] else tr(own),
+    }
+
+
+def show_difference(found: Difference | None) -> str:
+    """A mean difference with its interval; a dash where nothing is compared."""
+    if found is None or not found.n_images:
+        return "–"
+    return f"{found.mean:+.3f} [{show(found.low)}, {show(found.high)}]"
+
+
+def _judge(found: Difference) -> str:
+    if not found.distinguishable:
+        return tr("not distinguishable (p = {p:.2g})", p=found.p)
+    if found.p > 0.05:
+        said = "different by its interval (p = {p:.2g}, the least that {n} patients can give)"
+        return tr(said, p=found.p, n=found.n_groups)
+    return tr("different (p = {p:.2g})", p=found.p)
+
+
+def phrase_table(asked: dict[str, list[dict]]) -> Table:
+    """By model, each thing asked for by its own name."""
+    where, refused = "{images} images / {groups} patients", "{refused} of {n_absent}"
+    return tabulate(
+        [{"model": name} | told for name, things in asked.items() for told in things],
+        {
+            "Who": lambda row: tr(row["model"]),
+            "Asked for": lambda row: row["phrase"],
+            "Mean Dice": lambda row: row["dice"],
+            "95 % interval": lambda row: (row["low"], row["high"]),
+            "Where it is there": lambda row: tr(where, images=row["n_there"], groups=row["n_groups"]),
+            "Refused where it is not": lambda row: tr(refused, **row) if row["n_absent"] else "–",
+        },
+    )
 
 
 def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: bool = False):
@@ -143,99 +130,62 @@ def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: b
     measured: {model: `summarise`d table}. demo: whether no log means the demo's. Nothing is computed from the losses.
     """
     if not (log or demo):
-        return _say_instead("loss_no_log")
+        return Markdown(tr("No training log was given (`log`), so there is no loss to show."))
     try:
         found = audit_logs(find_logs(log)[:1], config=config)[0]
     except LabError as error:
-        return _say_instead("loss_unread", error=error)
+        return Markdown(tr("The training log is not shown: {error}", error=error))
     rows = []
     for part in found.run.parts:
         if any(word in part for word in ("mask", "dice")):
-            weight = found.weights.get(part)
-            title = say("loss_part" if weight else "loss_weighted", part=part)
+            weight, last = found.weights.get(part), found.run.last(part)
+            known = "{part}, last logged, without its weight"
+            title = tr(known if weight else "{part}, last logged, its weight unknown", part=part)
             why = tr("training images, iteration {iteration:,}", iteration=found.run.last_iteration)
-            rows.append([title, _three(found.run.last(part) / (weight or 1)), why])
+            rows.append((title, last / (weight or 1), why))
     for name, summary in measured.items():
-        why = tr(
-            "{n_images} images of this report, masks at {threshold:g}",
-            n_images=summary["n_images"],
-            threshold=summary["threshold"],
-        )
-        rows.append([tr("Mean Dice, measured: {who}", who=tr(name)), _three(summary["dice"]["macro"]), why])
-    return Table([tr(text) for text in ("What", "Value", "Of what")], rows)
-
-
-def _say_instead(key: str, **values):
-    from IPython.display import Markdown
-
-    return Markdown(say(key, **values))
-
-
-def _show_prompt(prompt: str) -> str:
-    return prompt.replace("<image>", "").strip()
+        why = tr("{n_images} images of this report, masks at {threshold:g}", **summary)
+        rows.append((tr("Mean Dice, measured: {who}", who=tr(name)), summary["dice"]["macro"], why))
+    return tabulate(rows, {"What": lambda row: row[0], "Value": lambda row: row[1], "Of what": lambda row: row[2]})
 
 
 def finding_table(findings: list[Finding]) -> Table:
     """Every honesty check with what it saw; alarms first."""
-    rows = [[f.kind, tr("YES") if f.alarm else tr("no"), tr(describe_finding(f))] for f in findings]
-    return Table([tr(text) for text in ("Checked for", "Found", "What was seen")], rows)
+    return tabulate(
+        findings,
+        {
+            "Checked for": lambda found: found.kind,
+            "Found": lambda found: tr("YES") if found.alarm else tr("no"),
+            "What was seen": lambda found: tr(describe_finding(found)),
+        },
+    )
 
 
 def extras_table(extras: pd.DataFrame) -> Table:
     """Shape and calibration: mean over images, interval, N."""
-    rows = []
-    for metric in extras.columns.drop(["id", "group"]):
-        values = extras[metric]
-        interval = bootstrap_mean(values, extras["group"])
-        row = [say(f"extra_{metric}"), _three(float(values.mean()))]
-        rows.append([*row, show_interval(interval.low, interval.high), str(int(values.notna().sum()))])
-    return Table([tr(text) for text in ("Metric", "Mean of images", "95 % interval", "N images")], rows)
+    return tabulate(
+        extras.columns.drop(["id", "group"]),
+        {
+            "Metric": lambda metric: tr(EXTRAS[metric]),
+            "Mean of images": lambda metric: extras[metric].mean(),
+            "95 % interval": lambda metric: _interval(extras[metric], extras["group"]),
+            "N images": lambda metric: extras[metric].notna().sum(),
+        },
+    )
+
+
+def _interval(values, groups) -> tuple[float, float]:
+    found = bootstrap_mean(values, groups)
+    return found.low, found.high
 
 
 def width_table(widths: pd.DataFrame) -> Table:
     """Share of the annotated pixels that were found, by the width of their vessel."""
-    rows = [
-        [row["width"], _three(row["found"] / row["there"]), f"{row['there']:,}"]
-        for row in widths.to_dict("records")
-        if row["there"]
-    ]
-    return Table([tr(text) for text in ("Vessel width", "Share found", "Annotated pixels")], rows)
-
-
-def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None):
-    """Mean Dice at every threshold, precision against recall, and calibration; returns (figure, alt)."""
-
-    figure = style.new_figure(style.WIDTH, 3.6)
-    curve, half = counts.curve(), counts.curve()[BINS // 2]
-    with style.figure_settings():
-        sweep, tradeoff, calibration = figure.subplots(1, 3)
-        sweep.plot(THRESHOLDS, curve, color="black")
-        if not math.isnan(choice.low):
-            sweep.axvspan(choice.low, choice.high, color=style.ACCENT, alpha=0.15, linewidth=0)
-        sweep.axvline(choice.value, color=style.ACCENT, label=f"{choice.value:g}")
-        sweep.axvline(0.5, color=style.NEUTRAL, linestyle="--", label="0.5")
-        sweep.set(xlabel=tr("Threshold"), ylabel=tr("Mean Dice"), ylim=(0, 1))
-        sweep.legend(loc="lower center", frameon=True, framealpha=1, edgecolor="none")  # over the lines
-        tradeoff.plot(counts.curve("recall", "pooled"), counts.curve("precision", "pooled"), color="black")
-        place = round(choice.value * BINS)
-        tradeoff.plot(counts.curve("recall", "pooled")[place], counts.curve("precision", "pooled")[place], "o")
-        tradeoff.set(xlabel=tr("Recall, pooled"), ylabel=tr("Precision, pooled"))
-        tradeoff.set(xlim=(0, 1), ylim=(0, 1.02))
-        said, found = calibrate(counts)
-        calibration.plot([0, 1], [0, 1], color=style.NEUTRAL, linestyle="--")
-        calibration.plot(said, found, "o-", color="black", markersize=4)
-        calibration.set(xlabel=tr("Probability said"), ylabel=tr("Share that is vessel"))
-        calibration.set(xlim=(0, 1), ylim=(0, 1))
-        style.stamp(figure, stamp)
-    best = int(np.nanargmax(curve))
-    values = dict(value=choice.value, dice=curve[place], half=half, best=THRESHOLDS[best], top=curve[best])
-    return figure, tr(
-        "Mean Dice is {dice:.3f} at the threshold {value:g} and {half:.3f} at 0.5; on these very "
-        "images {best:g} would be best ({top:.3f}). Beside it precision against recall, and how often"
-        " a probability comes true.",
-        **values,
+    return tabulate(
+        widths[widths["there"] > 0].to_dict("records"),
+        {
+            "Vessel width": lambda row: row["width"],
+            "Share found": lambda row: row["found"] / row["there"],
+            "Annotated pixels": lambda row: row["there"],
+        },
     )
-
-
-def _three(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.3f}"

@@ -6,18 +6,19 @@
 from __future__ import annotations
 
 import math
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
-import numpy as np
+from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
-from sa2va_lab.language import join_sentences, tr
+from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.reports.answers import Answer
-from sa2va_lab.reports.texts import say, say_answer, say_sample
+from sa2va_lab.reports.texts import say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.overlays import Case
-from sa2va_lab.views.tables import Table, show_interval
+from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,9 +27,14 @@ if TYPE_CHECKING:
     from sa2va_lab.runs.read import Run
 
 SHOWN_METRICS = ("dice", "iou", "precision", "recall")
-INTERVALS = (("low", "high"), ("bca_low", "bca_high"))
-AREAS = ("truth_area", "mask_area")
 LEAST_FRAMES = 3  # a sequence of fewer has no course
+SEEN = {
+    "no": "By the data set's own splits, these images were not in its training part.",
+    "yes": "These images include the training part of the data set: this number says how well they were learnt, "
+    "not how well new patients will do.",
+    "unknown": "Whether the model was trained on these images is not known: the data set names no training part.",
+    "foreign": "These images come from outside the demo model's training data.",
+}
 
 
 def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None = None) -> Answer:
@@ -54,25 +60,62 @@ def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None =
     return Answer(sentence, metrics, stamp=run.meta["stamp"])
 
 
+def say_answer(metrics: dict) -> str:
+    """The answer in one to three sentences, from what goes to metrics.json.
+
+    metrics: {"summary": as `summarise` gives it, "split", "seen": "yes" | "no" | "unknown" | "foreign", and, where the
+    Run may be unfinished, "n_asked" and "n_finished"}.
+    """
+    summary = metrics["summary"]
+    dice, low, high = (summary["dice"].get(name) for name in ("macro", "low", "high"))
+    values = dict(sample=say_sample(summary), threshold=summary["threshold"], split=metrics["split"])
+    values |= {name: summary[name] for name in ("n_failed", "n_without_truth")}
+    if "–" in (said := [show(number) for number in (dice, low, high)]):
+        if said[0] == "–":
+            return tr(
+                "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation "
+                "and {n_failed} failed.",
+                **values,
+            )
+        answer = (
+            "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, "
+            "split “{split}”."
+        )
+    else:
+        answer = (
+            "Dice {dice:.3f} (95 % interval {low:.3f} to {high:.3f}) on {sample}, threshold {threshold:g}, "
+            "split “{split}”."
+        )
+    sentences = [tr(answer, dice=dice, low=low, high=high, **values)]
+    done, total = metrics.get("n_finished", 0), metrics.get("n_asked", 0)
+    if done < total:
+        unfinished = "This Run holds {done} of the {total} images asked for; the rest is not in any number here."
+        sentences.append(tr(unfinished, done=done, total=total))
+    if summary["n_failed"] or summary["n_without_truth"]:
+        gaps = "Not in this mean: {n_failed} failed and {n_without_truth} without annotation."
+        sentences.append(tr(gaps, **values))
+    return join_sentences([*sentences, tr(SEEN[metrics["seen"]])])
+
+
 def run_table(run: Run, dataset: Dataset) -> Table:
     """What was run and why: model, device, number format, images, phrase, prompt, training."""
     segmenter, data = run.meta["segmenter"], run.meta["dataset"]
     groups = {sample.group for sample in dataset if sample.id in set(run.sample_ids)}
     size = say_sample({"n_images": len(run.sample_ids), "n_groups": len(groups)})
     seen, reason = was_seen(run, dataset)
-    rows = [
-        ("model", f"{segmenter['model']} ({_millions(segmenter.get('parameters'))})", segmenter.get("family", "")),
-        ("device", segmenter["device"]["actual"], segmenter["device"]["reason"]),
-        ("precision_row", segmenter["precision"]["actual"], segmenter["precision"]["reason"]),
-        ("data", f"{size}; {data['chosen']}", data["reason"]),
-        ("split", data["split"], ""),
-        ("phrase", data["phrase"], ""),
-        ("prompt", run.meta["prompt"], run.meta["prompt_reason"]),
-        ("training", say(f"seen_{seen}"), reason),
-        ("rasteriser", dataset.rasteriser, ""),
-    ]
-    names = [tr(text) for text in ("What", "Value", "Why")]
-    return Table(names, [[say(key), *rest] for key, *rest in rows])
+    millions = f"{segmenter['parameters'] / 1e6:,.1f} M" if segmenter.get("parameters") else "? M"
+    facts = {
+        "Model": [f"{segmenter['model']} ({millions})", segmenter.get("family", "")],
+        "Device": [segmenter["device"]["actual"], tr(segmenter["device"]["reason"])],
+        "Number format": [segmenter["precision"]["actual"], tr(segmenter["precision"]["reason"])],
+        "Images": [f"{size}; {tr(data['chosen'])}", tr(data["reason"])],
+        "Split": [data["split"], ""],
+        "Looked for": [data["phrase"], ""],
+        "Prompt": [run.meta["prompt"], tr(run.meta["prompt_reason"])],
+        "In training?": [tr(SEEN[seen]), tr(reason)],
+        "Masks from polygons by": [dataset.rasteriser, ""],
+    }
+    return tabulate_facts(facts, "What", "Value", "Why")
 
 
 def metric_table(summary: dict) -> Table:
@@ -81,26 +124,41 @@ def metric_table(summary: dict) -> Table:
     The percentile interval is the report's. BCa stands beside it here and nowhere else, as a check: it allows for the
     skew of scores that end at 1, and where the two part there are too few patients for either.
     """
-    rows = []
-    for metric in SHOWN_METRICS:
-        numbers = summary[metric]
-        intervals = [show_interval(numbers[low], numbers[high]) for low, high in INTERVALS]
-        name, count = _metric_name(metric), str(numbers["n"])
-        rows.append([name, _three(numbers["macro"]), *intervals, count, _three(numbers["pooled"])])
-    heads = ("metric", "macro", "interval", "interval_bca", "n_images", "pooled")
-    return Table([say(key) for key in heads], rows)
+    return tabulate(
+        SHOWN_METRICS,
+        {
+            "Metric": name_metric,
+            "Mean of images": lambda metric: summary[metric]["macro"],
+            "95 % interval": lambda metric: (summary[metric]["low"], summary[metric]["high"]),
+            "95 % interval, BCa": lambda metric: (summary[metric]["bca_low"], summary[metric]["bca_high"]),
+            "N images": lambda metric: summary[metric]["n"],
+            "All pixels pooled": lambda metric: summary[metric]["pooled"],
+        },
+    )
 
 
 def image_table(table: pd.DataFrame) -> Table:
     """Every image of the Run, worst Dice first, the ones without a Dice last."""
-    names = [tr(text) for text in ("Image", "Patient")]
-    names += [_metric_name(metric) for metric in SHOWN_METRICS]
-    names += [tr(text) for text in ("Truth, px", "Mask, px", "Seconds", "Note")]
-    rows = []
-    for row in table.sort_values(["dice", "id"], na_position="last").to_dict("records"):
-        numbers = [*(_three(row[metric]) for metric in SHOWN_METRICS), *(_whole(row[k]) for k in AREAS)]
-        rows.append([row["id"], row["group"], *numbers, _digits(row["seconds"], 2), _note(row)])
-    return Table(names, rows)
+    columns = {"Image": lambda row: row["id"], "Patient": lambda row: row["group"]}
+    columns |= {name_metric(metric): itemgetter(metric) for metric in SHOWN_METRICS}
+    columns |= {
+        "Ground truth, px": lambda row: show(row["truth_area"], ",.0f"),
+        "Mask, px": lambda row: show(row["mask_area"], ",.0f"),
+        "Seconds": lambda row: show(row["seconds"], ".2f"),
+        "Note": _note,
+    }
+    return tabulate(table.sort_values(["dice", "id"], na_position="last").to_dict("records"), columns)
+
+
+def _note(row: dict) -> str:
+    if row["error"]:
+        return tr(row["error"])
+    notes = {
+        tr("answer names no mask"): row["n_seg"] == 0,
+        tr("not annotated"): math.isnan(row["truth_area"]),
+        tr("ground truth is empty"): row["truth_area"] == 0,
+    }
+    return join_words(note for note, applies in notes.items() if applies)
 
 
 def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
@@ -114,42 +172,36 @@ def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
         picked = [(scored.iloc[place], rank) for place, rank in sorted(places.items())]
     else:
         picked = [(row, None) for _, row in table[table["error"].isna()].head(3).iterrows()]
-    threshold = table.attrs["threshold"]
-    return [_open_case(row, rank, run, dataset, threshold) for row, rank in picked]
+    cases = []
+    for row, rank in picked:
+        sample, prediction = dataset[row["id"]], run.prediction(row["id"])
+        drawn = dict(probability=prediction.probability(), mask=prediction.mask(table.attrs["threshold"]))
+        about = dict(image=sample.image, truth=sample.truth(), rank=rank, dice=row["dice"])
+        cases.append(Case(sample.id, sample.group, **about, **drawn))
+    return cases
 
 
 def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = None):
     """Dice of every image, a line of dots a patient, ordered by the patient's mean; returns (figure, alt)."""
-    import seaborn
-
     scored = table[table["dice"].notna()]
     if not len(scored):
         raise LabError(tr("There is nothing to draw: no image has a Dice."))
-
-    means = scored.groupby("group")["dice"].mean().sort_values()
+    dice, means = scored["dice"], scored.groupby("group")["dice"].mean().sort_values()
     mean, low, high = (summary["dice"][name] for name in ("macro", "low", "high"))
-    figure = style.new_figure(style.WIDTH, 1.1 + 0.3 * max(len(means), 3))
-    with style.figure_settings():
+    places = {group: place for place, group in enumerate(means.index)}
+    with style.drawing(1.1 + 0.3 * max(len(means), 3), stamp=stamp) as figure:
         ax = figure.subplots()
         if not math.isnan(low):
             ax.axvspan(low, high, color=style.ACCENT, alpha=0.12, linewidth=0)
         ax.axvline(mean, color=style.ACCENT, linewidth=1.5)
-        seaborn.stripplot(
-            data=scored, x="dice", y="group", order=list(means.index), ax=ax, color=style.NEUTRAL, size=6, alpha=0.75,
-            edgecolor="white", linewidth=0.5, jitter=False,
-        )  # fmt: skip
-        ax.plot(means.to_numpy(), np.arange(len(means)), "|", color="black", markersize=13, markeredgewidth=1.8)
-        ax.set_xlim(0, 1)
-        ax.set_ylim(len(means) - 0.4, -0.6)
-        ax.set_xlabel(tr("Dice of one image"))
-        ax.set_ylabel(tr("Patient"))
-        ax.grid(axis="x", color="#E3E7EA", linewidth=0.8)
-        ax.set_axisbelow(True)
+        dots = dict(markersize=6, alpha=0.75, color=style.NEUTRAL, markeredgecolor="white", markeredgewidth=0.5)
+        ax.plot(dice, scored["group"].map(places), "o", **dots)
+        ax.plot(means, range(len(means)), "|", color="black", markersize=13, markeredgewidth=1.8)
+        ax.set(xlim=(0, 1), ylim=(len(means) - 0.4, -0.6), xlabel=tr("Dice of one image"), ylabel=tr("Patient"))
+        ax.set_yticks(range(len(means)), means.index)
+        ax.grid(axis="x")
         text = tr("mean {dice:.3f}", dice=mean)
-        ax.set_title(text if math.isnan(low) else f"{text}  [{low:.3f} – {high:.3f}]")
-        style.stamp(figure, stamp)
-    ends = dict(worst=means.index[0], worst_dice=means.iloc[0], best=means.index[-1], best_dice=means.iloc[-1])
-    dice = scored["dice"]
+        ax.set_title(text if math.isnan(low) else f"{text}  [{show((low, high))}]")
     return figure, tr(
         "Dice of {n_images} images by patient: from {low:.3f} to {high:.3f}, mean {dice:.3f}; the "
         "patient with the lowest mean is {worst} ({worst_dice:.3f}), the one with the highest {best} "
@@ -158,7 +210,10 @@ def spread_figure(table: pd.DataFrame, summary: dict, *, stamp: str | None = Non
         low=dice.min(),
         high=dice.max(),
         dice=mean,
-        **ends,
+        worst=means.index[0],
+        worst_dice=means.iloc[0],
+        best=means.index[-1],
+        best_dice=means.iloc[-1],
     )
 
 
@@ -167,21 +222,16 @@ def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = No
 
     A frame's number is that of its id: the frames of a sequence in the order of their file names.
     """
-    from IPython.display import Markdown
-
     video = {sample.id: sample.video for sample in dataset}
     scored = table[table["dice"].notna()].assign(video=table["id"].map(video))
     scored = scored[scored.groupby("video")["id"].transform("size") >= LEAST_FRAMES]
     if not len(scored):
-        return Markdown(
-            tr("No sequence has {least} frames or more here, so there is no course to show.", least=LEAST_FRAMES)
-        )
+        none = "No sequence has {least} frames or more here, so there is no course to show."
+        return Markdown(tr(none, least=LEAST_FRAMES))
     scored = scored.assign(frame=scored["id"].str.extract(r"(\d+)$", expand=False).astype(int)).sort_values("frame")
     videos, lowest = scored.groupby("video")["dice"], scored.loc[scored["dice"].idxmin()]
-    within, between = videos.std(ddof=0).mean(), videos.mean().std(ddof=0)
-
-    figure = style.new_figure(style.WIDTH, 3.2)
-    with style.figure_settings():
+    spread = dict(within=videos.std(ddof=0).mean(), between=videos.mean().std(ddof=0))
+    with style.drawing(3.2, stamp=stamp) as figure:
         ax = figure.subplots()
         for name, rows in scored.groupby("video"):
             named = name == lowest["video"]
@@ -192,24 +242,18 @@ def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = No
         note = ax.annotate(lowest["id"], place, xytext=(0, -13), textcoords="offset points", ha=side, fontsize=9)
         style.halo(note)
         ax.set(xlabel=tr("Frame of the sequence"), ylabel=tr("Dice of one image"), ylim=(0, 1))
-        ax.set_title(
-            tr(
-                "standard deviation within a sequence {within:.3f}, between sequences {between:.3f}",
-                within=within,
-                between=between,
-            )
-        )
+        title = "standard deviation within a sequence {within:.3f}, between sequences {between:.3f}"
+        ax.set_title(tr(title, **spread))
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.grid(axis="y", color="#E3E7EA", linewidth=0.8)
-        ax.set_axisbelow(True)
-        style.stamp(figure, stamp)
-    values = dict(count=len(videos), frames=len(scored), within=within, between=between)
+        ax.grid(axis="y")
     alt = tr(
         "Dice along {count} sequences, {frames} frames: its standard deviation is {within:.3f} within"
         " a sequence and {between:.3f} between their means; the lowest is {dice:.3f} in {id}.",
         id=lowest["id"],
         dice=lowest["dice"],
-        **values,
+        count=len(videos),
+        frames=len(scored),
+        **spread,
     )
     return style.picture(figure, alt, role="frames")
 
@@ -217,58 +261,13 @@ def show_frames(table: pd.DataFrame, dataset: Dataset, *, stamp: str | None = No
 def provenance_table(run: Run) -> Table:
     """What it takes to repeat this: hashes, versions, commit, times."""
     meta, git = run.meta, run.meta["git"]
-    rows = {
+    facts = {
         "run": run.folder.name,
         "weights sha256": meta["segmenter"]["weights_sha256"],
         "data manifest sha256": meta["dataset"]["manifest_sha256"],
         "started, finished (UTC)": f"{meta['started']}, {meta['finished'] or '–'}",
-        "resumed": f"{len(meta['resumed'])} times",
-        "code": f"{git['commit'] or '–'} ({git['reason']})",
+        "resumed": tr("{n} times", n=len(meta["resumed"])),
+        "code": f"{git['commit'] or '–'} ({tr(git['reason'])})",
         "python": meta["python"],
-    } | {name: found for name, found in meta["packages"].items() if found}
-    return Table([tr(text) for text in ("What", "Value")], [[key, text] for key, text in rows.items()])
-
-
-def _open_case(row, rank: str | None, run: Run, dataset: Dataset, threshold: float) -> Case:
-    sample, prediction = dataset[row["id"]], run.prediction(row["id"])
-    return Case(
-        id=sample.id,
-        group=sample.group,
-        image=sample.image,
-        probability=prediction.probability(),
-        mask=prediction.mask(threshold),
-        truth=sample.truth(),
-        rank=rank,
-        dice=row["dice"],
-    )
-
-
-def _note(row: dict) -> str:
-    if row["error"]:
-        return row["error"]
-    notes = {
-        "note_no_seg": row["n_seg"] == 0,
-        "note_no_truth": math.isnan(row["truth_area"]),
-        "note_empty_truth": row["truth_area"] == 0,
     }
-    return ", ".join(say(key) for key, applies in notes.items() if applies)
-
-
-def _metric_name(metric: str) -> str:
-    return "IoU" if metric == "iou" else metric.capitalize()
-
-
-def _digits(value: float, places: int) -> str:
-    return "–" if math.isnan(value) else f"{value:.{places}f}"
-
-
-def _three(value: float) -> str:
-    return _digits(value, 3)
-
-
-def _whole(value: float) -> str:
-    return "–" if math.isnan(value) else f"{int(value):,}"
-
-
-def _millions(count: int | None) -> str:
-    return "? M" if count is None else f"{count / 1e6:,.1f} M"
+    return tabulate_facts(facts | {name: version for name, version in meta["packages"].items() if version})

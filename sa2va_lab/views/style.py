@@ -11,6 +11,11 @@ import warnings
 from contextlib import contextmanager
 from functools import cache
 
+import matplotlib
+from IPython.display import Image
+from matplotlib import font_manager, patheffects
+from matplotlib.figure import Figure
+
 from sa2va_lab.language import current_language, use_language
 
 TRUE_POSITIVE = "#000000"  # black, the palette's ink: what is right needs no alarm, and errors stand out against it
@@ -39,8 +44,6 @@ _CHINESE_FONTS = (
 @cache
 def _find_chinese_font() -> str | None:
     """A font on this machine that has Chinese characters; None, with one warning that says which would help."""
-    from matplotlib import font_manager
-
     manager = font_manager.fontManager
     for fresh in (False, True):
         if fresh:  # matplotlib keeps a list of fonts from its first start; one installed since is not in it
@@ -55,14 +58,35 @@ def _find_chinese_font() -> str | None:
 
 
 @contextmanager
+def drawing(height: float, *, width: float = WIDTH, stamp: str | None = None):
+    """An empty figure (inches) to draw on inside the `with`; it belongs to no window and needs no closing.
+
+    stamp: a notice (such as the demo model's) at its foot. Nothing outside our figures changes.
+    """
+    figure = new_figure(width, height)
+    with figure_settings():
+        yield figure
+        set_stamp(figure, stamp)
+
+
+@contextmanager
 def figure_settings():
     """Within it matplotlib has our settings, and figures a language that they can be labelled in: boxes in place of
-    Chinese characters are never drawn. Nothing outside our figures changes."""
-    import matplotlib
-
+    Chinese characters are never drawn."""
     shown = current_language() if current_language() == "en" or _find_chinese_font() else "en"
     with use_language(shown), matplotlib.rc_context(rc()):
         yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    with matplotlib.rc_context(rc()):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def set_stamp(figure: Figure, text: str | None) -> Figure:
+    if text:
+        figure.supxlabel(text, x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
+    return figure
 
 
 def rc() -> dict:
@@ -78,7 +102,8 @@ def rc() -> dict:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.edgecolor": NEUTRAL,
-        "axes.grid": False,
+        "axes.axisbelow": True,
+        "grid.color": "#E3E7EA",
         "figure.facecolor": "white",
         "savefig.facecolor": "white",
         "hatch.linewidth": 0.6,
@@ -86,34 +111,17 @@ def rc() -> dict:
     }
 
 
-def new_figure(width: float, height: float):
-    """An empty figure (sizes in inches) that belongs to no window and needs no closing."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(rc()):
-        return Figure(figsize=(width, height), layout="constrained")
+stamp = set_stamp  # curves
 
 
 def halo(text, width: float = 2.5):
     """Puts a white edge around a text or line, so that it can be read on any grey; returns it."""
-    from matplotlib import patheffects
-
     text.set_path_effects([patheffects.withStroke(linewidth=width, foreground="white")])
     return text
 
 
-def stamp(figure, text: str | None):
-    """Writes a notice (such as the demo model's) at the foot of a figure; None or "" writes nothing."""
-    if text:
-        figure.supxlabel(text, x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
-    return figure
-
-
 def to_png(figure) -> bytes:
     """The figure as a PNG. The same figure always gives the same bytes (no date, no version inside)."""
-    import matplotlib
-
     buffer = io.BytesIO()
     with matplotlib.rc_context(rc()):  # hatches look up their line width only now
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
@@ -129,7 +137,5 @@ def picture(figure, alt: str, *, role: str | None = None):
     """
     if not alt.strip():
         raise ValueError("a figure needs a sentence that says what it shows")
-    from IPython.display import Image
-
     width = round(figure.get_size_inches()[0] * 100)
     return Image(data=to_png(figure), format="png", width=width, alt=alt, metadata={"role": role} if role else None)

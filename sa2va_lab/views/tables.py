@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
+
+from sa2va_lab.language import tr
 
 _NUMBER = re.compile(r"[-−+]?[\d,]*\.?\d+( ?(%|[KMG]iB))?|–")
 
@@ -43,10 +47,40 @@ class Table:
 
     def _side(self, place: int) -> str:
         cells = [row[place] for row in self.rows]
-        numbers = place > 0 and {"–"} < {"–", *cells} and all(map(_NUMBER.fullmatch, cells))
+        numbers = place > 0 and any(cell != "–" for cell in cells) and all(map(_NUMBER.fullmatch, cells))
         return ' class="number" style="text-align:right"' if numbers else ' style="text-align:left"'
 
 
-def show_interval(low: float, high: float) -> str:
-    """The two ends with three digits, or one dash where there is no interval."""
-    return "–" if math.isnan(low) or math.isnan(high) else f"{low:.3f} – {high:.3f}"
+def tabulate(items: Iterable, columns: dict[str, Callable], *, nothing: str = "") -> Table:
+    """A row an item. columns: {heading in English: what of an item stands there, for `show`}.
+
+    nothing: what the only row says, in English, where there is no item.
+    """
+    rows = [[show(value(item)) for value in columns.values()] for item in items]
+    if nothing and not rows:
+        rows = [[tr(nothing), *"–" * (len(columns) - 1)]]
+    return Table([tr(heading) for heading in columns], rows)
+
+
+def tabulate_facts(facts: dict[str, object], *heads: str) -> Table:
+    """A row a fact. facts: {name in English: its value, or a list with a value for each further column}."""
+    rows = [[tr(name), *map(show, value if isinstance(value, list) else [value])] for name, value in facts.items()]
+    return Table([tr(head) for head in heads or ("What", "Value")], rows)
+
+
+def show(value, form: str = ".3f") -> str:
+    """A value as it stands in tables: texts as they are, counts in full, other numbers by `form`, the two ends of an
+    interval as one text; a dash for what is not defined."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        ends = [show(end, form) for end in value]
+        return "–" if "–" in ends else " – ".join(ends)
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, Integral) else f"{value:{form}}"
+
+
+def name_metric(metric: str) -> str:
+    """ "dice" is Dice, and "iou" is IoU."""
+    return "IoU" if metric == "iou" else metric.capitalize()

@@ -168,7 +168,7 @@ class Tuner:
             named = [("IoU" if name == "iou" else name.capitalize(), scores[name]) for name in SHOWN]
             rows = [(name, "–" if math.isnan(value) else f"{value:.3f}") for name, value in named] + rows
             if not truth.any():
-                rows.append((tr("Note"), tr("truth is empty")))
+                rows.append((tr("Note"), tr("ground truth is empty")))
         answer = next(record["answer"] for record in self.run.records if record["id"] == sample_id)
         rows.append((tr("Answer"), answer or "–"))
         return "<table>" + "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows) + "</table>"

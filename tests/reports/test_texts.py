@@ -4,6 +4,7 @@ import pytest
 
 from sa2va_lab.language import use_language
 from sa2va_lab.reports import texts
+from sa2va_lab.views.scores import say_answer
 
 
 def _metrics(*, dice=0.5, low=0.4, high=0.6, n_images=10, n_groups=3, failed=0, bare=0, seen="no"):
@@ -15,7 +16,7 @@ def _metrics(*, dice=0.5, low=0.4, high=0.6, n_images=10, n_groups=3, failed=0, 
 
 
 def test_answer_has_dice_interval_n_threshold_split_and_training():
-    assert texts.say_answer(_metrics()) == (
+    assert say_answer(_metrics()) == (
         "Dice 0.500 (95 % interval 0.400 to 0.600) on 10 images of 3 patients, threshold 0.5, split “test”. "
         "By the data set's own splits, these images were not in its training part."
     )
@@ -35,17 +36,17 @@ def test_answer_has_dice_interval_n_threshold_split_and_training():
     ],
 )
 def test_answer_says_what_limits_it(changes, words):
-    assert words in texts.say_answer(_metrics(**changes))
+    assert words in say_answer(_metrics(**changes))
 
 
 def test_answer_of_an_unfinished_run():
-    said = texts.say_answer(_metrics() | {"n_asked": 10, "n_finished": 7})
+    said = say_answer(_metrics() | {"n_asked": 10, "n_finished": 7})
     assert "This Run holds 7 of the 10 images asked for" in said
 
 
 def test_answer_in_chinese():
     with use_language("zh"):
-        said = texts.say_answer(_metrics())
+        said = say_answer(_metrics())
     assert said.startswith("Dice 0.500（95 % 区间 0.400 至 0.600），3 名患者的 10 幅图像")
 
 

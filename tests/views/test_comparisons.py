@@ -10,7 +10,7 @@ from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run, summarise
 from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds, weigh_threshold
 from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, pick_prompts
 from sa2va_lab.language import use_language
-from sa2va_lab.views import comparisons, scores
+from sa2va_lab.views import comparisons, scores, tuning
 
 DEFAULT = Choice(0.5, "there is no validation split to choose it on", origin={"default": True})
 
@@ -34,7 +34,7 @@ def test_without_a_validation_split_the_threshold_is_weighed_nested_by_patient(d
     assert found["dice"] == pytest.approx(np.nanmean(dice))
     assert found["dice_at_half"] == pytest.approx(table["dice"].mean())
     assert found["difference"] == pytest.approx(found["dice"] - found["dice_at_half"])
-    shown = repr(comparisons.threshold_table(DEFAULT, found, ""))
+    shown = repr(tuning.threshold_table(DEFAULT, found, ""))
     assert reason in shown
     assert "there is no validation split" in shown
 
@@ -44,7 +44,7 @@ def test_a_chosen_threshold_is_weighed_at_itself_and_a_seen_one_is_said(drawn_ru
     table = evaluate_run(drawn_run, images, threshold=0.3)
     found = weigh_threshold(choice, table, counts)
     assert (found["origin"], found["value"], found["dice"]) == ("validation", 0.3, table["dice"].mean())
-    shown = repr(comparisons.threshold_table(choice, found, "chosen on 4 of the 6 images"))
+    shown = repr(tuning.threshold_table(choice, found, "chosen on 4 of the 6 images"))
     for said in ("0.2 – 0.4", "0.25 – 0.35", "chosen on 4 of the 6 images"):
         assert said in shown
 

@@ -50,7 +50,7 @@ def test_image_table_is_worst_first_and_says_why_numbers_are_missing(looked_at):
     numbers = [row[2] for row in rows]
     assert numbers == sorted(numbers)
     notes = {row[0]: row[-1] for row in rows}
-    assert notes["P03-V1-F002"] == "truth is empty"
+    assert notes["P03-V1-F002"] == "ground truth is empty"
     assert notes["P03-V1-F001"] == "answer names no mask"
     assert notes["P01-V1-F001"] == ""
 

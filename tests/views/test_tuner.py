@@ -150,7 +150,7 @@ def test_no_seg_and_an_empty_truth_are_said(tuner):
     seen = tuner.look("P03-V1-F001", 0.2)
     assert not seen.mask.any()
     assert "There is none." in seen.numbers
-    assert "truth is empty" in tuner.look("P03-V1-F002", 0.2).numbers
+    assert "ground truth is empty" in tuner.look("P03-V1-F002", 0.2).numbers
 
 
 def test_a_large_run_opens_with_counts_alone_in_memory(tuner, drawn_run, dataset, tmp_path):
