@@ -10,7 +10,11 @@ import math
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
 
 from sa2va_lab.errors import LabError
 
@@ -19,17 +23,18 @@ JSON_LIMIT = 512 << 20  # bytes
 SETTLED = 2_000_000_000  # nanoseconds after which a file is no longer being written
 
 
-def write_whole(path: Path | str, content: bytes | str) -> Path:
+def write_whole(path: Path | str, content: bytes | str, *, mode: int = 0o666) -> Path:
     """Writes a file so that a reader sees the old one or the new one, never a half; returns its path.
 
-    The draft has a name that nobody can foresee and is created anew (O_EXCL), so no link is followed.
+    mode: its permissions, less what the umask takes away. The draft has a name that nobody can foresee and is
+    created anew (O_EXCL), so no link is followed.
     Raises OSError, with nothing changed, where the folder cannot be written to.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
     draft = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
     try:
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as handle:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
             handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
@@ -51,9 +56,9 @@ def _flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_json(path: Path | str, value) -> Path:
+def write_json(path: Path | str, value, *, mode: int = 0o666) -> Path:
     """`write_whole` of a value as JSON; see `plain` for what JSON has no word for."""
-    return write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", mode=mode)
 
 
 def read_json(path: Path | str, *, limit: int = JSON_LIMIT) -> object:
@@ -70,6 +75,21 @@ def read_json(path: Path | str, *, limit: int = JSON_LIMIT) -> object:
         raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from None
     except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
         raise LabError(f"{path} is not JSON ({error}); write it again") from None
+
+
+@contextmanager
+def open_image(path: Path | str) -> Iterator[Image.Image]:
+    """Pillow's image of a regular file; OSError for anything else, ValueError or SyntaxError for damaged ones.
+
+    Opened without its name: of a named file Pillow maps uncompressed pixels into memory, and then turns a TIFF wrongly.
+    """
+    if not Path(path).is_file():  # reading from a pipe would wait for ever
+        raise FileNotFoundError("there is no regular file")
+    try:
+        with open(path, "rb") as handle, Image.open(handle) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise UnidentifiedImageError("it is of no known image format") from None
 
 
 def sha256(path: Path | str) -> str:

@@ -7,17 +7,42 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sa2va_lab.datasets.drawings import Drawing, Thing
-from sa2va_lab.datasets.folders import Folder, kind_of, read_json
+from sa2va_lab.datasets.copies import Copy
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing
+from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.errors import LabError
 
+NAME = "sa2va"
+HOLDS_HOLES = False
 
-def read_annotations(folder: Folder, path: Path, content: object = None) -> dict[str, Drawing]:
-    """What the file says by image name; a defect in one entry is noted there, LabError where the file as a whole fails.
 
-    content: what the file holds, where it was read already.
-    """
-    entries = read_json(Path(folder.inside(path))) if content is None else content
+def find(folder: Folder, file: Path | None) -> Found | None:
+    """What the folder's annotations.json says, or the file that was named; None where there is none."""
+    path = file or folder.root / "annotations.json"
+    if not path.exists():
+        return None
+    drawings = {1: _read(folder, path)}
+    if second_file(path).is_file():
+        drawings[2] = _read(folder, second_file(path))
+    flat = sum(any(d.kind == "flat_nesting" for d in drawing.defects) for drawing in drawings[1].values())
+    nesting = f"flat polygons (object > coordinates) in {flat} of {len(drawings[1])} images, " if flat else ""
+    return Found(NAME, f"Sa2VA annotations.json: {nesting}", drawings)
+
+
+def write(copies: list[Copy], annotator: int, *, tolerance: float) -> list[dict]:
+    """The entries that say what an annotator drew; a hole is left by touching parts around it."""
+    entries = []
+    for copy in copies:
+        outlines = [(thing.phrase, thing.outline(tolerance)) for thing in copy.objects[annotator]]
+        drawn = [(phrase, outline) for phrase, outline in outlines if outline]
+        masks, text = [outline for _, outline in drawn], [phrase for phrase, _ in drawn]
+        entries.append({"image": copy.image, "mask": masks, "text": text})
+    return entries
+
+
+def _read(folder: Folder, path: Path) -> dict[str, Drawing]:
+    """What the file says by image name; a defect in one entry is noted there. LabError where the whole file fails."""
+    entries = folder.read(path)
     if not isinstance(entries, list):
         raise LabError(f"{path} holds {kind_of(entries)}; expected a list of entries with image, mask and text")
     sizes = _read_sizes(folder)
@@ -81,8 +106,3 @@ def _read_sizes(folder: Folder) -> dict[str, tuple[int, int]]:
     for number, (name, size) in enumerate(table.items(), 1):
         found[folder.image(name, f"entry {number} of sizes.json")] = (size[1], size[0])
     return found
-
-
-def is_size(value: object) -> bool:
-    """Whether something is [width, height] in pixels of an image that can be."""
-    return isinstance(value, list) and len(value) == 2 and all(type(side) is int and 0 < side < 2**15 for side in value)

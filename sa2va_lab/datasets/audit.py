@@ -5,24 +5,25 @@ Every image is decoded and every truth rasterised once; nothing is changed and n
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from sa2va_lab.datasets.defects import KINDS, Defect
-from sa2va_lab.datasets.drawings import Drawing, DrawnTruth
+from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth, MaskTruth
 from sa2va_lab.datasets.geometry import OUTSIDE, count_twice, covers_nothing, crosses_itself, reach_outside
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look
-from sa2va_lab.datasets.samples import CHECK, Dataset, MaskTruth, Sample
+from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import image_name
 from sa2va_lab.datasets.widths import measure_widths
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import write_json
 
 SHOWN = 8  # ids a line on a terminal; the JSON has all
 AGREEMENT = 0.95  # Dice below which a mask file and the outlines of one truth disagree
@@ -108,8 +109,6 @@ class Audit:
 
 def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
     """Looks at everything once. progress: a bar on stderr."""
-    from tqdm import tqdm
-
     audit = Audit(dataset)
     if dataset.defects:
         audit.defects[""] = list(dataset.defects)
@@ -125,8 +124,8 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
             row["size"] = pixels.shape
             prints.append(fingerprint(pixels, id=sample.id, group=sample.group))
             noted += _check_truth(sample, pixels.shape, row, widths)
-        drawing = dataset.drawings.get(1, {}).get(sample.id)
-        if drawing is not None:
+        drawing = sample.drawings.get(1)
+        if isinstance(drawing, Drawing):
             noted += _check_drawing(drawing, pixels.shape if pixels is not None else drawing.size)
             row["objects"] = sum(thing.phrase == sample.phrase for thing in drawing.things)
             row["polygons"] = sum(len(t.polygons) + len(t.runs) for t in drawing.things if t.phrase == sample.phrase)
@@ -144,7 +143,10 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
 def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[np.ndarray]) -> list[Defect]:
     """Rasterises the truth, measures it into `row` and `widths`, and compares it with a mask file beside it."""
     found, truth = [], None
-    for annotator, source in sorted(sample.truths.items()):
+    for annotator in sorted(sample.drawings):
+        source = sample.source(annotator=annotator)
+        if source is None:
+            continue
         if isinstance(source, MaskTruth):
             mask, defect = source.read(size)
             by = "" if annotator == 1 else "mask file: " if annotator == CHECK else "second annotator: "
@@ -161,7 +163,7 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
     across = measure_widths(truth)
     row["width"] = float(np.median(across)) if len(across) else None
     widths.append(across[:: -(-len(across) // 1000) or 1])
-    if CHECK in sample.truths and beside is not None and (truth | beside).any():
+    if CHECK in sample.drawings and beside is not None and (truth | beside).any():
         dice = 2 * np.count_nonzero(truth & beside) / (np.count_nonzero(truth) + np.count_nonzero(beside))
         if dice < AGREEMENT:
             found.append(Defect("truth_disagrees", f"its mask file and its outlines have a Dice of {dice:.3f}"))
@@ -226,7 +228,8 @@ def _suspect_sizes(audit: Audit) -> None:
     A whole video is annotated at one size, so its other frames of the same size are suspected as well: an outline that
     happens to stay inside is in the wrong place all the same.
     """
-    drawings = audit.dataset.drawings.get(1, {})
+    drawn = {sample.id: sample.drawings.get(1) for sample in audit.dataset}
+    drawings = {name: drawing for name, drawing in drawn.items() if isinstance(drawing, Drawing)}
     sizes = {row["size"] for row in audit.rows if row["size"]} | {(side, side) for side in USUAL_SIZES}
     found: dict[tuple[str, tuple], tuple[int, int]] = {}
     unsized = [row for row in audit.rows if row["size"] and row["id"] in drawings and not drawings[row["id"]].size]
@@ -261,8 +264,7 @@ def write_sizes(audit: Audit) -> Path:
     if path.exists():
         raise LabError(f"{path} exists already; move it away first, or add to it by hand")
     sizes = {image_name(audit.dataset, name): [size[1], size[0]] for name, size in audit.suspected.items()}
-    path.write_text(json.dumps(sizes, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return write_json(path, sizes)
 
 
 def _hash(drawing: Drawing) -> bytes:

@@ -43,7 +43,7 @@ def rasteriser_ceilings(dataset: Dataset) -> list[Ceiling]:
 
     def draw(name: str) -> Callable[[Sample, np.ndarray], np.ndarray | None]:
         def again(sample: Sample, truth: np.ndarray) -> np.ndarray | None:
-            drawn = sample.truths[1]
+            drawn = sample.source()
             if not isinstance(drawn, DrawnTruth) or drawn.runs:
                 return None
             return fill_otherwise(drawn.scaled(truth.shape), truth.shape, by=name)

@@ -5,12 +5,73 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from sa2va_lab.datasets.annotations import is_size
+import numpy as np
+from pycocotools import mask as coco
+
+from sa2va_lab.datasets.copies import Copy
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, Thing
-from sa2va_lab.datasets.folders import Folder, kind_of
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing
+from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
+
+NAME = "coco"
+HOLDS_HOLES = True  # as run lengths
+PLACES = ("annotations.json", "_annotations.coco.json", "coco.json", "annotations/*.json", "*.coco.json")
+
+
+def find(folder: Folder, file: Path | None) -> Found | None:
+    """What the folder's first COCO file says, or the file that was named; None where it is of another format."""
+    files = [path for place in PLACES for path in sorted(folder.root.glob(place)) if not path.stem.endswith("_obs2")]
+    for path in files if file is None else [file]:
+        if not is_coco(folder.read(path)):
+            if path == folder.root / "annotations.json":
+                return None
+            continue
+        first, defects = _read(folder, path)
+        found = Found(NAME, f"COCO ({path.name}): ", {1: first}, defects)
+        other = second_file(path)
+        if other.is_file():
+            if not is_coco(folder.read(other)):
+                raise LabError(f"{other} is not COCO as {path.name} is; expected images and annotations")
+            found.drawings[2], more = _read(folder, other)
+            found.defects += [Defect(defect.kind, f"second annotator: {defect.text}") for defect in more]
+        return found
+    return None
+
+
+def write(copies: list[Copy], annotator: int, *, tolerance: float) -> dict:
+    """What an annotator drew; objects with holes as run lengths.
+
+    COCO has no way to say that nobody looked: images that the annotator did not annotate are not in the file.
+    """
+    things = [(copy, thing) for copy in copies for thing in copy.objects[annotator]]
+    phrases = list(dict.fromkeys(thing.phrase for _, thing in things))
+    numbers = {copy.id: number for number, copy in enumerate(copies, 1)}
+    images = [
+        {"id": numbers[copy.id], "file_name": copy.image, "width": copy.size[1], "height": copy.size[0]}
+        for copy in copies
+    ]
+    annotations = []
+    for number, (copy, thing) in enumerate(things, 1):
+        if thing.mask is None:
+            runs = coco.merge(coco.frPyObjects(thing.polygons, *copy.size))
+        else:
+            runs = coco.encode(np.asfortranarray(thing.mask.astype(np.uint8)))
+        whole = {"size": list(copy.size), "counts": runs["counts"].decode()}
+        annotations.append(
+            {
+                "id": number,
+                "image_id": numbers[copy.id],
+                "category_id": phrases.index(thing.phrase) + 1,
+                "segmentation": whole if thing.holes else thing.outline(tolerance),
+                "area": int(coco.area(runs)),
+                "bbox": [float(side) for side in coco.toBbox(runs)],
+                "iscrowd": int(thing.holes > 0),
+            }
+        )
+    categories = [{"id": number, "name": phrase} for number, phrase in enumerate(phrases, 1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def is_coco(content: object) -> bool:
@@ -18,15 +79,16 @@ def is_coco(content: object) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def read_coco(folder: Folder, path: Path, content: dict) -> tuple[dict[str, Drawing], list[Defect]]:
+def _read(folder: Folder, path: Path) -> tuple[dict[str, Drawing], list[Defect]]:
     """What the file says by image name, and what belongs to no image; LabError where the file as a whole fails.
 
     An image of the file without an annotation is annotated all the same: COCO has no other way to say "nothing".
     """
+    content = folder.read(path)
     for part in ("images", "annotations", "categories"):
         if not isinstance(content.get(part, []), list):
             raise LabError(f'"{part}" in {path} is {kind_of(content[part])}; expected a list')
-    phrases = _read_categories(content.get("categories", []))
+    phrases = _read_categories(path, content.get("categories", []))
     drawings: dict[str, Drawing] = {}
     by_id: dict[object, Drawing] = {}
     defects = []
@@ -63,13 +125,18 @@ def read_coco(folder: Folder, path: Path, content: dict) -> tuple[dict[str, Draw
     return drawings, defects
 
 
-def _read_categories(categories: list) -> dict[object, str]:
+def _read_categories(path: Path, categories: list) -> dict[object, str]:
     phrases = {}
     for category in categories:
         if isinstance(category, dict) and type(category.get("id")) in (int, str):
             name = category.get("name")
-            if isinstance(name, str) and name.strip():
-                phrases[category["id"]] = name.strip()
+            if not isinstance(name, str) or not name.strip():
+                continue
+            if phrases.setdefault(category["id"], name.strip()) != name.strip():
+                raise LabError(
+                    f"the category id {category['id']} stands for two names in {path.name}; "
+                    "expected an id for each, export the file again"
+                )
     return phrases
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_json
 
 TABLES = frozenset(f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes"))
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
@@ -20,6 +20,7 @@ class Folder:
         self.real = os.path.realpath(root)
         self.images = root / "images" if (root / "images").is_dir() else root
         self.listed = self.files(self.images, nested=self.images != root)
+        self._read: dict[Path, object] = {}
 
     def inside(self, path: str | Path, what: str = "") -> str:
         """`path` without `..`, or LabError when it leads elsewhere, by its name or by a symbolic link.
@@ -36,7 +37,7 @@ class Folder:
         return os.path.normpath(path)
 
     def files(self, folder: Path, *, nested: bool = True) -> dict[str, str]:
-        """Paths of the image files in a folder by their names below it."""
+        """Paths of the image files in a folder by their names below it; regular files and links to them only."""
         found, waiting = {}, [self.inside(folder)]
         for here in waiting:
             try:
@@ -51,7 +52,8 @@ class Folder:
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                     link = f"a symbolic link in {folder} (image file {len(found) + 1} of those read)"
                     path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
-                    found[_below(path, waiting[0])] = path
+                    if entry.is_file():
+                        found[_below(path, waiting[0])] = path
         return found
 
     def image(self, name: object, where: str) -> str:
@@ -66,40 +68,40 @@ class Folder:
             path = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])
         except OSError as error:
             raise LabError(f"{what} cannot be looked up ({error.strerror}); expected a file name") from None
-        if os.path.isdir(path):
-            raise LabError(f"{what} is a folder; expected a file name")
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise LabError(f"{what} is a folder, or another thing than a file; expected a file name")
         return _below(path, str(self.images))
 
     def path(self, name: str) -> Path:
         """Where the image of a name lies, or would."""
         return Path(self.listed.get(name) or os.path.normpath(os.path.join(self.images, name)))
 
+    def read(self, path: Path) -> object:
+        """What a JSON file of the folder holds, read once; LabError where it leads out, or cannot be read."""
+        if path not in self._read:
+            self._read[path] = read_json(self.inside(path))
+        return self._read[path]
+
     def table(self, name: str) -> object | None:
-        """A JSON file of the folder, None where there is none."""
-        path = Path(self.inside(self.root / name))
-        return read_json(path) if path.is_file() else None
-
-
-def read_json(path: Path) -> object:
-    """What a JSON file holds; LabError when it cannot be read or is not JSON."""
-    from pydantic_core import from_json  # several times as fast as json, which counts for 25 MB of outlines
-
-    try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-        try:
-            return from_json(content)
-        except ValueError:  # broken, or one of the oddities that only json reads, or says better what is wrong with
-            return json.loads(content.decode("utf-8"))
-    except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from error
-    except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
-        raise LabError(f"{path} is not JSON ({error}); export it again") from error
+        """What a table beside the data holds; None where there is none."""
+        path = self.root / name
+        return self.read(path) if os.path.isfile(self.inside(path)) else None
 
 
 def kind_of(value: object) -> str:
     """What JSON calls a value, for a sentence."""
     names = {dict: "a table", list: "a list", str: "text", type(None): "null", bool: "true or false"}
     return names.get(type(value), "a number")
+
+
+def is_size(value: object) -> bool:
+    """Whether something is [width, height] in pixels of an image that can be."""
+    return isinstance(value, list) and len(value) == 2 and all(type(side) is int and 0 < side < 2**15 for side in value)
+
+
+def second_file(path: Path) -> Path:
+    """Where a second annotator's file lies, if there is one."""
+    return path.with_name(f"{path.stem}_obs2{path.suffix}")
 
 
 def _below(path: str, base: str) -> str:

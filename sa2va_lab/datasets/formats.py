@@ -1,274 +1,170 @@
 """Data folders on disk to a Dataset: what is there is recognised and said, whatever its format.
 
-Sa2VA's own annotations.json, LabelMe's files, COCO's, and masks as image files. A second annotator's view lies beside
-the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is recorded on its sample; what
-makes the folder as a whole unreadable raises LabError.
+A format is one module: `find(folder, file)` reads it, or returns None where the folder is of another one; `write`,
+where it has one, says what a copy has. The first of FORMATS that finds something is taken. A second annotator's view
+lies beside the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is recorded on its
+sample; what makes the folder as a whole unreadable raises LabError.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from sa2va_lab.datasets.annotations import read_annotations
-from sa2va_lab.datasets.coco import is_coco, read_coco
+from sa2va_lab.datasets import annotations, coco, labelme, masks
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing
-from sa2va_lab.datasets.folders import Folder, kind_of, read_json
+from sa2va_lab.datasets.drawings import CHECK, Drawing, Found
+from sa2va_lab.datasets.folders import IMAGE_SUFFIXES, Folder
 from sa2va_lab.datasets.groups import find_groups
-from sa2va_lab.datasets.labelme import find_labelme, read_labelme
-from sa2va_lab.datasets.polygons import rasteriser
-from sa2va_lab.datasets.pseudonyms import name_images
-from sa2va_lab.datasets.samples import CHECK, Dataset, MaskTruth, Sample
+from sa2va_lab.datasets.pseudonyms import Pseudonym, name_images
+from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import read_splits
 from sa2va_lab.errors import LabError
 
-MASK_FOLDERS = {1: "masks", 2: "masks_obs2"}
-MASK_FOLDER_PHRASE = "blood vessel"
-COCO_FILES = ("annotations.json", "_annotations.coco.json", "coco.json", "annotations/*.json", "*.coco.json")
+FORMATS = (coco, annotations, labelme, masks)
 EXPECTED = (
     "annotations.json (Sa2VA's or COCO's), LabelMe's JSON files beside the images, or the folders images/ and masks/"
 )
+BARE = "images"  # the format of images that nobody annotated
+NO_TRUTH = "none: there is no truth"
+MISSING = Defect("missing_image", "its image file is missing")
 
 
-@dataclass
-class _Found:
-    """What a format's reader hands over. drawings: by annotator and image name. masks: likewise, paths of files."""
-
-    format: str
-    words: str
-    drawings: dict[int, dict[str, Drawing]] = field(default_factory=dict)
-    masks: dict[int, dict[str, str]] = field(default_factory=dict)
-    labels: dict[str, int] = field(default_factory=dict)
-    defects: list[Defect] = field(default_factory=list)
-
-
-def open_dataset(path: str | Path, *, phrase: str | None = None, groups: str | None = None) -> Dataset:
+def open_dataset(
+    path: str | Path | Sequence[str | Path], *, phrase: str | None = None, groups: str | None = None
+) -> Dataset:
     """Recognises what is at `path` and opens it; no image and no truth is decoded yet.
 
-    path: a data folder, or its annotations file.
-    phrase: what to find. None takes the most frequent phrase of the annotations ("blood vessel" for mask folders).
+    path: a data folder, or its annotations file; or an image file or a list of them, which have no truths.
+    phrase: what to find. None takes the most frequent phrase of the annotations ("blood vessel" for mask folders, no
+        phrase for images that nobody annotated); `Dataset.about` has the same data with another one.
     groups: a regular expression with one capture group that finds the patient in an image's name, such as
         r"Image_(\\d+)"; it overrides groups.json, which overrides what the file names show (`groups.find_groups`).
     Ids are pseudonyms; the first opening writes their key file into the folder (`pseudonyms.name_images`).
     Raises LabError for a folder that is of no known format, annotations that are not what they should be, and any name
     that leads out of the data folder.
     """
-    path = Path(path)
-    if not path.exists():
-        raise LabError(f"{path} does not exist; expected a data folder or its annotations.json")
     if phrase is not None and not phrase.strip():
         raise LabError("the phrase is empty; expected what to find, such as 'blood vessel', or no phrase at all")
-    folder, found = _recognise(path)
-    if found.format != "mask folder":
-        phrase, reason = _choose_phrase(found.drawings[1].values(), phrase and phrase.strip(), path)
-        found.words += reason
-    elif found.labels:
-        phrase = _choose_label(found.labels, phrase and phrase.strip())
-        found.words += f'label images, phrase "{phrase}" (value {found.labels[phrase]})'
-    else:
-        phrase = (phrase or MASK_FOLDER_PHRASE).strip()
-        found.words += f'phrase "{phrase}"'
-    return _assemble(folder, found, phrase, groups)
+    phrase = phrase and phrase.strip()
+    given = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+    if not given:
+        raise LabError("no image was given; expected a data folder, its annotations.json, or image files")
+    place = given[0]
+    listed = not isinstance(path, str | Path) and not (place.is_dir() or place.suffix == ".json")
+    if len(given) > 1 or listed or (place.suffix.lower() in IMAGE_SUFFIXES and place.is_file()):
+        return _open_images(given, phrase, groups)
+    if not place.exists():
+        raise LabError(f"{place} does not exist; expected a data folder or its annotations.json")
+    folder, found = _recognise(place)
+    dataset = _assemble(folder, found, groups)
+    if phrase is None:
+        phrase = next(iter(dataset.objects), found.unnamed)
+        if phrase == "":
+            raise LabError(f"{place} names no phrase, so what to find is unknown; give a phrase such as 'blood vessel'")
+    return dataset.about(phrase)
 
 
-def _recognise(path: Path) -> tuple[Folder, _Found]:
+def _recognise(path: Path) -> tuple[Folder, Found]:
     """The data folder of a path, and what its format's reader found in it."""
-    if path.is_file():
-        content = read_json(path)
-        if is_coco(content):
-            root = path.parent.parent if path.parent.name == "annotations" else path.parent
-            return _with_checks(Folder(root), _coco(Folder(root), path, content))
-        folder = Folder(path.parent)
-        return _with_checks(folder, _sa2va(folder, path, content))
-    folder = Folder(path)
-    for pattern in COCO_FILES:
-        for file in sorted(file for file in path.glob(pattern) if not file.stem.endswith("_obs2")):
-            content = read_json(Path(folder.inside(file)))
-            if is_coco(content):
-                return _with_checks(folder, _coco(folder, file, content))
-            if file == path / "annotations.json":
-                return _with_checks(folder, _sa2va(folder, file, content))
-    files = find_labelme(folder)
-    if files:
-        drawings, defects = read_labelme(folder, files)
-        words = f"LabelMe, {len(files)} files: "
-        return _with_checks(folder, _Found("labelme", words, {1: drawings}, defects=defects))
-    if (path / "images").is_dir() and (path / "masks").is_dir():
-        return folder, _mask_folder(folder)
-    raise LabError(f"{path} is of no format that is read; expected {EXPECTED}")
-
-
-def _sa2va(folder: Folder, path: Path, content: object) -> _Found:
-    drawings = {1: read_annotations(folder, path, content)}
-    other = _second(path)
-    if other.is_file():
-        drawings[2] = read_annotations(folder, other)
-    flat = sum(any(d.kind == "flat_nesting" for d in drawing.defects) for drawing in drawings[1].values())
-    nesting = f"flat polygons (object > coordinates) in {flat} of {len(drawings[1])} images, " if flat else ""
-    return _Found("sa2va", f"Sa2VA annotations.json: {nesting}", drawings)
-
-
-def _coco(folder: Folder, path: Path, content: dict) -> _Found:
-    first, defects = read_coco(folder, path, content)
-    drawings, other = {1: first}, _second(path)
-    if other.is_file():
-        content = read_json(Path(folder.inside(other)))
-        if not is_coco(content):
-            raise LabError(f"{other} is not COCO as {path.name} is; expected images and annotations")
-        drawings[2], found = read_coco(folder, other, content)
-        defects += [Defect(defect.kind, f"second annotator: {defect.text}") for defect in found]
-    return _Found("coco", f"COCO ({path.name}): ", drawings, defects=defects)
-
-
-def _second(path: Path) -> Path:
-    """Where a second annotator's file lies, if there is one."""
-    return path.with_name(f"{path.stem}_obs2{path.suffix}")
-
-
-def _mask_folder(folder: Folder) -> _Found:
-    found = _Found("mask folder", "images/ and masks/ of the same stems: ")
-    for annotator, name in MASK_FOLDERS.items():
-        _add_masks(found, folder, name, annotator)
-    table = folder.table("labels.json")
-    if table is not None:
-        found.labels = _read_labels(folder, table)
-    return found
-
-
-def _with_checks(folder: Folder, found: _Found) -> tuple[Folder, _Found]:
-    """Adds what lies beside outlines: one name for several labels, and mask files of the same truth, to be compared."""
-    table = folder.table("labels.json")
-    names = (
-        {label: phrase for label, phrase in table.items() if isinstance(phrase, str)} if isinstance(table, dict) else {}
-    )
-    drawn = [thing for drawings in found.drawings.values() for drawing in drawings.values() for thing in drawing.things]
-    renamed = [thing for thing in drawn if names.get(thing.phrase, "").strip()]
-    for thing in renamed:
-        thing.phrase = names[thing.phrase].strip()
-    found.words += f"{len(renamed)} objects renamed by labels.json, " if renamed else ""
-    if (folder.root / "masks").is_dir() and folder.images != folder.root:
-        _add_masks(found, folder, "masks", CHECK)
+    file = path if path.is_file() else None
+    folder = Folder(path.parent if file else path)
+    if file and path.parent.name == "annotations" and coco.is_coco(folder.read(path)):
+        folder = Folder(path.parent.parent)
+    found = next((found for kind in FORMATS if (found := kind.find(folder, file)) is not None), None)
+    if found is None and folder.listed:
+        words = f"images without annotations of a known format ({EXPECTED}): "
+        found = Found(BARE, words, unnamed=None, rasteriser=NO_TRUTH)
+    if found is None:
+        raise LabError(f"{path} is of no format that is read; expected {EXPECTED}, or images")
+    drawings = [drawing for drawn in found.drawings.values() for drawing in drawn.values()]
+    outlines = [drawing for drawing in drawings if isinstance(drawing, Drawing)]
+    if outlines:
+        _rename(found, outlines, folder.table("labels.json"))
+        masks.add_checks(folder, found)
     return folder, found
 
 
-def _add_masks(found: _Found, folder: Folder, name: str, annotator: int) -> None:
-    where = folder.root / name
-    masks = _by_stem(folder.files(where), where) if where.is_dir() else {}
-    names = {stem: image for image, stem in zip(folder.listed, _by_stem(folder.listed, folder.images), strict=True)}
-    found.masks[annotator] = {names[stem]: path for stem, path in masks.items() if stem in names}
-    orphans = len(masks) - len(found.masks[annotator])
-    if orphans:
-        found.defects.append(Defect("orphan_file", f"{orphans} masks belong to no image"))
+def _rename(found: Found, outlines: Sequence[Drawing], table: object) -> None:
+    """One phrase for several labels, as labels.json beside outlines says."""
+    table = table if isinstance(table, dict) else {}
+    names = {label: phrase.strip() for label, phrase in table.items() if isinstance(phrase, str) and phrase.strip()}
+    renamed = [thing for drawing in outlines for thing in drawing.things if thing.phrase in names]
+    for thing in renamed:
+        thing.phrase = names[thing.phrase]
+    found.words += f"{len(renamed)} objects renamed by labels.json, " if renamed else ""
 
 
-def _read_labels(folder: Folder, table: object) -> dict[str, int]:
-    """{phrase: value}, from that or from {value: phrase}."""
-    labels = {}
-    for key, value in table.items() if isinstance(table, dict) else ():
-        phrase, number = (key, value) if isinstance(value, int) else (value, key)
-        if isinstance(phrase, str) and phrase.strip() and str(number).isdecimal() and 0 < int(number) < 65536:
-            labels[phrase.strip()] = int(number)
-    if not labels or len(labels) != len(table) or len(set(labels.values())) != len(labels):
-        raise LabError(
-            f"{folder.root / 'labels.json'} is {kind_of(table)} of something else; expected a value from 1 for each "
-            'phrase, such as {"blood vessel": 1, "catheter": 2}'
-        )
-    return labels
-
-
-def _choose_label(labels: dict[str, int], phrase: str | None) -> str:
-    if phrase is not None and phrase not in labels:
-        known = ", ".join(f'"{word}"' for word in labels)
-        raise LabError(f'labels.json has no phrase "{phrase}"; the phrases there are {known}; choose one of them')
-    return phrase or min(labels, key=labels.get)
-
-
-def _choose_phrase(drawings: Iterable[Drawing], phrase: str | None, path: Path) -> tuple[str, str]:
-    """The phrase asked for or the most frequent one, with the reason."""
-    said = Counter(thing.phrase for drawing in drawings for thing in drawing.things if thing.phrase)
-    if phrase is None:
-        if not said:
-            raise LabError(f"{path} names no phrase, so what to find is unknown; give a phrase such as 'blood vessel'")
-        phrase, count = min(said.items(), key=lambda item: (-item[1], item[0]))
-        return phrase, f'phrase "{phrase}" (the most frequent: {count} of {said.total()} objects)'
-    if said and phrase not in said:
-        known = ", ".join(f'"{word}"' for word, _ in said.most_common(5))
-        raise LabError(f'no object is called "{phrase}" in {path}; the phrases there are {known}; choose one of them')
-    return phrase, f'phrase "{phrase}" (as asked: {said[phrase]} of {said.total()} objects)'
-
-
-def _assemble(folder: Folder, found: _Found, phrase: str, groups: str | None) -> Dataset:
-    """Pseudonyms, groups and splits: what all formats share."""
-    images = sorted({*folder.listed, *found.drawings.get(1, ())})
-    if not images:
-        raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
+def _name(folder: Folder, images: Sequence[str], groups: str | None) -> tuple[Mapping[str, Pseudonym], str, str]:
+    """Pseudonyms by image name; what the groups and what the ids stand on, in words."""
     places, group_reason, stated = find_groups(folder, images, groups)
-    names, pseudonym_reason = name_images(folder.root, places, stated=stated)
+    names, reason = name_images(folder.root, places, stated=stated)
     known = len({name.group for name in names.values()})
     if known != len({patient for patient, _ in places.values()}):
         group_reason = f"{known} groups as they were given when this folder was opened before"
+    return names, group_reason, reason
+
+
+def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
+    """Pseudonyms, groups and splits: what all formats share. The phrase is still to be chosen."""
+    first, second = found.drawings.get(1, {}), found.drawings.get(2, {})
+    images = sorted({*folder.listed, *first})
+    if not images:
+        raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
+    names, group_reason, pseudonym_reason = _name(folder, images, groups)
     samples = {}
     for image in sorted(images, key=lambda image: names[image].order):
-        truths, defects = _describe(folder, found, image, phrase)
-        name = names[image]
+        name, path = names[image], folder.path(image)
+        noted = [Defect("unannotated", "nobody annotated it")] if image not in first and found.format != BARE else []
+        noted += [MISSING] if image not in folder.listed and not path.exists() else []
+        drawings = {annotator: drawn[image] for annotator, drawn in found.drawings.items() if image in drawn}
         samples[image] = Sample(
-            name.id, folder.path(image), phrase, name.group, tuple(defects), MappingProxyType(truths), name.sequence
+            name.id, path, None, name.group, tuple(noted), MappingProxyType(drawings), name.sequence
         )
-    reason = found.words
-    second = {*found.drawings.get(2, ()), *found.masks.get(2, ())} & {*found.drawings.get(1, ()), *folder.listed}
-    if second:
-        reason += f", a second annotator for {len(second)} images"
-    if found.masks.get(CHECK):
-        reason += f", mask files beside {len(found.masks[CHECK])} outlines"
-    odd = sum(bool(sample.defects) for sample in samples.values())
-    reason += f", {len(samples)} images, {group_reason}" + (f", {odd} images with problems" if odd else "")
+    beside = f", a second annotator for {len(second.keys() & samples.keys())} images" if second else ""
+    if found.drawings.get(CHECK):
+        beside += f", mask files beside {len(found.drawings[CHECK])} outlines"
     return Dataset(
         folder.root,
         found.format,
-        reason,
-        phrase,
         list(samples.values()),
-        read_splits(folder, samples),
+        objects=found.count_phrases(),
+        splits=read_splits(folder, samples),
         defects=tuple(found.defects),
-        rasteriser="none: the truths are mask files" if found.format == "mask folder" else rasteriser(),
-        drawings={
-            annotator: {samples[image].id: drawing for image, drawing in drawn.items() if image in samples}
-            for annotator, drawn in found.drawings.items()
-        },
-        labels=found.labels,
+        rasteriser=found.rasteriser,
         pseudonyms=pseudonym_reason,
+        words=(found.words, f"{beside}, {len(samples)} images, {group_reason}"),
     )
 
 
-def _describe(folder: Folder, found: _Found, image: str, phrase: str) -> tuple[dict, list[Defect]]:
-    """The truths of one image by annotator, and what is wrong with it."""
-    truths: dict = {}
-    defects: list[Defect] = []
-    for annotator, masks in found.masks.items():
-        if image in masks:
-            truths[annotator] = MaskTruth(Path(masks[image]), found.labels.get(phrase))
-    for annotator, drawings in found.drawings.items():
-        if image not in drawings:
-            continue
-        truth, noted = drawings[image].truth(phrase)
-        truths |= {} if truth is None else {annotator: truth}
-        by = "" if annotator == 1 else "second annotator: "
-        defects += [Defect(d.kind, by + d.text) for d in (*drawings[image].defects, *noted)]
-    if 1 not in truths and image not in found.drawings.get(1, ()):
-        defects.insert(0, Defect("unannotated", "nobody annotated it"))
-    if image not in folder.listed and not folder.path(image).exists():
-        defects.append(Defect("missing_image", "its image file is missing"))
-    return truths, defects
+def _open_images(paths: Sequence[Path], phrase: str | None, groups: str | None) -> Dataset:
+    """Image files as a data set, in the order given, without truths.
 
-
-def _by_stem(files: dict[str, str], where: Path) -> dict[str, str]:
-    stems = {os.path.splitext(name)[0]: path for name, path in files.items()}
-    if len(stems) < len(files):
-        count = len(files) - len(stems)
-        raise LabError(f"{where} holds {count} files whose stem another one has; expected one each, move them away")
-    return stems
+    Their ids are those that they have when their folder is opened as a data set; what is not there, or is no image by
+    its name, is called by its place in the list. LabError where two folders give the same id.
+    """
+    real = {}
+    for path in paths:
+        real.setdefault(os.path.realpath(path), path)
+    roots = {path.parent.parent if path.parent.name == "images" else path.parent for path in real.values()}
+    named, reasons = {}, {}
+    for root in sorted(root for root in roots if root.is_dir()):
+        folder = Folder(root)
+        names, _, reasons[root] = _name(folder, sorted(folder.listed), groups)
+        named |= {os.path.realpath(path): names[name] for name, path in folder.listed.items()}
+    samples = []
+    for number, place in enumerate(real, 1):
+        noted = () if real[place].is_file() else (MISSING,)
+        if place in named:
+            name = named[place]
+            samples.append(Sample(name.id, real[place], phrase, name.group, noted, video=name.sequence))
+        else:
+            samples.append(Sample(f"image-{number}", real[place], phrase, f"image-{number}", noted))
+    if len({sample.id for sample in samples}) < len(samples):
+        raise LabError("images of two folders have the same id; give those of one folder at a time")
+    root = next(iter(roots)) if len(roots) == 1 else Path(os.path.commonpath([os.path.abspath(r) for r in roots]))
+    pseudonyms = "; ".join(dict.fromkeys(reasons.values()))
+    words = ("image files without annotations: ", f", {len(samples)} images")
+    return Dataset(root, BARE, samples, rasteriser=NO_TRUTH, pseudonyms=pseudonyms, words=words).about(phrase)

@@ -14,26 +14,37 @@ import re
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from pycocotools import mask as coco
 
-from sa2va_lab.datasets.annotations import is_size
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, Thing
-from sa2va_lab.datasets.folders import TABLES, Folder, read_json
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing
+from sa2va_lab.datasets.folders import TABLES, Folder, is_size
 from sa2va_lab.datasets.polygons import read_polygon
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_json
 
+NAME = "labelme"
 CIRCLE_POINTS = 64
 
 
-def find_labelme(folder: Folder) -> list[Path]:
-    """The folder's LabelMe files; none where it is no LabelMe folder."""
+def find(folder: Folder, file: Path | None) -> Found | None:
+    """What the folder's LabelMe files say; None where it is no LabelMe folder."""
+    paths = [] if file else _list_files(folder)
+    if not paths:
+        return None
+    drawings, defects = _read(folder, paths)
+    return Found(NAME, f"LabelMe, {len(paths)} files: ", {1: drawings}, defects)
+
+
+def _list_files(folder: Folder) -> list[Path]:
     places = dict.fromkeys((folder.root, folder.images, folder.root / "json", folder.root / "labels"))
     paths = [path for place in places if place.is_dir() for path in sorted(place.glob("*.json"))]
-    paths = [path for path in paths if path.name not in TABLES and not path.name.startswith(".")]
+    paths = [path for path in paths if path.name not in TABLES and path.is_file() and path.name[0] != "."]
     return paths if any(_is_labelme(folder, path) for path in paths) else []
 
 
-def read_labelme(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[Defect]]:
+def _read(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[Defect]]:
     """What the files say by image name, and what belongs to no image."""
     stems: dict[str, list[str]] = {}
     for name in folder.listed:
@@ -43,7 +54,7 @@ def read_labelme(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing],
     for path in paths:
         image = (stems.get(path.stem) or [None])[0]
         try:
-            content = read_json(Path(folder.inside(path)))
+            content = read_json(folder.inside(path))
         except LabError:
             if image is None:
                 strangers += 1
@@ -159,9 +170,6 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
 
 def _add_mask(drawing: Drawing, thing: Thing, encoded: object, box: list, label: str) -> None:
     """A shape of LabelMe's kind "mask": a PNG in base64 that lies with its first pixel on the first point."""
-    from PIL import Image
-    from pycocotools import mask as coco
-
     try:
         if drawing.size is None or not isinstance(encoded, str) or len(box) < 2 or not _finite(box):
             raise ValueError

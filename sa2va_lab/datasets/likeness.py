@@ -6,9 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image, ImageOps
+from scipy.fft import dctn
+from scipy.ndimage import gaussian_filter
 
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import open_image
 
 SIDE = 48  # of the thumbnail
 FINE, COARSE = 0.8, 3.0  # pixels of the thumbnail: noise finer and shading coarser than this say nothing
@@ -42,10 +46,6 @@ class Pair:
 
 def fingerprint(grey: np.ndarray, *, id: str, group: str) -> Fingerprint:
     """The fingerprint of a picture, (H, W) of any number type."""
-    from PIL import Image
-    from scipy.fft import dctn
-    from scipy.ndimage import gaussian_filter
-
     picture = Image.fromarray(np.asarray(grey, np.float32))
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
     low = dctn(small, norm="ortho")[:BITS, :BITS].ravel()[1:]
@@ -59,12 +59,10 @@ def fingerprint(grey: np.ndarray, *, id: str, group: str) -> Fingerprint:
 
 def fingerprint_dataset(dataset: Dataset) -> list[Fingerprint]:
     """Fingerprints of all images that can be read."""
-    from PIL import Image, ImageOps
-
     found = []
     for sample in dataset:
         try:
-            with Image.open(sample.image) as opened:
+            with open_image(sample.image) as opened:
                 grey = np.asarray(ImageOps.exif_transpose(opened).convert("L"))
         except Exception:  # Pillow raises many kinds for a damaged file, which the audit reports
             continue

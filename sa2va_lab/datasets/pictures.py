@@ -6,8 +6,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
 
 from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.files import open_image
 
 EXIF_ORIENTATION = 0x0112
 # what cameras and programs write about themselves; any other text may be about a person
@@ -20,13 +23,20 @@ BRIGHT = 245  # burnt-in text is drawn in the brightest value there is
 MARKS = 5  # so many bright marks in one row look like writing
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """(height, width) as a person sees it, EXIF orientation applied; reads the file's header only."""
+    with open_image(path) as opened:
+        width, height = opened.size
+        # Pillow swaps the sides of a TIFF itself. PngImageFile.getexif would decode the whole picture.
+        turned = opened.format != "TIFF" and Image.Image.getexif(opened).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
 def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
     """The upright picture in grey, uint8 (H, W), and what is wrong with the file; None where it cannot be read."""
-    from PIL import Image, ImageOps
-
     defects = []
     try:
-        with warnings.catch_warnings(), Image.open(path) as opened:
+        with warnings.catch_warnings(), open_image(path) as opened:
             warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
             opened.load()
             mode, told = opened.mode, _private_texts(opened)
@@ -60,8 +70,6 @@ def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
 
 def to_eight_bits(image):
     """A PIL image with 8 bits a channel: deeper ones are scaled by their own darkest and brightest value."""
-    from PIL import Image
-
     if not image.mode.startswith(("I", "F")):
         return image
     deep = np.asarray(image, np.float64)
@@ -72,8 +80,6 @@ def to_eight_bits(image):
 
 def find_writing(pixels: np.ndarray) -> int:
     """How many rows of small bright marks, all about as high as each other, stand in uint8 (H, W)."""
-    from scipy import ndimage
-
     bright = pixels >= BRIGHT
     if not bright.any() or bright.mean() > 0.2:  # text covers little; a bright picture is no text
         return 0
@@ -102,8 +108,6 @@ def find_writing(pixels: np.ndarray) -> int:
 
 def _private_texts(opened) -> int:
     """How many texts a file holds that may be about a person: EXIF, PNG and GIF text, XMP."""
-    from PIL import Image
-
     texts = [key for key in opened.info if str(key).lower() not in HARMLESS and str(key).lower() not in ("exif", "xmp")]
     texts += [key for key, value in getattr(opened, "text", {}).items() if key not in texts and value]
     exif = Image.Image.getexif(opened)

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import numpy as np
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco
+from skimage import draw
 
 from sa2va_lab.datasets.defects import Defect
 
@@ -42,6 +45,8 @@ def read_polygon(values: object) -> tuple[np.ndarray | None, Defect | None]:
         return None, Defect("bad_coordinates", "mixes numbers and lists, or holds an impossible number")
     if polygon.size == 0:
         return None, Defect("few_points", "is empty")
+    if polygon.ndim == 1 and polygon.dtype == object and None in values:  # NaN, for which JSON has no word
+        return None, Defect("bad_coordinates", "has a coordinate that is not a finite number")
     if polygon.ndim != 1 or polygon.dtype.kind not in "iuf":
         return None, Defect("bad_coordinates", "holds something other than numbers")
     if len(polygon) % 2:
@@ -74,8 +79,6 @@ def read_runs(value: object, size: tuple[int, int]) -> tuple[dict | None, Defect
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
     if not whole or sum(counts) != size[0] * size[1]:
         return None, Defect("wrong_type", "has run lengths that do not add up to its image")
-    from pycocotools import mask as coco
-
     return coco.frPyObjects({"size": list(size), "counts": counts}, *size), None
 
 
@@ -87,8 +90,6 @@ def fill_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.n
     """
     if not len(polygons):
         return np.zeros(size, bool)
-    from pycocotools import mask as coco
-
     runs = coco.merge(coco.frPyObjects(list(polygons), *size))
     return coco.decode(runs).astype(bool)
 
@@ -98,15 +99,11 @@ def fill_otherwise(polygons: Sequence[np.ndarray], size: tuple[int, int], *, by:
     if by == "pycocotools":
         return fill_polygons(polygons, size)
     if by == "like cv2.fillPoly":
-        from PIL import Image, ImageDraw
-
         picture = Image.new("1", size[::-1])
         for polygon in polygons:
             corners = [tuple(corner) for corner in np.floor(polygon).astype(int).reshape(-1, 2).tolist()]
             ImageDraw.Draw(picture).polygon(corners, fill=1, outline=1)
         return np.asarray(picture)
-    from skimage import draw
-
     shift = 0.5 if by == "skimage, shifted" else 0.0
     mask = np.zeros(size, bool)
     for polygon in polygons:

@@ -1,7 +1,7 @@
 """What every data set looks like once it is open, whatever it was on disk.
 
 Nothing here decodes an image or a truth before somebody asks for it: a data set of a thousand images opens at the
-cost of reading its annotations.
+cost of reading its annotations. It is opened once and holds every phrase; one of them is the default.
 """
 
 from __future__ import annotations
@@ -15,93 +15,44 @@ from types import MappingProxyType
 
 import numpy as np
 
+from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, DrawnTruth
+from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, MaskFile, MaskTruth
+from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import sha256
 
-EXIF_ORIENTATION = 0x0112
-CHECK = 0  # the annotator's number of mask files that lie beside the outlines of the same truth
-
-
-@dataclass(frozen=True)
-class MaskTruth:
-    """A truth drawn as an image file: 0 is background, its one other value is the thing.
-
-    value: in a label image, the value of the thing that is meant; None for a mask of two values.
-    """
-
-    path: Path
-    value: int | None = None
-
-    def rasterise(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (H, W); LabError when the file has another size, cannot be read, or is not a mask."""
-        mask, defect = self.read(size)
-        if defect:
-            raise LabError(defect.text)
-        return mask
-
-    def read(self, size: tuple[int, int]) -> tuple[np.ndarray | None, Defect | None]:
-        """The mask, or what is wrong with it."""
-        from PIL import Image, ImageOps
-
-        try:
-            with Image.open(self.path) as opened:
-                image = ImageOps.exif_transpose(opened)
-                alpha = image.getextrema()[-1] if image.mode in ("LA", "PA", "RGBA") else (255, 255)
-                keep = ("1", "L", "I", "I;16", "F", "P") if self.value is not None else ("1", "L", "I", "I;16", "F")
-                if image.mode not in keep:
-                    image = image.convert("L")  # a palette by its colours: its index 0 need not be the background
-                pixels = np.asarray(image)
-        except Exception as error:  # Pillow raises many kinds for a damaged file
-            said = str(error).replace(str(self.path), "the file")
-            return None, Defect("mask_unreadable", f"its mask cannot be read ({said}); replace the file")
-        if alpha[0] != alpha[1]:
-            text = "its mask is drawn in its transparency; expected a grey image, save it as one"
-            return None, Defect("mask_unreadable", text)
-        if pixels.shape != tuple(size):
-            text = (
-                f"its mask is {pixels.shape[1]}x{pixels.shape[0]} but its image is {size[1]}x{size[0]}; "
-                "expected equal sizes, export one of them again"
-            )
-            return None, Defect("mask_size", text)
-        if self.value is not None:
-            return pixels == self.value, None
-        truth = pixels != 0
-        values = np.unique(pixels[truth])
-        if len(values) > 1:
-            text = (
-                f"its mask holds {len(values)} values besides 0; expected one (0/255 or 0/1): save it as a two-valued "
-                'mask, or say what the values are in labels.json, such as {"blood vessel": 1, "catheter": 2}'
-            )
-            return None, Defect("mask_unreadable", text)
-        return truth, None
-
-    def sha256(self) -> str:
-        """Hash of the file's bytes, and of the value that is meant."""
-        if self.value is None:
-            return file_sha256(self.path)
-        return hashlib.sha256(f"{file_sha256(self.path)} {self.value}".encode()).hexdigest()
+UNKNOWN = Defect("unknown_truth", "nothing usable was drawn: the truth is unknown")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One image and one thing to find in it.
+    """One image and what there is to find in it.
 
     id: a pseudonym such as P07-V2-F011, stable as long as the key beside the data is; never the file name, which may
         name a patient.
-    phrase: what to find. group: pseudonym of what must not be cut apart (a patient), shared by its images.
-    video: pseudonym of the sequence that the image is a frame of. defects: what is wrong, without file names.
-    truths: by annotator, 1 the first; empty where nobody annotated the image. CHECK is a mask file beside outlines.
+    phrase: what to find unless another phrase is asked for; None where nobody said. group: pseudonym of what must not
+    be cut apart (a patient), shared by its images. noted: what is wrong with the image, whatever the phrase.
+    drawings: by annotator, 1 the first; empty where nobody annotated the image. `drawings.CHECK` is a mask file beside
+    outlines. video: pseudonym of the sequence that the image is a frame of.
     """
 
     id: str
     image: Path = field(repr=False)  # its name may be a person's
-    phrase: str
+    phrase: str | None
     group: str
-    defects: tuple[Defect, ...] = ()
-    truths: Mapping[int, DrawnTruth | MaskTruth] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    noted: tuple[Defect, ...] = ()
+    drawings: Mapping[int, Drawing | MaskFile] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     video: str = ""
+
+    @property
+    def defects(self) -> tuple[Defect, ...]:
+        """What is wrong with it, without file names."""
+        found = list(self.noted)
+        for annotator, drawing in self.drawings.items():
+            by = "second annotator: " if annotator == 2 else ""
+            own = [*drawing.defects] + ([UNKNOWN] if drawing.truth(self.phrase) is None else [])
+            found += [Defect(defect.kind, by + defect.text) for defect in own]
+        return tuple(found)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -111,48 +62,41 @@ class Sample:
     @property
     def annotated_size(self) -> tuple[int, int] | None:
         """(height, width) of the picture that the first annotator drew on; None where the annotation does not say."""
-        return getattr(self.truths.get(1), "size", None)
+        return getattr(self.source(), "size", None)
 
-    def scale(self) -> tuple[float, float]:
-        """By what the annotation's (y, x) are multiplied to fit the image; (1, 1) where it says no other size."""
-        height, width = self.image_size()
-        drawn = self.annotated_size or (height, width)
-        return height / drawn[0], width / drawn[1]
+    def source(self, phrase: str | None = None, annotator: int = 1) -> DrawnTruth | MaskTruth | None:
+        """What a truth is made from; None where that annotator drew nothing, or nothing usable."""
+        drawing = self.drawings.get(annotator)
+        return None if drawing is None else drawing.truth(phrase or self.phrase)
 
-    def truth(self, annotator: int = 1) -> np.ndarray | None:
-        """bool (H, W) as that annotator drew it, rasterised now; None where that annotator drew nothing.
+    def truth(self, phrase: str | None = None, annotator: int = 1) -> np.ndarray | None:
+        """bool (H, W) as that annotator drew the phrase (its own if not given), rasterised now.
 
-        An image that was annotated and does not hold the phrase has an all-False truth, which is not None.
-        Raises LabError when the image or the truth cannot be read.
+        None where that annotator drew nothing. An image that was annotated and does not hold the phrase has an
+        all-False truth, which is not None. Raises LabError when the image or the truth cannot be read.
         """
-        source = self.truths.get(annotator)
+        source = self.source(phrase, annotator)
         if source is None:
             return None
         size = self.image_size()
         try:
             return source.rasterise(size)
         except LabError as error:
-            raise LabError(f"{self.id}: {error}")
+            raise LabError(f"{self.id}: {error}") from None
 
     def image_size(self) -> tuple[int, int]:
         """(height, width) as a person sees it, EXIF orientation applied; reads the file's header only."""
-        from PIL import Image
-
         try:
-            with Image.open(self.image) as opened:
-                width, height = opened.size
-                # Pillow swaps the sides of a TIFF itself. PngImageFile.getexif would decode the whole picture.
-                turned = opened.format != "TIFF" and Image.Image.getexif(opened).get(EXIF_ORIENTATION) in (5, 6, 7, 8)
+            return read_size(self.image)
         except Exception as error:  # Pillow raises many kinds for a damaged file
             said = f"{type(error).__name__}: {error}".replace(str(self.image), "the file")
             raise LabError(f"the image of {self.id} cannot be read ({said}); replace the file") from None
-        return (width, height) if turned else (height, width)
 
     def image_sha256(self) -> str | None:
         """Hash of the image file's bytes as they are now; None when it cannot be read."""
         try:
-            return file_sha256(self.image)
-        except LabError:
+            return files.sha256(self.image) if self.image.is_file() else None
+        except OSError:
             return None
 
 
@@ -160,25 +104,31 @@ class Sample:
 class Dataset:
     """Samples in a fixed order, and what was recognised on the way.
 
-    format: "sa2va", "labelme", "coco" or "mask folder". reason: what was recognised and chosen, without file names.
-    splits: ids by split name, as the data folder states them; often empty. split_name: the part that this is.
-    defects: what belongs to no single sample. rasteriser: what makes the masks, with its version.
-    drawings: by annotator and id, everything that was drawn, whatever its phrase; empty for mask folders.
-    labels: in a folder of label images, the value of each phrase. pseudonyms: what the ids stand on, in words.
+    format: "sa2va", "labelme", "coco", "mask folder" or "images". reason: what was recognised and chosen, without file
+    names. phrase: the default, None where nothing is annotated and nobody said. objects: how many there are of each
+    phrase that the annotations name, the most frequent first. splits: ids by split name, as the data folder states
+    them; often empty. split_name: the part that this is. defects: what belongs to no single sample.
+    rasteriser: what makes the masks, with its version. pseudonyms: what the ids stand on, in words.
+    words: of the reason, what stands before and after the phrase.
     """
 
     root: Path
     format: str
-    reason: str
-    phrase: str
     samples: list[Sample]
+    phrase: str | None = None
+    reason: str = ""
+    objects: Mapping[str, int] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
     split_name: str = "all"
     defects: tuple[Defect, ...] = ()
     rasteriser: str = ""
-    drawings: Mapping[int, Mapping[str, Drawing]] = field(default_factory=dict, repr=False)
-    labels: Mapping[str, int] = field(default_factory=dict)
     pseudonyms: str = ""
+    words: tuple[str, str] = field(default=("", ""), repr=False)
+
+    @property
+    def phrases(self) -> list[str]:
+        """Every phrase that the annotations name, the most frequent first; empty where they name none."""
+        return list(self.objects)
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -196,6 +146,26 @@ class Dataset:
             if sample.id == sample_id:
                 return sample
         raise LabError(f"no sample {sample_id} among the {len(self)} of this data set; see Dataset.samples for the ids")
+
+    def about(self, phrase: str | None) -> Dataset:
+        """The same samples with another default phrase; LabError for one that the annotations do not name."""
+        if self.objects and phrase not in self.objects:
+            known = ", ".join(f'"{word}"' for word in self.phrases[:5])
+            raise LabError(
+                f'no object is called "{phrase}" in {self.root}; the phrases there are {known}; choose one of them'
+            )
+        samples = [replace(sample, phrase=phrase) for sample in self.samples]
+        odd = sum(bool(sample.defects) for sample in samples)
+        reason = self.words[0] + self._say_phrase(phrase) + self.words[1]
+        reason += f", {odd} images with problems" if odd else ""
+        return replace(self, phrase=phrase, samples=samples, reason=reason)
+
+    def _say_phrase(self, phrase: str | None) -> str:
+        total = sum(self.objects.values())
+        if phrase is None or not total:
+            return "no phrase" if phrase is None else f'phrase "{phrase}"'
+        why = "the most frequent" if phrase == self.phrases[0] else "as asked"
+        return f'phrase "{phrase}" ({why}: {self.objects[phrase]} of {total} objects)'
 
     def split(self, name: str) -> Dataset:
         """The part called `name`; "all" is everything that this data set holds."""
@@ -238,16 +208,12 @@ class Dataset:
     @property
     def truth_sha256(self) -> str:
         """Hash of what the predictions are compared with: every annotator's polygons or mask bytes, read now."""
-        return _hash([[s.id, s.phrase, [[k, s.truths[k].sha256()] for k in sorted(s.truths)]] for s in self.samples])
-
-
-def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes; LabError when it cannot be read."""
-    try:
-        return sha256(path)
-    except OSError as error:
-        # without its name, which may be a patient's
-        raise LabError(f"a file of the data cannot be read ({error.strerror}); restore it or its permissions") from None
+        rows = []
+        for sample in self.samples:
+            sources = [(annotator, sample.source(annotator=annotator)) for annotator in sorted(sample.drawings)]
+            hashes = [[annotator, source.sha256()] for annotator, source in sources if source is not None]
+            rows.append([sample.id, sample.phrase, hashes])
+        return _hash(rows)
 
 
 def _hash(rows: list) -> str:

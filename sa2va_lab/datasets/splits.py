@@ -13,6 +13,7 @@ from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_dataset
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import write_json
 
 ABOUT = "about"  # the key of splits.json that says how the splits were made
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -139,8 +140,7 @@ def write_splits(dataset: Dataset, splits: Mapping[str, list[str]], *, seed: int
     refuse_cuts(splits, {sample.id: sample.group for sample in dataset})
     content = {name: [image_name(dataset, sample_id) for sample_id in ids] for name, ids in splits.items()}
     content[ABOUT] = {"seed": seed, "sha256": hash_splits(splits), "how": reason}
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return path
+    return write_json(path, content)
 
 
 def image_name(dataset: Dataset, sample_id: str) -> str:

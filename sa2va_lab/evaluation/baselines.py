@@ -14,6 +14,7 @@ from skimage.filters import frangi, threshold_otsu
 
 from sa2va_lab.evaluation.intervals import bootstrap_mean
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
+from sa2va_lab.files import open_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -59,7 +60,7 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
 
 def filter_vessels(sample: Sample) -> np.ndarray:
     """Dark ridges of the image, bool (H, W): Frangi's filter, cut by Otsu's rule; it sees no truth."""
-    with Image.open(sample.image) as opened:
+    with open_image(sample.image) as opened:
         grey = np.asarray(ImageOps.exif_transpose(opened).convert("L"), np.float32) / 255
     answer = frangi(grey, sigmas=[sigma * max(grey.shape) / 512 for sigma in SIGMAS], black_ridges=True)
     answer = np.sqrt(answer)  # its values spread over many powers of ten

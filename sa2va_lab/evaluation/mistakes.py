@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sa2va_lab.datasets.samples import MaskTruth
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
 
@@ -213,12 +212,9 @@ def summarise_mistakes(table: pd.DataFrame) -> list[dict]:
 def find_others(dataset: Dataset, sample_id: str, size: tuple[int, int]) -> np.ndarray | None:
     """Where anything but the phrase is annotated, bool (H, W) of `size`; None where the data set names nothing else."""
     sample = dataset[sample_id]
-    truths = []
-    if dataset.labels and isinstance(sample.truths.get(1), MaskTruth):
-        truths = [MaskTruth(sample.truths[1].path, v) for name, v in dataset.labels.items() if name != dataset.phrase]
-    elif drawing := dataset.drawings.get(1, {}).get(sample_id):
-        phrases = {thing.phrase for thing in drawing.things} - {dataset.phrase, None}
-        truths = [truth for phrase in sorted(phrases) if (truth := drawing.truth(phrase)[0]) is not None]
+    drawing = sample.drawings.get(1)
+    others = sorted(drawing.phrases.keys() - {dataset.phrase}) if drawing else []
+    truths = [truth for phrase in others if (truth := drawing.truth(phrase)) is not None]
     if not truths:
         return None
     try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.evaluation.intervals import bootstrap_mean
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.paths import as_file_name
@@ -20,9 +18,7 @@ MOST = 3  # things asked for, the most frequent first: a data set may name dozen
 
 def list_phrases(dataset: Dataset, *, most: int = MOST) -> list[str]:
     """The data set's own phrase, then the others that it names, the most frequent first; `most` of them in all."""
-    things = [thing.phrase for drawing in dataset.drawings.get(1, {}).values() for thing in drawing.things]
-    named = Counter(phrase for phrase in things if phrase) or Counter(dict.fromkeys(dataset.labels, 1))
-    others = sorted(named.keys() - {dataset.phrase}, key=lambda phrase: (-named[phrase], phrase))
+    others = [phrase for phrase in dataset.phrases if phrase != dataset.phrase]
     return [dataset.phrase, *others][:most]
 
 
@@ -30,20 +26,17 @@ def predict_others(
     segmenter,
     dataset: Dataset,
     *,
-    source: Path | str,
     run: Run,
-    groups: str | None = None,
     limit: int | None = None,
     progress: bool = True,
 ) -> list[tuple[Run, Dataset]]:
     """Asks the images of `run` for the other things of its data set, each into a Run beside it; with its data set.
 
-    source: what `dataset` was opened from. groups, limit: as they were given for `run`. Raises what `predict_dataset`
-    raises.
+    limit: as it was given for `run`. Raises what `predict_dataset` raises.
     """
     made = []
     for phrase in list_phrases(dataset)[1:]:
-        other = open_dataset(source, phrase=phrase, groups=groups)
+        other = dataset.about(phrase)
         folder = Path(f"{run.folder}_{as_file_name(phrase)}")
         how = {"split": run.split, "limit": limit, "role": "phrase", "of": run, "progress": progress}
         asked = predict_dataset(segmenter, other, folder=folder, **how)

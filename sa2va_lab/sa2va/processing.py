@@ -11,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import open_image
 from sa2va_lab.sa2va.configuration import Sa2VAConfig
 
 TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +36,7 @@ def read_image(source: Path | str | Image.Image | np.ndarray) -> Image.Image:
     if not path.is_file():
         raise LabError(f"No image file at {path}: check the path.")
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return _to_rgb(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise LabError(f"{path} is not a readable image ({error}): open it in a viewer or export it again.") from None

@@ -39,7 +39,7 @@ def zoom_figure(sample: Sample):
     truth, pixels = sample.truth(), read_pixels(sample.image)
     if truth is None or not truth.any():
         raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
-    source = sample.truths[1]
+    source = sample.source()
     drawn = source.scaled(truth.shape) if isinstance(source, DrawnTruth) and source.polygons else None
     polygons = trace_mask(truth) if drawn is None else drawn
 

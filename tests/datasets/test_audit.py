@@ -281,7 +281,6 @@ def test_sizes_are_suspected_only_where_another_size_fits(make_folder):
     dataset = open_dataset(root)
     sample = dataset["P01-V1-F001"]
     assert sample.annotated_size == (1024, 1024)
-    assert sample.scale() == (0.5, 0.5)
     assert sample.truth()[1:350, 1:450].all()
     assert not sample.truth()[351:].any()
     assert "size_mismatch" in audit_dataset(dataset).by_kind()
@@ -304,6 +303,6 @@ def test_all_frames_of_a_video_are_suspected_and_the_command_can_believe_it(make
     assert status == 0
     assert "size_mismatch: 2" in out
     assert "size_suspected" not in out
-    assert open_dataset(root)[by_name["x_V1_F1.png"]].scale() == (0.64, 0.64)
-    assert open_dataset(root)[by_name["x_V2_F1.png"]].scale() == (1, 1)
+    assert open_dataset(root)[by_name["x_V1_F1.png"]].annotated_size == (800, 800)
+    assert open_dataset(root)[by_name["x_V2_F1.png"]].annotated_size is None
     assert run_cli(["audit", root, "--write-sizes"], capsys, monkeypatch)[0] == 2

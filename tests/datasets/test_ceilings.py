@@ -137,9 +137,9 @@ def test_the_real_set_there_and_back(shared, tmp_path):
     outlines, runs = open_dataset(tmp_path / "sa2va"), open_dataset(tmp_path / "coco")
     for sample in dataset:
         assert dice(outlines[sample.id].truth(), sample.truth()) > 0.998
-        assert dice(outlines[sample.id].truth(2), sample.truth(2)) > 0.998
+        assert dice(outlines[sample.id].truth(annotator=2), sample.truth(annotator=2)) > 0.998
         assert (runs[sample.id].truth() == sample.truth()).all()
-        assert (runs[sample.id].truth(2) == sample.truth(2)).all()
+        assert (runs[sample.id].truth(annotator=2) == sample.truth(annotator=2)).all()
         assert outlines[sample.id].group == sample.group
 
 
@@ -152,10 +152,10 @@ def test_the_demo_comes_back_the_same_from_both_formats(root, tmp_path):
             copy = open_dataset(tmp_path / format, phrase=phrase)
             for sample in open_dataset(root / "data" / "demo" / "angiograms", phrase=phrase).select(s.id for s in part):
                 assert (copy[sample.id].truth() == sample.truth()).all()
-                second = copy[sample.id].truth(2)
-                assert (second is None) == (sample.truth(2) is None)
-                assert second is None or (second == sample.truth(2)).all()
-        assert sum(2 in sample.truths for sample in open_dataset(tmp_path / format)) == 2
+                second = copy[sample.id].truth(annotator=2)
+                assert (second is None) == (sample.truth(annotator=2) is None)
+                assert second is None or (second == sample.truth(annotator=2)).all()
+        assert sum(2 in sample.drawings for sample in open_dataset(tmp_path / format)) == 2
         for name, ids in open_dataset(tmp_path / format).splits.items():
             assert set(ids) == {s.id for s in part} & set(dataset.splits[name])
 
@@ -179,7 +179,7 @@ def test_label_images_keep_their_phrases(make_masks, tmp_path):
         with pytest.raises(LabError, match=r"labels.json"):
             open_dataset(root)
     (root / "labels.json").write_text('{"vessel": 1}')
-    with pytest.raises(LabError, match='labels.json has no phrase "stent"'):
+    with pytest.raises(LabError, match='no object is called "stent"'):
         open_dataset(root, phrase="stent")
 
 

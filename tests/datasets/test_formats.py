@@ -359,7 +359,7 @@ def test_any_json_is_a_data_set_or_one_sentence(make_folder, content):
     for sample in dataset:
         truth = sample.truth() if sample.image.exists() else None
         assert truth is None or (truth.shape == (6, 8) and truth.dtype == bool)
-        assert sample.truths or sample.problems  # no truth is never without a reason
+        assert sample.source() is not None or sample.problems  # no truth is never without a reason
 
 
 def test_a_real_set_opens(shared):

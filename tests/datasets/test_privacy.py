@@ -16,8 +16,8 @@ import typer
 from PIL import Image, PngImagePlugin
 
 from sa2va_lab import cli, open_dataset, paths
+from sa2va_lab.datasets.drawings import CHECK
 from sa2va_lab.datasets.pseudonyms import KEY_FILE
-from sa2va_lab.datasets.samples import CHECK
 from sa2va_lab.reports.runner import _accepted
 from sa2va_lab.runs import predict_dataset
 
@@ -215,8 +215,8 @@ def test_errors_name_nobody(tmp_path):
     names = sorted(path.name for path in (root / "images").iterdir())
     dataset, said = open_dataset(root), []
     damaged = next(sample for sample in dataset if sample.image.read_bytes().startswith(b"damaged"))
-    checked = next(sample for sample in dataset if CHECK in sample.truths)  # by a mask of another size
-    for ask in (damaged.image_size, lambda: checked.truth(CHECK)):
+    checked = next(sample for sample in dataset if CHECK in sample.drawings)  # by a mask of another size
+    for ask in (damaged.image_size, lambda: checked.truth(annotator=CHECK)):
         with pytest.raises(Exception, match="P0") as error:
             ask()
         said.append(str(error.value))

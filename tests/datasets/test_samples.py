@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sa2va_lab.datasets import Sample, open_dataset
-from sa2va_lab.datasets.samples import MaskTruth
+from sa2va_lab.datasets.drawings import MaskTruth
 from sa2va_lab.errors import LabError
 
 
@@ -52,7 +52,7 @@ def test_a_sample_cannot_be_changed(make_folder, square):
     with pytest.raises(dataclasses.FrozenInstanceError):
         sample.id = "P09-V1-F001"
     with pytest.raises(TypeError):
-        sample.truths[2] = None
+        sample.drawings[2] = None
 
 
 TRUTH = np.array([[0, 1, 1], [0, 0, 1]], bool)

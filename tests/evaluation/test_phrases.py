@@ -53,7 +53,7 @@ def test_found_where_it_is_and_refused_where_it_is_not(two_things, darkness, tmp
     assert list_phrases(images) == ["bone", "wire"]
     assert list_phrases(images, most=1) == ["bone"]
     run = predict_dataset(model, images, folder=tmp_path / "run", progress=False)
-    ((other, wires),) = predict_others(model, images, source=two_things, run=run, groups=r"(p\d)_", progress=False)
+    ((other, wires),) = predict_others(model, images, run=run, progress=False)
     assert other.folder.name == "run_wire"
     told = measure_phrase(other, wires)
     assert (told["phrase"], told["n_there"], told["n_groups"]) == ("wire", 2, 2)

@@ -106,7 +106,7 @@ def test_an_outline_is_drawn_as_it_is(root):
     dataset = open_dataset(root / "data" / "demo" / "angiograms")
     sample = dataset.samples[0]
     _, alt = truths.zoom_figure(sample)
-    assert f"{len(sample.truths[1].polygons)} outlines with" in alt
+    assert f"{len(sample.source().polygons)} outlines with" in alt
 
 
 def test_nothing_to_draw_is_one_sentence(make_sound):

@@ -119,7 +119,7 @@ def test_a_run_half_finished_of_one_image_or_without_truth(looked_at, tmp_path):
         assert table["error"].notna().sum() == 6 - finished
         page = gallery.write_gallery(table, part, dataset, folder=tmp_path / str(finished))
         assert page.read_text("utf-8").count("<section") == finished
-    bare = replace(dataset, samples=[replace(sample, truths={}) for sample in dataset.samples])
+    bare = replace(dataset, samples=[replace(sample, drawings={}) for sample in dataset.samples])
     table = sort_mistakes(run, bare)
     assert gallery.answer_gallery(table, run).metrics["mistakes"] == []
     assert gallery.write_gallery(table, run, bare, folder=tmp_path / "bare").read_text("utf-8").count("<section") == 6

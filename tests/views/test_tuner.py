@@ -29,7 +29,7 @@ def tuner(drawn_run, dataset):
 
 @pytest.fixture
 def bare(drawn_run, dataset):
-    return Tuner(drawn_run, replace(dataset, samples=[replace(s, truths={}) for s in dataset.samples]))
+    return Tuner(drawn_run, replace(dataset, samples=[replace(s, drawings={}) for s in dataset.samples]))
 
 
 def find(widget, description):
