@@ -1,34 +1,225 @@
 """What a notebook hands to its report: one sentence that answers, and the numbers behind it.
 
 The last word of a notebook is an output like any other, so it survives in the .ipynb, and a report needs no second
-way to get at results. In JupyterLab the sentence is shown; the numbers ride along under a type of their own.
+way to get at results. In JupyterLab the sentence is shown; the numbers ride along under a type of their own. They are
+written, and read by the index, through the models below: the numbers that the index needs have a name and a type.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import warnings
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+
+from sa2va_lab.files import plain, write_json
+from sa2va_lab.language import tr
 
 MIME = "application/vnd.sa2va-lab.answer+json"
 FILE = "metrics.json"
 
 
+class Metrics(BaseModel):
+    """The numbers of a notebook. Any others may stand beside those named; what was not measured is left out."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _pass_by(cls, value, handler, info):
+        """What was read from a file and has another type counts as not measured: an index always has a page."""
+        try:
+            return handler(value)
+        except ValidationError:
+            if not info.context:
+                raise
+            return cls.model_fields[info.field_name].get_default(call_default_factory=True)
+
+
+class Mean(Metrics):
+    """A mean over the n images, of n_groups patients, in which it is defined, with its 95 % interval."""
+
+    macro: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    n_groups: int | None = None
+
+
+class Summary(Metrics):
+    """What `evaluation.metrics.summarise` gives; n_images is the whole Run, whatever has a Dice."""
+
+    n_images: int = 0
+    n_groups: int = 0
+    n_failed: int = 0
+    n_without_truth: int = 0
+    threshold: float | None = None
+    dice: Mean = Mean()
+
+
+class Row(Metrics):
+    """A baseline, or a plan with its forecast and what was measured; `reason` where it did not run."""
+
+    name: str = "–"
+    title: str = ""
+    precision: str = "–"
+    device: str = "–"
+    reason: str = ""
+    dice: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n_images: int | None = None
+    n_groups: int | None = None
+    forecast_bytes: int | None = None
+    own_bytes: int | None = None
+    seconds: float | None = None
+    agreement: float | None = None
+
+
+class Threshold(Metrics):
+    """difference, low, high: the mean Dice at `value` less that at 0.5, with its interval."""
+
+    value: float
+    origin: str = ""
+    reason: str = ""
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def matters(self) -> bool:
+        """Whether the interval of the difference leaves out 0."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+class Finding(Metrics):
+    """A check of `evaluation.honesty`, in an English sentence; alarm: whether it was seen."""
+
+    kind: str = ""
+    alarm: bool = False
+    sentence: str = ""
+
+
+class Mistake(Metrics):
+    """A kind of mistake and in how many images it occurs."""
+
+    kind: str
+    title: str
+    help: str = ""
+    images: int | None = None
+
+
+class Device(Metrics):
+    """Bytes that a plan needs of a device, and that are there."""
+
+    name: str
+    needed: int | None = None
+    budget: int | None = None
+
+
+class Rung(Metrics):
+    """One plan of the ladder."""
+
+    precision: str
+    fits: bool = False
+    reason: str = ""
+    devices: list[Device] = []
+
+
+class Plan(Metrics):
+    """The ladder on this machine; chosen: the place of the rung that "auto" takes."""
+
+    rungs: list[Rung] = []
+    chosen: int | None = None
+
+
+class Audit(Metrics):
+    """problems: {kind of defect: ids}."""
+
+    problems: dict[str, list[str]] = {}
+
+
+class Audited(Metrics):
+    """Of 01_dataset."""
+
+    audit: Audit = Audit()
+
+
+class Trained(Metrics):
+    """Of 02_loss_curves."""
+
+    alarms: list[str] = []
+
+
+class Evaluated(Metrics):
+    """Of 03_evaluation. beside: {other model: its Dice}. seen: whether the images were in training."""
+
+    summary: Summary = Summary()
+    seen: str = ""
+    threshold: Threshold | None = None
+    baselines: list[Row] = []
+    beside: dict[str, Mean] = {}
+    honesty: list[Finding] = []
+
+
+class Tuned(Metrics):
+    """Of 04_threshold_tuning."""
+
+    threshold: Threshold | None = None
+
+
+class Sorted(Metrics):
+    """Of 05_error_gallery."""
+
+    mistakes: list[Mistake] = []
+    suspect_truths: list[str] = []
+
+
+class Planned(Metrics):
+    """Of 06_precision_vram."""
+
+    plan: Plan = Plan()
+    precisions: list[Row] = []
+
+
+class Said(NamedTuple):
+    """The numbers of all notebooks of a report, of those that did not run the defaults."""
+
+    inspected: Metrics
+    audited: Audited
+    trained: Trained
+    evaluated: Evaluated
+    tuned: Tuned
+    sorted: Sorted
+    planned: Planned
+
+
+NOTEBOOKS = (
+    "00_inspect",
+    "01_dataset",
+    "02_loss_curves",
+    "03_evaluation",
+    "04_threshold_tuning",
+    "05_error_gallery",
+    "06_precision_vram",
+)
+
+
 @dataclass(frozen=True)
 class Answer:
-    """sentence: for people, in their language. metrics: JSON-able numbers and facts. stamp: a notice, or None."""
+    """sentence: for people, in their language. metrics: numbers and facts. stamp: a notice, or None."""
 
     sentence: str
-    metrics: dict
+    metrics: Metrics
     stamp: str | None = None
 
     def to_dict(self) -> dict:
         """Plain JSON values; NaN, which JSON lacks, becomes None."""
-        return plain({"sentence": self.sentence, "stamp": self.stamp, "metrics": self.metrics})
+        numbers = self.metrics.model_dump(exclude_unset=True)
+        return plain({"sentence": self.sentence, "stamp": self.stamp, "metrics": numbers})
 
     def save(self, folder: Path | str) -> Answer:
         """Writes metrics.json into a folder (a Run's, as a rule) and returns itself.
@@ -57,23 +248,26 @@ def find_answer(notebook) -> dict | None:
     return answers[-1] if answers else None
 
 
-def plain(value):
-    """The same as values that JSON has: NaN and infinities become None, paths text, numpy numbers numbers."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def read_metrics(report: dict) -> Said:
+    """The numbers of a report's notebooks, from what its own metrics.json holds (see `runner.run_report`)."""
+    answers = [(report["notebooks"].get(stem) or {}).get("answer") or {} for stem in NOTEBOOKS]
+    models = (Metrics, Audited, Trained, Evaluated, Tuned, Sorted, Planned)
+    pairs = zip(models, answers, strict=True)
+    return Said(*(model.model_validate(said.get("metrics") or {}, context={"read": True}) for model, said in pairs))
 
 
-def write_json(path: Path, content) -> None:
-    """Writes JSON so that the file is there whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_text(json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
-    os.replace(unfinished, path)
+def say_size(count: int | None) -> str:
+    """Bytes as "15.24 GiB", "107.3 MiB" or "9.9 KiB"; a dash for none."""
+    if not count:
+        return "–"
+    for unit, word, places in ((1 << 30, "GiB", 2), (1 << 20, "MiB", 1)):
+        if count >= unit:
+            return f"{count / unit:.{places}f} {word}"
+    return f"{count / 1024:.1f} KiB"
+
+
+def say_sample(n_images: int, n_groups: int) -> str:
+    """How many images of how many patients."""
+    if n_images == n_groups:
+        return tr("{n_images} images, each counted as one patient", n_images=n_images)
+    return tr("{n_images} images of {n_groups} patients", n_images=n_images, n_groups=n_groups)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from sa2va_lab.language import current_language, tr
 from sa2va_lab.reports.index import build_blocks, find_pictures
-from sa2va_lab.reports.texts import say
 
 MAIN = "03_evaluation"  # the notebook whose sentence is a report's answer
 HTML_LANG = {"en": "en", "zh": "zh-Hans"}
@@ -81,7 +80,7 @@ def _group(cells) -> list[dict]:
 
 def _render(template: str, **values) -> str:
     page = _environment().get_template(template)
-    return page.render(say=say, tr=tr, html_lang=HTML_LANG[current_language()], **values)
+    return page.render(tr=tr, html_lang=HTML_LANG[current_language()], **values)
 
 
 @cache

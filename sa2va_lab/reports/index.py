@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
-from sa2va_lab.language import tr
-from sa2va_lab.reports.texts import say, say_size
+from sa2va_lab.language import join_words, tr
+from sa2va_lab.reports.answers import Evaluated, Mistake, Planned, Threshold, read_metrics, say_size
 
 FEW_PATIENTS = 10  # below it, an interval says more about who happened to be in the sample than about the model
 MOST_MISTAKES = 3
@@ -41,67 +40,129 @@ def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None) -> li
 
     report: what metrics.json holds. pictures: as `find_pictures` gives them; each is shown where its role is named.
     """
-    tell = partial(say)
-    fills = {
-        "fit": ("06_precision_vram", _fill_fit),
-        "quality": ("03_evaluation", _fill_quality),
-        "threshold": ("03_evaluation", _fill_threshold),
-        "mistakes": ("05_error_gallery", partial(_fill_mistakes, pictures=pictures or {})),
-        "precision": ("06_precision_vram", _fill_precision),
-        "data": ("01_dataset", _fill_data),
-        "training": ("02_loss_curves", _fill_training),
-        "honesty": ("03_evaluation", _fill_honesty),
-    }
-    blocks = []
-    for key, (stem, fill) in fills.items():
-        part = report["notebooks"].get(stem)
-        if key == "threshold" and not _metrics(report, stem).get("threshold"):
-            stem = "04_threshold_tuning" if _metrics(report, "04_threshold_tuning").get("threshold") else stem
-            part = report["notebooks"].get(stem)
-        block = Block(key, tell(f"block_{key}"), page=part["page"] if part else None)
-        if part and part["answer"]:
-            fill(block, part["answer"], tell)
-            if not (block.sentences or block.rows):
-                block.absent = tell("index_no_numbers", notebook=stem)
-        else:
-            block.absent = _why_absent(stem, part, report, tell)
-            inspected = report["notebooks"].get("00_inspect")
-            if key == "fit" and inspected and inspected["answer"]:  # what is in it is half of whether it fits
-                block.page, block.sentences = inspected["page"], [inspected["answer"]["sentence"]]
-        blocks.append(block)
-    steps = Block("next", tell("block_next"), steps=list_steps(report))
-    return [*blocks[:-1], steps, blocks[-1]]
+    said = read_metrics(report)
+    scored, threshold = said.evaluated, said.evaluated.threshold or said.tuned.threshold
+    chooser = "04_threshold_tuning" if said.tuned.threshold and not scored.threshold else "03_evaluation"
+    fit = _open(report, "fit", tr("Can it run here?"), "06_precision_vram")
+    quality = _open(report, "quality", tr("How good is it, and against what?"), "03_evaluation")
+    chosen = _open(report, "threshold", tr("Which threshold, and does it matter?"), chooser)
+    mistakes = _open(report, "mistakes", tr("Where does it fail?"), "05_error_gallery", says=True)
+    precision = _open(
+        report, "precision", tr("What does a smaller number format cost?"), "06_precision_vram", says=True
+    )
+    data = _open(report, "data", tr("Are the data right?"), "01_dataset", says=True)
+    training = _open(report, "training", tr("What did the training log reveal?"), "02_loss_curves", says=True)
+    following = Block("next", tr("What to do next, in this order"), steps=list_steps(report))
+    honesty = _open(report, "honesty", tr("Can these numbers be believed?"), "03_evaluation")
+    _fill_fit(fit, said.planned)
+    _fill_quality(quality, scored)
+    _fill_threshold(chosen, threshold)
+    _fill_mistakes(mistakes, said.sorted.mistakes, pictures or {})
+    _fill_precision(precision, said.planned)
+    training.alarms = [tr(alarm) for alarm in said.trained.alarms]
+    _fill_honesty(honesty, scored)
+    for block, stem in ((fit, "06_precision_vram"), *((one, "03_evaluation") for one in (quality, chosen, honesty))):
+        if not (block.absent or block.sentences or block.rows or block.alarms):
+            block.absent = tr("Not known: {notebook} says nothing about it.", notebook=stem)
+    inspected = report["notebooks"].get("00_inspect")
+    if fit.absent and inspected and inspected["answer"]:  # what is in it is half of whether it fits
+        fit.page, fit.sentences = inspected["page"], [inspected["answer"]["sentence"]]
+    return [fit, quality, chosen, mistakes, precision, data, training, following, honesty]
+
+
+def _open(report: dict, key: str, title: str, stem: str, *, says: bool = False) -> Block:
+    """A block with its notebook's page, and why it is empty if it is. says: the notebook's own sentence answers it."""
+    part = report["notebooks"].get(stem)
+    block = Block(key, title, page=part["page"] if part else None)
+    if part and part["answer"]:
+        block.sentences = [part["answer"]["sentence"]] if says else []
+    elif part and part["error"]:
+        block.absent = tr("Not known: {notebook} failed ({error}).", notebook=stem, error=part["error"])
+    elif part:
+        block.absent = tr("Not known: {notebook} gave no answer.", notebook=stem)
+    elif needs := report.get("left_out", {}).get(stem):
+        told = {"notebook": stem, "needs": needs}
+        block.absent = tr("Not in this report: {notebook} needs `{needs}`, which was not given.", **told)
+    else:
+        block.absent = tr("Not in this report: {notebook} was not run.", notebook=stem)
+    return block
 
 
 def list_steps(report: dict) -> list[str]:
     """What to do next, the most urgent first: what makes the numbers wrong comes before what makes them better."""
-    tell, steps = partial(say), []
-    metrics = partial(_metrics, report)
-    failed = [stem for stem, part in report["notebooks"].items() if part["error"]]
-    scored, audit, training = metrics("03_evaluation"), metrics("01_dataset").get("audit"), metrics("02_loss_curves")
-    if failed:
-        steps.append(tell("step_failed", names=", ".join(failed)))
-    if any(found.get("alarm") for found in scored.get("honesty", ())):
-        steps.append(tell("step_honesty"))
-    if audit and "split_near_duplicate" in audit["problems"]:
-        steps.append(tell("step_leak", count=len(audit["problems"]["split_near_duplicate"])))
-    if audit and audit["problems"]:
-        steps.append(tell("step_repair", kinds=len(audit["problems"])))
-    if scored.get("seen") in ("yes", "unknown", "foreign"):
-        steps.append(tell(f"step_seen_{scored['seen']}"))
-    if training.get("alarms"):
-        steps.append(tell("step_training", count=len(training["alarms"])))
-    threshold = scored.get("threshold") or metrics("04_threshold_tuning").get("threshold")
-    if isinstance(threshold, dict) and _leaves_out_zero(threshold):
-        steps.append(tell("step_threshold", value=threshold["value"]))
-    if 0 < (scored.get("summary") or {}).get("n_groups", 0) < FEW_PATIENTS:
-        steps.append(tell("step_patients", n=scored["summary"]["n_groups"]))
-    gallery = metrics("05_error_gallery")
-    if gallery.get("suspect_truths"):
-        steps.append(tell("step_truths", ids=", ".join(gallery["suspect_truths"][:12])))
-    for mistake in gallery.get("mistakes", ())[:1]:
-        steps.append(tell("step_mistake", title=mistake["title"], help=mistake.get("help", "")).strip())
-    return steps or [tell("step_nothing")]
+    said, steps = read_metrics(report), []
+    scored, gallery, problems = said.evaluated, said.sorted, said.audited.audit.problems
+    alarms, threshold = said.trained.alarms, scored.threshold or said.tuned.threshold
+    if failed := [stem for stem, part in report["notebooks"].items() if part["error"]]:
+        steps.append(
+            tr(
+                "Let the failed notebooks run: {names}. The same command with --resume tries them again.",
+                names=join_words(failed),
+            )
+        )
+    if any(finding.alarm for finding in scored.honesty):
+        steps.append(
+            tr("Explain the marked findings under “Can these numbers be believed?”. Until then no number here counts.")
+        )
+    if leaking := problems.get("split_near_duplicate"):
+        steps.append(
+            tr("Part the splits again: {count} images are nearly the same as one in another split.", count=len(leaking))
+        )
+    if problems:
+        steps.append(
+            tr(
+                "Repair the annotations ({kinds} kinds of defect): sa2va-lab audit DATA --fix NEW_FOLDER writes a "
+                "repaired copy.",
+                kinds=len(problems),
+            )
+        )
+    if seen := _say_seen(scored.seen):
+        steps.append(seen)
+    if alarms:
+        steps.append(
+            tr(
+                "Before training again, settle what the log reveals; findings that need a look: {count}.",
+                count=len(alarms),
+            )
+        )
+    if threshold and threshold.matters:
+        steps.append(
+            tr(
+                "Use threshold {value:g} from now on, and do not choose it again on the images that you report.",
+                value=threshold.value,
+            )
+        )
+    if 0 < (patients := scored.summary.dice.n_groups or scored.summary.n_groups) < FEW_PATIENTS:
+        steps.append(
+            tr("Annotate more patients rather than more frames: {n} patients make a wide interval.", n=patients)
+        )
+    if gallery.suspect_truths:
+        steps.append(
+            tr("Look again at annotations that seem wrong: {ids}.", ids=join_words(gallery.suspect_truths[:12]))
+        )
+    for mistake in gallery.mistakes[:1]:
+        steps.append(
+            tr("Work on the commonest mistake, {title}. {help}", title=mistake.title, help=mistake.help).strip()
+        )
+    return steps or [tr("Nothing here asks for an action.")]
+
+
+def _say_seen(seen: str) -> str:
+    match seen:
+        case "yes":
+            return tr(
+                "Measure again on patients that were not in training; this Dice says how well the images were learnt."
+            )
+        case "unknown":
+            return tr(
+                "Write down which images the model was trained on (a split called “train”); sa2va-lab split parts them "
+                "by patient."
+            )
+        case "foreign":
+            return tr(
+                "Put your own checkpoint in the place of the demo model: --model. The demo has never seen such images."
+            )
+    return ""
 
 
 def find_pictures(folder: Path, report: dict) -> dict[str, dict]:
@@ -119,119 +180,113 @@ def find_pictures(folder: Path, report: dict) -> dict[str, dict]:
     return found
 
 
-def _metrics(report: dict, stem: str) -> dict:
-    part = report["notebooks"].get(stem) or {}
-    return (part.get("answer") or {}).get("metrics") or {}
-
-
-def _why_absent(stem: str, part: dict | None, report: dict, tell) -> str:
-    if part:
-        return tell("index_failed" if part["error"] else "index_no_answer", notebook=stem, error=part["error"] or "")
-    needs = report.get("left_out", {}).get(stem)
-    return tell("index_needs", notebook=stem, needs=needs) if needs else tell("index_not_run", notebook=stem)
-
-
-def _fill_fit(block: Block, answer: dict, tell) -> None:
-    plan = answer["metrics"].get("plan") or {}
-    rungs, chosen = plan.get("rungs", ()), plan.get("chosen")
+def _fill_fit(block: Block, planned: Planned) -> None:
+    rungs, chosen = planned.plan.rungs, planned.plan.chosen
     if not rungs:
         return
     if chosen is None:
-        block.alarms.append(tell("index_fits_nowhere"))
+        block.alarms.append(tr("No: at no number format does it fit into the memory that is here."))
     else:
-        block.sentences.append(tell("index_fits_here", precision=rungs[chosen]["precision"]))
-    block.columns = [tell(key) for key in ("index_rung", "index_devices", "index_fits", "why")]
+        precision = rungs[chosen].precision
+        block.sentences.append(tr("Yes: left to choose, it runs at {precision} here.", precision=precision))
+    block.columns = [tr("Number format"), tr("Needed / there"), tr("Fits"), tr("Why")]
     for rung in rungs:
-        devices = ", ".join(
-            f"{device['name']}: {say_size(device.get('needed'))} / {say_size(device.get('budget'))}"
-            for device in rung.get("devices", ())
+        devices = [f"{one.name}: {say_size(one.needed)} / {say_size(one.budget)}" for one in rung.devices]
+        fits = tr("yes") if rung.fits else tr("no")
+        block.rows.append([rung.precision, ", ".join(devices) or "–", fits, tr(rung.reason)])
+
+
+def _fill_quality(block: Block, scored: Evaluated) -> None:
+    if scored.summary.dice.macro is None:
+        return
+    block.columns = [tr("What predicts"), tr("Dice, mean of images"), tr("95 % interval")]
+    block.columns += [tr("N images"), tr("N patients")]
+    for title, mean in {"this model": scored.summary.dice, **scored.beside}.items():
+        block.rows.append([tr(title), _three(mean.macro), _span(mean), _whole(mean.n), _whole(mean.n_groups)])
+    for row in scored.baselines:
+        counts = [_whole(row.n_images), _whole(row.n_groups)]
+        block.rows.append([tr(row.title or row.name), _three(row.dice), _span(row), *counts])
+    if not scored.baselines:
+        block.sentences.append(
+            tr("No baseline was measured in this report, so nothing says yet what a simpler method would reach.")
         )
-        fits = tell("curve_yes") if rung.get("fits") else tell("index_no")
-        block.rows.append([str(rung.get("precision")), devices or "–", fits, tr(rung.get("reason") or "")])
 
 
-def _fill_quality(block: Block, answer: dict, tell) -> None:
-    metrics = answer["metrics"]
-    dice = (metrics.get("summary") or {}).get("dice")
-    if not dice:
+def _fill_threshold(block: Block, found: Threshold | None) -> None:
+    if found is None:
         return
-    block.columns = [tell(key) for key in ("index_method", "index_dice", "interval", "n_images", "n_groups")]
-    counts = [str(metrics["summary"][key]) for key in ("n_images", "n_groups")]
-    for title, found in ({"this model": dice} | (metrics.get("beside") or {})).items():
-        block.rows.append([tr(title), _three(found.get("macro")), _span(found), *counts])
-    for row in metrics.get("baselines", ()):
-        counts = [str(row.get(key, "–")) for key in ("n_images", "n_groups")]
-        block.rows.append([tr(row.get("title") or row.get("name", "–")), _three(row.get("dice")), _span(row), *counts])
-    if not metrics.get("baselines"):
-        block.sentences.append(tell("index_no_baselines"))
-
-
-def _fill_threshold(block: Block, answer: dict, tell) -> None:
-    found = answer["metrics"].get("threshold")
-    if not isinstance(found, dict):
-        return
-    if found.get("origin") == "nested":
-        block.sentences.append(tell("index_threshold_nested", value=found["value"]))
+    if found.origin == "nested":
+        block.sentences.append(
+            tr(
+                "A pixel counts as found above 0.5, for want of a validation split. Chosen for each patient on all "
+                "others, the threshold would be {value:g} at the median.",
+                value=found.value,
+            )
+        )
     else:
-        origin = found.get("reason") or found.get("origin")
-        block.sentences.append(tell("index_threshold", value=found["value"], origin=origin))
-    if found["value"] == 0.5:  # there is nothing to compare
+        origin = tr(found.reason or found.origin)
+        block.sentences.append(
+            tr("A pixel counts as found above {value:g} ({origin}).", value=found.value, origin=origin)
+        )
+    if found.value == 0.5:  # there is nothing to compare
         return
-    if found.get("low") is None or found.get("difference") is None:
-        block.sentences.append(tell("index_threshold_unknown"))
-        return
-    key = "index_threshold_matters" if _leaves_out_zero(found) else "index_threshold_no_matter"
-    block.sentences.append(tell(key, difference=found["difference"], low=found["low"], high=found["high"]))
+    numbers = dict(difference=found.difference, low=found.low, high=found.high)
+    if None in numbers.values():
+        block.sentences.append(tr("Whether it matters is not known: it was not compared with 0.5."))
+    elif found.matters:
+        block.sentences.append(
+            tr(
+                "It matters: against 0.5, Dice changes by {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).",
+                **numbers,
+            )
+        )
+    else:
+        block.sentences.append(
+            tr(
+                "It hardly matters: against 0.5, Dice changes by {difference:+.3f}, which cannot be told from none (95 "
+                "% interval {low:+.3f} to {high:+.3f}).",
+                **numbers,
+            )
+        )
 
 
-def _fill_mistakes(block: Block, answer: dict, tell, *, pictures: dict) -> None:
-    metrics = answer["metrics"]
-    block.sentences = [answer["sentence"]]
-    for mistake in metrics.get("mistakes", ())[:MOST_MISTAKES]:
-        title = mistake["title"][:1].upper() + mistake["title"][1:]
-        caption = tell("index_mistake", title=title, images=mistake.get("images", "?"))
-        caption += f" {mistake['help']}" if mistake.get("help") else ""
-        shown = pictures.get(mistake["kind"], {})
-        block.pictures.append({"caption": caption} | shown)
+def _fill_mistakes(block: Block, found: list[Mistake], pictures: dict) -> None:
+    for mistake in found[:MOST_MISTAKES]:
+        title = mistake.title[:1].upper() + mistake.title[1:]
+        caption = tr("{title}: {images} images.", title=title, images=_whole(mistake.images))
+        block.pictures.append({"caption": f"{caption} {mistake.help}".strip()} | pictures.get(mistake.kind, {}))
 
 
-def _fill_precision(block: Block, answer: dict, tell) -> None:
-    keys = ("precision_row", "device", "index_forecast", "index_peak", "index_seconds", "index_dice", "interval")
-    block.columns = [tell(key) for key in (*keys, "index_agreement", "why")]
-    block.sentences = [answer["sentence"]]
-    for row in answer["metrics"].get("precisions", ()):
-        numbers = [say_size(row.get("forecast_bytes")), say_size(row.get("own_bytes"))]
-        seconds = row.get("seconds")
-        numbers += ["–" if seconds is None else f"{seconds:.2f}", _three(row.get("dice")), _span(row)]
-        numbers += [_three(row.get("agreement")), tr(row.get("reason") or "")]
-        block.rows.append([str(row.get("precision")), str(row.get("device", "–")), *numbers])
+def _fill_precision(block: Block, planned: Planned) -> None:
+    block.columns = [tr("Number format"), tr("Device"), tr("Memory, forecast"), tr("Memory, measured")]
+    block.columns += [tr("Seconds an image"), tr("Dice, mean of images"), tr("95 % interval")]
+    block.columns += [tr("Same mask as fp32 (IoU)"), tr("Why")]
+    for row in planned.precisions:
+        seconds = "–" if row.seconds is None else f"{row.seconds:.2f}"
+        numbers = [say_size(row.forecast_bytes), say_size(row.own_bytes), seconds, _three(row.dice), _span(row)]
+        block.rows.append([row.precision, row.device, *numbers, _three(row.agreement), tr(row.reason)])
 
 
-def _fill_data(block: Block, answer: dict, tell) -> None:
-    block.sentences = [answer["sentence"]]
+def _fill_honesty(block: Block, scored: Evaluated) -> None:
+    block.alarms = [tr(finding.sentence) for finding in scored.honesty if finding.alarm]
+    block.points = [tr(finding.sentence) for finding in scored.honesty if not finding.alarm]
+    if scored.honesty:
+        counts = dict(looked=len(scored.honesty), alarms=len(block.alarms))
+        block.sentences = [
+            tr(
+                "{looked} things were looked at; {alarms} of them need an answer before any number here is used.",
+                **counts,
+            )
+        ]
 
 
-def _fill_training(block: Block, answer: dict, tell) -> None:
-    block.sentences = [answer["sentence"]]
-    block.alarms = list(answer["metrics"].get("alarms", ()))
-
-
-def _fill_honesty(block: Block, answer: dict, tell) -> None:
-    findings = answer["metrics"].get("honesty", ())
-    block.alarms = [tr(found["sentence"]) for found in findings if found.get("alarm")]
-    block.points = [tr(found["sentence"]) for found in findings if not found.get("alarm")]
-    if findings:
-        block.sentences = [tell("index_honesty", looked=len(findings), alarms=len(block.alarms))]
-
-
-def _leaves_out_zero(found: dict) -> bool:
-    low, high = found.get("low"), found.get("high")
-    return low is not None and high is not None and (low > 0 or high < 0)
-
-
-def _three(value) -> str:
+def _three(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _span(row: dict) -> str:
-    return "–" if row.get("low") is None else f"{row['low']:.3f} – {row['high']:.3f}"
+def _whole(value: int | None) -> str:
+    return "–" if value is None else str(value)
+
+
+def _span(row) -> str:
+    return "–" if row.low is None or row.high is None else f"{row.low:.3f} – {row.high:.3f}"
