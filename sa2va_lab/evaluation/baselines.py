@@ -53,7 +53,8 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
         interval = bootstrap_mean(values, of, seed=seed)
         mean_dice = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
         row = {"name": name, "dice": mean_dice}
-        row |= {"low": interval.low, "high": interval.high, "n_images": len(values), "n_groups": len(set(of))}
+        defined = [group for group, value in zip(of, values, strict=True) if np.isfinite(value)]
+        row |= {"low": interval.low, "high": interval.high, "n_images": len(defined), "n_groups": len(set(defined))}
         rows.append(row | {"scores": scores})
     return rows
 

@@ -127,8 +127,9 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
     """The overall numbers of what `evaluate_run` returned, as plain Python values.
 
     n_images, n_groups, n_failed, n_without_truth, n_without_seg, threshold, rasteriser, and for each metric: macro
-    (mean over the images where it is defined, n of them), pooled (of the summed counts), low and high (95 % percentile
-    bootstrap of macro, clustered by group), the interval's reason, and the BCa interval's ends. Undefined is NaN.
+    (mean over the n images, of n_groups patients, where it is defined), pooled (of the summed counts), low and high
+    (95 % percentile bootstrap of macro, clustered by group), the interval's reason, and the BCa interval's ends.
+    Undefined is NaN.
     """
     failed = table["error"].notna()
     summary = {
@@ -151,6 +152,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
             "low": interval.low,
             "high": interval.high,
             "n": int(defined.sum()),
+            "n_groups": int(table.loc[defined, "group"].nunique()),
             "reason": interval.reason,
             "bca_low": bca.low,
             "bca_high": bca.high,

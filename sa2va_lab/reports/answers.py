@@ -158,6 +158,9 @@ class Evaluated(Metrics):
     """Of 03_evaluation. beside: {other model: its Dice}. seen: whether the images were in training."""
 
     summary: Summary = Summary()
+    split: str = ""
+    n_asked: int = 0
+    n_finished: int = 0
     seen: str = ""
     threshold: Threshold | None = None
     baselines: list[Row] = []
@@ -233,7 +236,7 @@ class Answer:
         return self
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict:
-        notice = f'<p class="stamp">{escape(self.stamp)}</p>' if self.stamp else ""
+        notice = f'<p class="stamp">{escape(tr(self.stamp))}</p>' if self.stamp else ""
         return {
             MIME: self.to_dict(),
             "text/html": f'{notice}<p class="answer"><strong>{escape(self.sentence)}</strong></p>',

@@ -37,7 +37,7 @@ def render_index(report: dict, *, folder: Path | None = None) -> str:
         title=tr("Report “{name}”", name=report["name"]),
         report=report,
         answers=[answer["sentence"] for answer in first],
-        stamps=list(dict.fromkeys(answer["stamp"] for answer in answers.values() if answer["stamp"])),
+        stamps=list(dict.fromkeys(tr(answer["stamp"]) for answer in answers.values() if answer["stamp"])),
         blocks=blocks,
         warnings=[text for block in blocks if block.key == "honesty" for text in block.alarms],
         sources={key: metrics[key] for key in ("run", "weights_sha256", "manifest_sha256") if metrics.get(key)},

@@ -12,9 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import plain, write_json, write_whole
 from sa2va_lab.language import tr, use_language
 from sa2va_lab.paths import find_root, new_folder
-from sa2va_lab.reports.answers import FILE, find_answer, plain, write_json
+from sa2va_lab.reports.answers import FILE, find_answer
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
 from sa2va_lab.reports.settings import PATHS
 
@@ -73,7 +74,7 @@ def run_report(
         write_json(folder / FILE, report)
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
     write_json(folder / FILE, report)
-    (folder / "index.html").write_text(render_index(plain(report), folder=folder), "utf-8")
+    write_whole(folder / "index.html", render_index(plain(report), folder=folder))
     final = folder.with_name(folder.name.removeprefix(".").removesuffix(UNFINISHED))
     os.replace(folder, final)
     index = final / "index.html"
@@ -248,7 +249,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict) -> dict:
             cell.source = tr(cell.source.strip())
     nbformat.write(notebook, executed)
     title, page = find_title(notebook, default=path.stem), executed.with_suffix(".html")
-    page.write_text(render_notebook(notebook, title=title, home="index.html"), "utf-8")
+    write_whole(page, render_notebook(notebook, title=title, home="index.html"))
     return {
         "title": title,
         "error": error,

@@ -5,13 +5,12 @@
 from __future__ import annotations
 
 from sa2va_lab.language import tr
+from sa2va_lab.reports import answers
+from sa2va_lab.reports.answers import say_size  # noqa: F401
 
 TEXTS: dict[str, str] = {
-    "sample_of_patients": "{n_images} images of {n_groups} patients",
-    "sample_ungrouped": "{n_images} images, each counted as one patient",
     "what": "What",
     "value": "Value",
-    "why": "Why",
     "model": "Model",
     "device": "Device",
     "precision_row": "Number format",
@@ -41,23 +40,8 @@ TEXTS: dict[str, str] = {
     "case_best": "Best: ",
     "case_title": "{id}, patient {group}",
     "case_dice": ", Dice {dice:.3f}",
-    "report_answer": "The answer",
-    "report_parts": "The notebooks behind it",
-    "report_provenance": "Where this comes from",
-    "report_failed": "failed",
-    "report_done": "done in {seconds:.0f} s",
-    "report_nothing": "No notebook gave an answer; the reason stands below.",
-    "report_as_page": "read",
-    "report_as_notebook": "notebook",
-    "report_created": "Written (UTC)",
-    "table": "table",
-    "report_all_numbers": "All numbers as JSON",
-    "report_back": "back to the answer",
     "code": "code",
-    "messages": "messages while running",
-    "traceback": "where it happened",
     "parameters": "Parameters given",
-    "none_given": "none: the demo",
     "training_as_meant": "they fit {ranks} processes, as meant",
     "training_as_meant_one": "they fit one process, as meant",
     "training_one": "they fit ONE process, not the {meant} that were meant",
@@ -172,51 +156,6 @@ TEXTS: dict[str, str] = {
     "gallery_mask": "Prediction",
     "gallery_errors": "Right and wrong",
     "gallery_line": "Centre line: found, lost, gaps",
-    "block_fit": "Can it run here?",
-    "block_quality": "How good is it, and against what?",
-    "block_threshold": "Which threshold, and does it matter?",
-    "block_mistakes": "Where does it fail?",
-    "block_precision": "What does a smaller number format cost?",
-    "block_data": "Are the data right?",
-    "block_training": "What did the training log reveal?",
-    "block_next": "What to do next, in this order",
-    "block_honesty": "Can these numbers be believed?",
-    "index_not_run": "Not in this report: {notebook} was not run.",
-    "index_needs": "Not in this report: {notebook} needs `{needs}`, which was not given.",
-    "index_failed": "Not known: {notebook} failed ({error}).",
-    "index_no_answer": "Not known: {notebook} gave no answer.{error}",
-    "index_no_numbers": "Not known: {notebook} says nothing about it.",
-    "index_rung": "Number format",
-    "index_devices": "Needed / there",
-    "index_fits": "Fits",
-    "index_no": "no",
-    "index_method": "What predicts",
-    "index_this_model": "this model",
-    "index_dice": "Dice, mean of images",
-    "index_forecast": "Memory, forecast",
-    "index_peak": "Memory, measured",
-    "index_seconds": "Seconds an image",
-    "index_agreement": "Same mask as fp32 (IoU)",
-    "index_fits_here": "Yes: left to choose, it runs at {precision} here.",
-    "index_fits_nowhere": "No: at no number format does it fit into the memory that is here.",
-    "index_no_baselines": "No baseline was measured in this report, so nothing says yet what a simpler method would reach.",
-    "index_threshold": "A pixel counts as found above {value:g} ({origin}).",
-    "index_threshold_nested": "A pixel counts as found above 0.5, for want of a validation split. Chosen for each patient on all others, the threshold would be {value:g} at the median.",
-    "index_threshold_matters": "It matters: against 0.5, Dice changes by {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).",
-    "index_threshold_no_matter": "It hardly matters: against 0.5, Dice changes by {difference:+.3f}, which cannot be told from none (95 % interval {low:+.3f} to {high:+.3f}).",
-    "index_threshold_unknown": "Whether it matters is not known: it was not compared with 0.5.",
-    "index_mistake": "{title}: {images} images.",
-    "index_honesty": "{looked} things were looked at; {alarms} of them need an answer before any number here is used.",
-    "step_failed": "Let the failed notebooks run: {names}. The same command with --resume tries them again.",
-    "step_honesty": "Explain the marked findings under “Can these numbers be believed?”. Until then no number here counts.",
-    "step_leak": "Part the splits again: {count} images are nearly the same as one in another split.",
-    "step_repair": "Repair the annotations ({kinds} kinds of defect): sa2va-lab audit DATA --fix NEW_FOLDER writes a repaired copy.",
-    "step_training": "Before training again, settle what the log reveals; findings that need a look: {count}.",
-    "step_threshold": "Use threshold {value:g} from now on, and do not choose it again on the images that you report.",
-    "step_patients": "Annotate more patients rather than more frames: {n} patients make a wide interval.",
-    "step_truths": "Look again at annotations that seem wrong: {ids}.",
-    "step_mistake": "Work on the commonest mistake, {title}. {help}",
-    "step_nothing": "Nothing here asks for an action.",
     "inventory_complete": "{parameters} parameters: {stored} as stored, {half} in bf16. Nothing is missing for inference.",
     "inventory_finetune": "The fine-tune {file} holds {parameters} parameters ({stored}); alone it is no model.",
     "inventory_part": "Part",
@@ -290,9 +229,6 @@ TEXTS: dict[str, str] = {
     "tuner_note": "Note",
     "tuner_best": "Best here",
     "tuner_save": "Save",
-    "step_seen_yes": "Measure again on patients that were not in training; this Dice says how well the images were learnt.",
-    "step_seen_unknown": "Write down which images the model was trained on (a split called “train”); sa2va-lab split parts them by patient.",
-    "step_seen_foreign": "Put your own checkpoint in the place of the demo model: --model. The demo has never seen such images.",
 }
 
 
@@ -301,17 +237,6 @@ def say(key: str, **values) -> str:
     return tr(TEXTS[key], **values)
 
 
-def say_size(count: int | None) -> str:
-    """Bytes as "15.24 GiB", "107.3 MiB" or "9.9 KiB"; a dash for none."""
-    if not count:
-        return "–"
-    for unit, word, places in ((1 << 30, "GiB", 2), (1 << 20, "MiB", 1)):
-        if count >= unit:
-            return f"{count / unit:.{places}f} {word}"
-    return f"{count / 1024:.1f} KiB"
-
-
 def say_sample(summary: dict) -> str:
-    """How many images of how many patients a summary (see `evaluation.metrics.summarise`) is about."""
-    key = "sample_ungrouped" if summary["n_groups"] == summary["n_images"] else "sample_of_patients"
-    return say(key, n_images=summary["n_images"], n_groups=summary["n_groups"])
+    """How many images of how many patients."""
+    return answers.say_sample(summary["n_images"], summary["n_groups"])

@@ -13,7 +13,7 @@ from sa2va_lab.datasets.defects import KINDS
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.datasets.widths import CLASSES
 from sa2va_lab.language import join_sentences, tr
-from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.answers import Answer, Audited
 from sa2va_lab.reports.texts import say, say_sample
 from sa2va_lab.views.tables import Table
 
@@ -57,7 +57,7 @@ def answer_audit(audit: Audit, ceilings: Sequence[Ceiling]) -> Answer:
                 **numbers,
             )
         )
-    metrics = {"audit": said, "ceilings": [_as_dict(ceiling) for ceiling in ceilings]}
+    metrics = Audited(audit=said, ceilings=[_as_dict(ceiling) for ceiling in ceilings])
     return Answer(join_sentences(sentences), metrics)
 
 

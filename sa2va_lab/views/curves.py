@@ -14,7 +14,7 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import join_sentences, tr
-from sa2va_lab.reports.answers import FILE, Answer
+from sa2va_lab.reports.answers import FILE, Answer, Trained
 from sa2va_lab.reports.texts import say
 from sa2va_lab.training.audit import Audit
 from sa2va_lab.training.readers import TOTAL
@@ -59,13 +59,13 @@ def answer_audits(audits: list[Audit]) -> Answer:
             )
         )
     sentences.append(tr("No metric follows from a training loss."))
-    alarms = [tr(finding.evidence) for found in audits for finding in found.alarms]
-    metrics = {"runs": [found.to_dict() for found in audits], "alarms": alarms}
+    alarms = [finding.evidence for found in audits for finding in found.alarms]
+    metrics = Trained(runs=[found.to_dict() for found in audits], alarms=alarms)
     demo = any(is_demo_log(found.run.path) for found in audits)
     return Answer(
         join_sentences(sentences),
         metrics,
-        stamp=tr("demo model: synthetic data, not medical evidence") if demo else None,
+        stamp="demo model: synthetic data, not medical evidence" if demo else None,
     )
 
 

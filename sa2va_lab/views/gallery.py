@@ -15,7 +15,7 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
 from sa2va_lab.language import current_language, tr
-from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.answers import Answer, Sorted
 from sa2va_lab.reports.html import HTML_LANG
 from sa2va_lab.reports.texts import say, say_sample
 from sa2va_lab.views import layers, overlays, style
@@ -47,6 +47,7 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
     ]
     metrics = {"mistakes": mistakes, "cases": len(scored), "suspect_truths": suspects, "run": run.folder.name}
     metrics |= {"threshold": table.attrs["threshold"], "usual_truth_area": table.attrs["usual"]}
+    metrics = Sorted(**metrics)
     if not mistakes:
         return Answer(
             tr(

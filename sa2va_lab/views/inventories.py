@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.loading.inventory import Inventory
-from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.answers import Answer, Metrics
 from sa2va_lab.reports.texts import TEXTS, say, say_size
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
@@ -37,7 +37,7 @@ def answer_inventory(whole: Inventory, finetune: Inventory | None = None) -> Ans
         sentences.append(
             tr("The fine-tune {file} holds {parameters} parameters ({stored}); alone it is no model.", **own)
         )
-    metrics = {"inventory": whole.to_dict(), "finetune": finetune.to_dict() if finetune else None}
+    metrics = Metrics(inventory=whole.to_dict(), finetune=finetune.to_dict() if finetune else None)
     extra = whole.config.get("sa2va_lab")
     stamp = extra.get("stamp") if isinstance(extra, dict) else None
     return Answer(join_sentences(sentences), metrics, stamp=stamp)

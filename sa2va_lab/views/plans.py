@@ -6,7 +6,7 @@ from itertools import cycle
 
 from sa2va_lab.language import tr
 from sa2va_lab.loading.shards import FILES
-from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.answers import Answer, Planned
 from sa2va_lab.reports.texts import say, say_sample, say_size
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
@@ -21,7 +21,7 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     if not rows:
         reason = tr(measured["precisions"][0]["reason"])
         said = tr("None of {all} plans ran here: {reason}", all=len(measured["precisions"]), reason=reason)
-        return Answer(said, measured, stamp=stamp)
+        return Answer(said, Planned(**measured), stamp=stamp)
     least = min(rows, key=lambda row: row["own_bytes"] or 0)
     fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
     dices = [row["dice"] for row in rows]
@@ -38,7 +38,7 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
             "with {reference} to an IoU of {agreement:.3f} or more.",
             **values,
         ),
-        measured,
+        Planned(**measured),
         stamp=stamp,
     )
 

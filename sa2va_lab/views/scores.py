@@ -14,8 +14,7 @@ from IPython.display import Markdown
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
 from sa2va_lab.language import join_sentences, join_words, tr
-from sa2va_lab.reports.answers import Answer
-from sa2va_lab.reports.texts import say_sample
+from sa2va_lab.reports.answers import Answer, Evaluated, say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.overlays import Case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
@@ -54,54 +53,69 @@ def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None =
         "weights_sha256": run.meta["segmenter"]["weights_sha256"],
         "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
     }
-    metrics |= more or {}
-    alarms = [tr(finding["sentence"]) for finding in metrics.get("honesty", ()) if finding["alarm"]]
-    sentence = join_sentences([say_answer(metrics), *alarms])
-    return Answer(sentence, metrics, stamp=run.meta["stamp"])
+    evaluated = Evaluated(**metrics | (more or {}))
+    return Answer(say_evaluated(evaluated), evaluated, stamp=run.meta["stamp"])
 
 
-def say_answer(metrics: dict) -> str:
-    """The answer in one to three sentences, from what goes to metrics.json.
+def say_evaluated(evaluated: Evaluated) -> str:
+    """How good it is, on how many images, which ones are left out, whether they were in training, and every alarm."""
+    alarms = [tr(finding.sentence) for finding in evaluated.honesty if finding.alarm]
+    return join_sentences([_say_dice(evaluated), *_say_gaps(evaluated), tr(SEEN[evaluated.seen]), *alarms])
 
-    metrics: {"summary": as `summarise` gives it, "split", "seen": "yes" | "no" | "unknown" | "foreign", and, where the
-    Run may be unfinished, "n_asked" and "n_finished"}.
-    """
-    summary = metrics["summary"]
-    dice, low, high = (summary["dice"].get(name) for name in ("macro", "low", "high"))
-    values = dict(sample=say_sample(summary), threshold=summary["threshold"], split=metrics["split"])
-    values |= {name: summary[name] for name in ("n_failed", "n_without_truth")}
-    if "–" in (said := [show(number) for number in (dice, low, high)]):
-        if said[0] == "–":
-            return tr(
-                "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation "
-                "and {n_failed} failed.",
-                **values,
-            )
-        answer = (
-            "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, "
-            "split “{split}”."
+
+def _say_dice(evaluated: Evaluated) -> str:
+    """Dice, its interval, and the N of that very mean: an image without a Dice is not in it."""
+    summary, dice = evaluated.summary, evaluated.summary.dice
+    values = {"threshold": summary.threshold, "split": evaluated.split}
+    if not dice.n:
+        sample = say_sample(summary.n_images, summary.n_groups)
+        gaps = {"n_without_truth": summary.n_without_truth, "n_failed": summary.n_failed}
+        return tr(
+            "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation and {n_failed} "
+            "failed.",
+            sample=sample,
+            **values,
+            **gaps,
         )
-    else:
-        answer = (
-            "Dice {dice:.3f} (95 % interval {low:.3f} to {high:.3f}) on {sample}, threshold {threshold:g}, "
-            "split “{split}”."
+    values |= {"dice": dice.macro, "sample": say_sample(dice.n, dice.n_groups)}
+    if "–" in (show(dice.low), show(dice.high)):
+        return tr(
+            "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, split "
+            "“{split}”.",
+            **values,
         )
-    sentences = [tr(answer, dice=dice, low=low, high=high, **values)]
-    done, total = metrics.get("n_finished", 0), metrics.get("n_asked", 0)
-    if done < total:
-        unfinished = "This Run holds {done} of the {total} images asked for; the rest is not in any number here."
-        sentences.append(tr(unfinished, done=done, total=total))
-    if summary["n_failed"] or summary["n_without_truth"]:
-        gaps = "Not in this mean: {n_failed} failed and {n_without_truth} without annotation."
-        sentences.append(tr(gaps, **values))
-    return join_sentences([*sentences, tr(SEEN[metrics["seen"]])])
+    return tr(
+        "Dice {dice:.3f} (95 % interval {low:.3f} to {high:.3f}) on {sample}, threshold {threshold:g}, split "
+        "“{split}”.",
+        low=dice.low,
+        high=dice.high,
+        **values,
+    )
+
+
+def _say_gaps(evaluated: Evaluated) -> list[str]:
+    """Which images of the Run are not in its mean Dice."""
+    summary, sentences = evaluated.summary, []
+    if evaluated.n_finished < evaluated.n_asked:
+        done = {"done": evaluated.n_finished, "total": evaluated.n_asked}
+        text = tr("This Run holds {done} of the {total} images asked for; the rest is not in any number here.", **done)
+        sentences.append(text)
+    if not summary.dice.n:
+        return sentences
+    gaps = {"n_failed": summary.n_failed, "n_without_truth": summary.n_without_truth}
+    if any(gaps.values()):
+        sentences.append(tr("Not in this mean: {n_failed} failed and {n_without_truth} without annotation.", **gaps))
+    if nothing := summary.n_images - summary.dice.n - sum(gaps.values()):
+        text = tr("Nor are {count} in which nothing is annotated and nothing found: they have no Dice.", count=nothing)
+        sentences.append(text)
+    return sentences
 
 
 def run_table(run: Run, dataset: Dataset) -> Table:
     """What was run and why: model, device, number format, images, phrase, prompt, training."""
     segmenter, data = run.meta["segmenter"], run.meta["dataset"]
     groups = {sample.group for sample in dataset if sample.id in set(run.sample_ids)}
-    size = say_sample({"n_images": len(run.sample_ids), "n_groups": len(groups)})
+    size = say_sample(len(run.sample_ids), len(groups))
     seen, reason = was_seen(run, dataset)
     millions = f"{segmenter['parameters'] / 1e6:,.1f} M" if segmenter.get("parameters") else "? M"
     facts = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, calibrate
 from sa2va_lab.language import tr
-from sa2va_lab.reports.answers import Answer
+from sa2va_lab.reports.answers import Answer, Tuned
 from sa2va_lab.reports.texts import say_sample
 from sa2va_lab.views import overlays, style
 from sa2va_lab.views.tables import Table, show, tabulate_facts
@@ -84,7 +84,7 @@ def answer_tuner(tuner: Tuner) -> Answer:
     run, choice = tuner.run, tuner.choice
     if choice is None:
         said = tr("There is no curve and no number here: {reason}", reason=tuner.reason)
-        return Answer(said, {"threshold": None, "reason": tuner.reason}, stamp=run.meta["stamp"])
+        return Answer(said, Tuned(threshold=None, reason=tuner.reason), stamp=run.meta["stamp"])
     split = run.meta["dataset"]["split"]
     numbers = {"value": choice.value, "rule": choice.rule, "reason": choice.reason, "dice": choice.score}
     numbers |= {"dice_at_half": choice.at_half, "difference": choice.score - choice.at_half}
@@ -99,7 +99,7 @@ def answer_tuner(tuner: Tuner) -> Answer:
         high=choice.flat[1],
         **values,
     )
-    return Answer(said, {"threshold": numbers}, stamp=run.meta["stamp"])
+    return Answer(said, Tuned(threshold=numbers), stamp=run.meta["stamp"])
 
 
 def curve_figure(tuner: Tuner):

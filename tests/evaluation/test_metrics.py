@@ -12,7 +12,7 @@ from skimage.filters import frangi
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation import evaluate_run, summarise
-from sa2va_lab.evaluation.metrics import METRICS, POLICY, compute_scores, count_pixels
+from sa2va_lab.evaluation.metrics import COUNTS, METRICS, POLICY, compute_scores, count_pixels
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run, predict_dataset
 
@@ -290,3 +290,17 @@ def test_real_images_give_a_run_and_numbers(shared, tmp_path):
     assert summary["rasteriser"] == "none: the truths are mask files"
     assert 0.2 < summary["dice"]["low"] <= summary["dice"]["macro"] <= summary["dice"]["high"] < 0.9
     assert 0.8 < summary["specificity"]["macro"] < 1
+
+
+def test_each_mean_says_its_own_images_and_patients():
+    """Two of four images have a Dice, both of one patient: the mean is theirs, whatever the Run holds."""
+    nan = math.nan
+    counts = {"tp": [1, 1, 0, nan], "fp": [0, 1, 0, nan], "fn": [1, 0, 0, nan], "tn": [2, 2, 4, nan]}
+    rows = {"group": ["a", "a", "b", "c"], "error": [None, None, None, "it broke"], "n_seg": [1, 1, 0, nan]}
+    table = pd.DataFrame(counts | rows | {"truth_area": [2, 1, 0, nan]}).assign(
+        **{name: values for name, values in compute_scores(*(np.array(counts[n]) for n in COUNTS)).items()}
+    )
+    found = summarise(table)
+    assert (found["n_images"], found["n_groups"]) == (4, 3)
+    assert (found["dice"]["n"], found["dice"]["n_groups"]) == (2, 1)
+    assert (found["specificity"]["n"], found["specificity"]["n_groups"]) == (3, 2)

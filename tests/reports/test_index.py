@@ -11,14 +11,14 @@ from sa2va_lab.reports.html import render_index
 from sa2va_lab.reports.index import build_blocks, find_pictures, list_steps
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
-DICE = {"macro": 0.712, "low": 0.65, "high": 0.77, "n": 30, "pooled": 0.7}
+DICE = {"macro": 0.712, "low": 0.65, "high": 0.77, "n": 29, "n_groups": 5, "pooled": 0.7}
 METRICS = {
     "00_inspect": {},
     "01_dataset": {"audit": {"samples": 30, "problems": {"bad_text": ["a"], "split_near_duplicate": ["a", "b"]}}},
     "02_loss_curves": {"runs": [], "alarms": ["ONE process took part."]},
     "03_evaluation": {
         "summary": {"n_images": 30, "n_groups": 5, "threshold": 0.4, "dice": DICE},
-        "beside": {"with its fine-tune": {"macro": 0.7, "low": 0.6, "high": 0.75, "n": 30}},
+        "beside": {"with its fine-tune": {"macro": 0.7, "low": 0.6, "high": 0.75, "n": 28, "n_groups": 4}},
         "split": "test", "seen": "yes", "run": "a_run", "weights_sha256": "f00d", "manifest_sha256": "beef",
         "baselines": [{"name": "frangi", "title": "Frangi + Otsu", "dice": 0.41, "low": 0.3, "high": 0.5,
                        "n_images": 30, "n_groups": 5}],
@@ -71,8 +71,8 @@ def test_every_block_is_filled_from_its_notebook():
     assert blocks["fit"].sentences == ["Yes: left to choose, it runs at bf16 here."]
     assert blocks["fit"].rows == [["bf16", "cpu: 1.00 GiB / 2.00 GiB", "yes", "room enough"]]
     assert blocks["quality"].rows == [
-        ["this model", "0.712", "0.650 – 0.770", "30", "5"],
-        ["with its fine-tune", "0.700", "0.600 – 0.750", "30", "5"],
+        ["this model", "0.712", "0.650 – 0.770", "29", "5"],
+        ["with its fine-tune", "0.700", "0.600 – 0.750", "28", "4"],
         ["Frangi + Otsu", "0.410", "0.300 – 0.500", "30", "5"],
     ]
     assert blocks["threshold"].sentences[1].startswith("It matters: against 0.5, Dice changes by +0.022")

@@ -10,8 +10,8 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.reports import runner
 
 ANSWERING = """
-from sa2va_lab.reports.answers import Answer
-Answer(f"The number is {number}, {word}.", {"number": number, "sure": sure, "some": some, "share": share})
+from sa2va_lab.reports.answers import Answer, Metrics
+Answer(f"The number is {number}, {word}.", Metrics(number=number, sure=sure, some=some, share=share))
 """
 
 
@@ -174,7 +174,7 @@ def test_notebooks_run_in_this_interpreter_whatever_kernels_are_installed(lab, t
     spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
     (wrong / "kernel.json").write_text(json.dumps(spec))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
-    code = "import sys\nfrom sa2va_lab.reports.answers import Answer\nAnswer(sys.executable, {})"
+    code = "import sys\nfrom sa2va_lab.reports.answers import Answer, Metrics\nAnswer(sys.executable, Metrics())"
     _write(lab / "root/notebooks/02_where.ipynb", new_code_cell(code))
     index = runner.run_report(["02_where"], parameters={}, outputs=lab / "out", name="where")
     report = json.loads((index.parent / "metrics.json").read_text("utf-8"))
@@ -192,8 +192,8 @@ UNTIL_FOUND = """
 import os, pathlib, signal
 if not pathlib.Path(data).joinpath("found").exists():
     {misfortune}
-from sa2va_lab.reports.answers import Answer
-Answer("found", {{}})
+from sa2va_lab.reports.answers import Answer, Metrics
+Answer("found", Metrics())
 """
 
 

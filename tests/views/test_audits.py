@@ -38,8 +38,8 @@ def test_the_answer_says_how_many_and_what(drawn, ceilings, lang):
         "6 images of 3 patients, 6 annotated" if lang == "en" else "3 名患者的 6 幅图像，6 幅有标注"
     ) in answer.sentence
     assert ("blank" in answer.sentence or "one grey value" in answer.sentence) == (lang == "en")  # p03_a is all light
-    assert answer.metrics["audit"]["problems"] == {"image_blank": ["P03-V1-F001"]}
-    assert answer.metrics["ceilings"][0]["by_width"]
+    assert answer.metrics.audit.problems == {"image_blank": ["P03-V1-F001"]}
+    assert answer.metrics.ceilings[0]["by_width"]
     assert answer.stamp is None
 
 

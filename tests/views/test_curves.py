@@ -62,7 +62,7 @@ def test_answer(audits):
         "No metric follows from a training loss."
     )
     assert answer.stamp is None
-    assert answer.metrics["runs"][0]["implied_ranks"] == 1
+    assert answer.metrics.runs[0]["implied_ranks"] == 1
     with use_language("zh"):
         assert "只与一个进程相符" in curves.answer_audits(audits).sentence
 

@@ -88,10 +88,10 @@ def test_many_patients_are_spread_from_worst_to_best():
 def test_answer_has_what_the_index_reads(looked_at):
     table, run, _ = looked_at
     answer = gallery.answer_gallery(table, run)
-    first = answer.metrics["mistakes"][0]
+    first = answer.metrics.mistakes[0].model_dump()
     assert {"kind", "title", "images", "share", "help"} <= set(first)
     assert first["title"] in answer.sentence
-    assert answer.metrics["cases"] == table["dice"].notna().sum()
+    assert answer.metrics.cases == table["dice"].notna().sum()
     json.dumps(answer.to_dict(), allow_nan=False)
     nothing = gallery.answer_gallery(table.assign(dice=np.nan, **dict.fromkeys(KINDS, 0.0)), run)
     assert nothing.sentence.startswith("No mistake can be named")
@@ -121,7 +121,7 @@ def test_a_run_half_finished_of_one_image_or_without_truth(looked_at, tmp_path):
         assert page.read_text("utf-8").count("<section") == finished
     bare = replace(dataset, samples=[replace(sample, drawings={}) for sample in dataset.samples])
     table = sort_mistakes(run, bare)
-    assert gallery.answer_gallery(table, run).metrics["mistakes"] == []
+    assert gallery.answer_gallery(table, run).metrics.mistakes == []
     assert gallery.write_gallery(table, run, bare, folder=tmp_path / "bare").read_text("utf-8").count("<section") == 6
     assert list(gallery.kind_figures(table, run, bare)) == []
 

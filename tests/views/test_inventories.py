@@ -26,7 +26,7 @@ def test_answer(whole, tuned):
     said = inventories.answer_inventory(whole, tuned)
     assert said.sentence.startswith(f"{whole.parameters:,} parameters: ")
     assert f"{tuned.path.name} holds {tuned.parameters:,} parameters" in said.sentence
-    assert (said.metrics["inventory"]["complete"], said.metrics["finetune"]["complete"]) == (True, False)
+    assert (said.metrics.inventory["complete"], said.metrics.finetune["complete"]) == (True, False)
     assert said.stamp
     alone = inventories.answer_inventory(tuned)
     assert "does not run yet; missing: Vision tower, Language model layers, SAM2 image encoder" in alone.sentence

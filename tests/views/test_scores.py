@@ -112,7 +112,7 @@ def test_whether_images_were_in_training(looked_at, train, stamp, seen):
     run = replace(run, meta=run.meta | {"stamp": stamp})
     dataset = replace(dataset, splits={"train": train} if train else {})
     assert was_seen(run, dataset)[0] == seen
-    assert scores.answer_run(run, dataset, summary).metrics["seen"] == seen
+    assert scores.answer_run(run, dataset, summary).metrics.seen == seen
 
 
 def test_tables_of_failures():

@@ -131,7 +131,7 @@ def test_without_truth_there_are_pictures_and_no_metrics(bare):
         bare.save(0.5)
     widget = dimmer.build_widget(bare)
     assert find(widget, "Save").disabled
-    assert tuning.answer_tuner(bare).metrics["threshold"] is None
+    assert tuning.answer_tuner(bare).metrics.threshold is None
     for figure, alt in (tuning.curve_figure(bare), tuning.strip_figure(bare)):
         assert figure.axes
         assert alt
@@ -188,7 +188,7 @@ def test_answer_and_figures(drawn_run, dataset, lang):
     tuner = Tuner(drawn_run, dataset)
     answer = tuning.answer_tuner(tuner)
     assert f"{tuner.choice.value:.3f}" in answer.sentence
-    assert answer.metrics["threshold"]["value"] == tuner.choice.value
+    assert answer.metrics.threshold.value == tuner.choice.value
     json.dumps(answer.to_dict(), allow_nan=False)
     for figure, alt in (tuning.curve_figure(tuner), tuning.strip_figure(tuner)):
         assert figure.axes
