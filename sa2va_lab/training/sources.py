@@ -45,15 +45,9 @@ def audit_logs(
     for path in logs:
         demo = is_demo_log(path)
         chosen = find_given(str(config)) if config else _demo_config(path) if demo else None
+        meant = ranks if ranks is not None else 1 if demo else MEANT_RANKS
         made = read_config(chosen) if chosen else None
-        audits.append(
-            audit(
-                read_log(path),
-                config=made,
-                samples=samples,
-                ranks=(1 if demo else MEANT_RANKS) if ranks is None else ranks,
-            )
-        )
+        audits.append(audit(read_log(path), config=made, samples=samples, ranks=meant))
     return audits
 
 
