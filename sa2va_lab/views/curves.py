@@ -6,16 +6,16 @@ is set beside the loss, not derived from it.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import LogLocator
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_json
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import FILE, Answer, Trained
-from sa2va_lab.reports.texts import say
 from sa2va_lab.training.audit import Audit
 from sa2va_lab.training.readers import TOTAL
 from sa2va_lab.training.sources import is_demo_log
@@ -23,7 +23,6 @@ from sa2va_lab.training.trends import Course, follow, smooth
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
 
-MOST_POINTS = 3000  # of a drawn curve
 LOG_FROM = 20  # a curve that falls to less than 1/20 is drawn on a log axis
 RAW, BAND = "#B7C0C7", "#D3E4F1"
 LINES = [
@@ -34,9 +33,6 @@ LINES = [
     ("#CC79A7", (0, (5, 1, 1, 1, 1, 1))),
 ]
 HATCHES = ("", "///", "...", "xx", "\\\\\\")
-HEADS = ("curve_first", "curve_last", "curve_change", "curve_lowest", "curve_at_iteration", "curve_bare_first")
-HEADS += ("curve_bare_last",)
-FIGURE, SUMMARY = "training_curves.png", "training_summary.md"
 
 
 def answer_audits(audits: list[Audit]) -> Answer:
@@ -44,29 +40,19 @@ def answer_audits(audits: list[Audit]) -> Answer:
     sentences = []
     for found in audits:
         run, name = found.run, found.run.losses[0]
-        first, last = run.first(name), run.last(name)
-        sentences.append(
-            tr(
-                "{name}: the loss fell from {first:.4f} to {last:.4f} ({change:+.2f} %) in {iterations:,} "
-                "iterations; {processes}; findings that need a look: {alarms}.",
-                name=run_name(found),
-                first=first,
-                last=last,
-                change=-(run.drop_percent(name) or 0),
-                iterations=found.iterations,
-                processes=_say_processes(found),
-                alarms=len(found.alarms),
-            )
+        values = dict(name=run_name(found), first=run.first(name), last=run.last(name), iterations=found.iterations)
+        values |= dict(change=-(run.drop_percent(name) or 0), processes=_say_processes(found))
+        told = tr(
+            "{name}: the loss fell from {first:.4f} to {last:.4f} ({change:+.2f} %) in {iterations:,} "
+            "iterations; {processes}; findings that need a look: {alarms}.",
+            **values,
+            alarms=len(found.alarms),
         )
+        sentences.append(told)
     sentences.append(tr("No metric follows from a training loss."))
     alarms = [finding.evidence for found in audits for finding in found.alarms]
     metrics = Trained(runs=[found.to_dict() for found in audits], alarms=alarms)
-    demo = any(is_demo_log(found.run.path) for found in audits)
-    return Answer(
-        join_sentences(sentences),
-        metrics,
-        stamp="demo model: synthetic data, not medical evidence" if demo else None,
-    )
+    return Answer(join_sentences(sentences), metrics, stamp=_stamp(audits))
 
 
 def run_name(found: Audit) -> str:
@@ -79,7 +65,7 @@ def run_name(found: Audit) -> str:
 
 def loss_table(audits: list[Audit]) -> Table:
     """Each loss of each run: first and last figure, change, lowest point of the smoothed curve, figures ÷ weight."""
-    rows = []
+    rows, several = [], len(audits) > 1
     for found in audits:
         run = found.run
         for name in run.losses:
@@ -88,10 +74,11 @@ def loss_table(audits: list[Audit]) -> Table:
             ends = (run.first(name), run.last(name))
             change = "–" if drop is None else f"{-drop:+.2f}".replace("-", "−")
             bare = [f"{end / weight:.4f}" if weight else "–" for end in ends]
-            log = [run_name(found)] if len(audits) > 1 else []
+            log = [run_name(found)] if several else []
             rows.append([name, *log, *(f"{end:.4f}" for end in ends), change, f"{low:.4f}", f"{place:,}", *bare])
-    heads = ("curve_loss", *(["curve_log"] if len(audits) > 1 else []), *HEADS)
-    return Table([say(key) for key in heads], rows)
+    heads = [tr("Loss"), *([tr("Log")] if several else []), tr("First"), tr("Last"), tr("Change, %")]
+    heads += [tr("Lowest, smoothed"), tr("at iteration"), tr("First ÷ weight"), tr("Last ÷ weight")]
+    return Table(heads, rows)
 
 
 def finding_table(found: Audit) -> Table:
@@ -100,69 +87,46 @@ def finding_table(found: Audit) -> Table:
         [tr(finding.title), tr("yes") if finding.alarm else "", tr(finding.evidence)]
         for finding in sorted(found.findings, key=lambda finding: not finding.alarm)
     ]
-    heads = [tr(text) for text in ("About", "Look at it", "What the log says")]
-    return Table([*heads[:2], f"{heads[2]} ({run_name(found)})"], rows)
+    return Table([tr("About"), tr("Look at it"), f"{tr('What the log says')} ({run_name(found)})"], rows)
 
 
 def curves_figure(found: Audit):
     """Every loss raw and smoothed, what it is without weights, its share; rate, time and memory: (figure, alt)."""
-
     run = found.run
-    panels = [(_draw_loss, name) for name in run.losses]
+    panels = [(_draw_loss, (name,)) for name in run.losses]
     if len(found.weights) > 1:
-        panels.append((_draw_bare, None))
+        panels.append((_draw_bare, ()))
     if TOTAL in run.losses and len(run.parts) > 1:
-        panels.append((_draw_shares, None))
-    singles = (("lr", "curve_learning_rate", 1), ("time", "curve_seconds_iteration", 1))
-    singles += (("memory", "curve_gpu_memory", 1 / 1024),)
-    panels += [(_draw_single, single) for single in singles if single[0] in run.records]
+        panels.append((_draw_shares, ()))
+    singles = {"lr": ("Learning rate", 1), "time": ("Seconds an iteration", 1), "memory": ("GPU memory, GiB", 1 / 1024)}
+    panels += [(_draw_single, (name, *single)) for name, single in singles.items() if name in run.records]
     rows = math.ceil(len(panels) / 2)
-    figure = style.new_figure(style.WIDTH, 0.6 + 2.15 * rows)
-    with style.figure_settings():
-        axes = figure.subplots(rows, 2, squeeze=False)
-        for ax, (draw, what) in zip(axes.flat, panels, strict=False):
-            draw(ax, found, what)
-            ax.set_xlim(0, found.iterations)
-            ax.grid(color="#E3E7EA", linewidth=0.6)
-            ax.set_axisbelow(True)
-            ax.xaxis.set_major_formatter(_thousands)
-        for ax in axes.flat[len(panels) :]:
+    with style.drawing(0.6 + 2.15 * rows, stamp=_stamp([found])) as figure:
+        axes = figure.subplots(rows, 2, squeeze=False).flat
+        for place, (draw, what) in enumerate(panels):
+            draw(axes[place], found, *what)
+            _set_up(axes[place], found.iterations, label=place >= len(panels) - 2)
+        for ax in axes[len(panels) :]:
             ax.set_axis_off()
-        for ax in axes.flat[max(len(panels) - 2, 0) : len(panels)]:
-            ax.set_xlabel(tr("Iteration"))
-        style.stamp(figure, _stamp(found))
     total = run.losses[0]
     course = next((tr(finding.evidence) for finding in found.findings if finding.kind == "phases"), "")
-    ends = dict(first=run.first(total), last=run.last(total), iterations=found.iterations)
-    return figure, tr(
+    values = dict(name=run_name(found), first=run.first(total), last=run.last(total), iterations=found.iterations)
+    told = tr(
         "Losses of {name}: the total goes from {first:.4g} to {last:.4g} over {iterations:,} iterations; {course}",
-        name=run_name(found),
+        **values,
         course=course,
-        **ends,
-    ).rstrip("; ；")
+    )
+    return figure, told.rstrip("; ；")
 
 
 def comparison_figure(audits: list[Audit]):
     """The smoothed totals of several runs on one axis: (figure, alt)."""
-
-    figure = style.new_figure(style.WIDTH, 3.6)
-    with style.figure_settings():
+    with style.drawing(3.6, stamp=_stamp(audits)) as figure:
         ax = figure.subplots()
-        courses = [found.course for found in audits]
-        for place, (found, course) in enumerate(zip(audits, courses, strict=True)):
-            colour, dashes = LINES[place % len(LINES)]
-            x, y = _thin(course.iterations, course.mean)
-            ax.plot(x, y, color=colour, linestyle=dashes, linewidth=1.8, label=run_name(found))
-        _set_scale(ax, np.concatenate([course.mean for course in courses]))
-        ax.set_title(tr("Total loss, smoothed"))
-        ax.set_xlabel(tr("Iteration"))
-        ax.xaxis.set_major_formatter(_thousands)
-        ax.set_xlim(0, max(found.iterations for found in audits))
-        ax.grid(color="#E3E7EA", linewidth=0.6)
-        _add_legend(ax)
-        style.stamp(figure, next((text for found in audits if (text := _stamp(found))), None))
-    ends = "; ".join(f"{run_name(f)} {c.mean[0]:.3g} → {c.mean[-1]:.3g}" for f, c in zip(audits, courses, strict=True))
-    return figure, tr("Smoothed total losses of {count} runs: {ends}.", count=len(audits), ends=ends)
+        _draw_lines(ax, [(run_name(found), found.course) for found in audits], tr("Total loss, smoothed"))
+        _set_up(ax, max(found.iterations for found in audits))
+    ends = [f"{run_name(found)} {found.course.mean[0]:.3g} → {found.course.mean[-1]:.3g}" for found in audits]
+    return figure, tr("Smoothed total losses of {count} runs: {ends}.", count=len(audits), ends="; ".join(ends))
 
 
 def dice_figure(found: Audit, run_folder: Path | str):
@@ -170,7 +134,6 @@ def dice_figure(found: Audit, run_folder: Path | str):
 
     LabError where the log has no Dice part, or the Run has no metrics.json (03_evaluation writes it).
     """
-
     name = next((name for name in found.run.parts if "dice" in name), None)
     if name is None:
         raise LabError(f"{found.run.path} logs no Dice part of the loss, so there is nothing to set beside a Run.")
@@ -181,17 +144,13 @@ def dice_figure(found: Audit, run_folder: Path | str):
             f"the weight of {name} is not known: give the training's config, and set it beside the Run then."
         )
     dice, low, high = (summary["dice"].get(key) for key in ("macro", "low", "high"))
-    figure = style.new_figure(style.WIDTH, 2.8)
-    with style.figure_settings():
+    with style.drawing(2.8, stamp=_stamp([found])) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(3, 1), sharey=True)
         places, values = found.run.curve(name)
-        course = follow(places, values / weight)
-        _draw_course(left, *_thin(places, values / weight, course.mean, course.spread))
+        _draw_course(left, values / weight, follow(places, values / weight))
         left.set_title(tr("Training loss of the Dice part ÷ weight"))
-        left.set_xlabel(tr("Iteration"))
-        left.set_xlim(0, found.iterations)
         left.set_ylim(0, 1.05)
-        left.xaxis.set_major_formatter(_thousands)
+        _set_up(left, found.iterations)
         if low is not None and high is not None:
             right.plot([0, 0], [low, high], color=style.ACCENT, linewidth=6, alpha=0.3, solid_capstyle="butt")
         right.plot([0], [dice], "o", color=style.ACCENT, markersize=8)
@@ -199,15 +158,14 @@ def dice_figure(found: Audit, run_folder: Path | str):
         right.set_xlim(-0.5, 1)
         right.set_xticks([0], [f"{split}\nN = {summary['n_images']}"])
         right.set_title(tr("Dice, measured by a Run"))
-        for ax in (left, right):
-            ax.grid(axis="y", color="#E3E7EA", linewidth=0.6)
-            ax.set_axisbelow(True)
-        style.stamp(figure, _stamp(found))
-    values = dict(loss=found.run.last(name) / weight, dice=dice, n=summary["n_images"], split=split)
+        right.grid(axis="y", linewidth=0.6)
     return figure, tr(
         "Left, the Dice part of the training loss ends at {loss:.3f}; right, Dice as measured on "
         "split “{split}”: {dice:.3f}, N = {n}. Neither follows from the other.",
-        **values,
+        loss=found.run.last(name) / weight,
+        dice=dice,
+        n=summary["n_images"],
+        split=split,
     )
 
 
@@ -215,38 +173,31 @@ def measured_dice(run_folder: Path | str) -> tuple[dict, str]:
     """(summary, split) of a Run, from the metrics.json that its evaluation wrote; LabError where there is none."""
     path = Path(run_folder) / FILE
     try:
-        metrics = json.loads(path.read_text("utf-8"))["metrics"]
-        if metrics["summary"]["dice"]["macro"] is None:
-            raise LabError(f"{path} holds no Dice: its images have no annotations.")
-        return metrics["summary"], metrics["split"]
-    except (OSError, ValueError, KeyError, TypeError):
+        metrics = read_json(path)["metrics"]
+        summary, split, dice = metrics["summary"], metrics["split"], metrics["summary"]["dice"]["macro"]
+    except (LabError, KeyError, TypeError):
         raise LabError(f"{path} is not the result of an evaluation: run 03_evaluation on this Run first.") from None
+    if dice is None:
+        raise LabError(f"{path} holds no Dice: its images have no annotations.")
+    return summary, split
 
 
 def save_files(audits: list[Audit], folder: Path) -> list[Path]:
     """Writes the figures as PNG and a summary in Markdown into a new folder; returns their paths."""
     folder.mkdir(parents=True)
-    figures = [curves_figure(found) for found in audits]
-    names = [FIGURE if not place else f"training_curves_{place + 1}.png" for place in range(len(audits))]
+    names = [f"training_curves_{place + 1}.png" if place else "training_curves.png" for place in range(len(audits))]
+    figures = dict(zip(names, map(curves_figure, audits), strict=True))
+    text = [f"# {', '.join(map(run_name, audits))}", answer_audits(audits).sentence, _markdown(loss_table(audits))]
+    for found, (name, (_, alt)) in zip(audits, figures.items(), strict=True):
+        alt = alt.replace("[", "(").replace("]", ")")
+        text += [f"## {run_name(found)}", f"![{alt}]({name})", _markdown(finding_table(found))]
     if len(audits) > 1:
-        figures.append(comparison_figure(audits))
-        names.append("training_comparison.png")
-    paths = []
-    for name, (figure, _) in zip(names, figures, strict=True):
-        paths.append(folder / name)
-        paths[-1].write_bytes(style.to_png(figure))
-    title = ", ".join(run_name(found) for found in audits)
-    text = [f"# {title}", answer_audits(audits).sentence, _markdown(loss_table(audits))]
-    for place, found in enumerate(audits):
-        alt = figures[place][1].replace("[", "(").replace("]", ")")
-        text += [f"## {run_name(found)}", f"![{alt}]({names[place]})", _markdown(finding_table(found))]
-    paths.append(folder / SUMMARY)
-    paths[-1].write_text("\n\n".join(text) + "\n", "utf-8")
-    return paths
-
-
-def _thousands(value: float, _) -> str:
-    return f"{value:,.0f}"
+        figures["training_comparison.png"] = comparison_figure(audits)
+    for name, (figure, _) in figures.items():
+        (folder / name).write_bytes(style.to_png(figure))
+    summary = folder / "training_summary.md"
+    summary.write_text("\n\n".join(text) + "\n", "utf-8")
+    return [*(folder / name for name in figures), summary]
 
 
 def _say_processes(found: Audit) -> str:
@@ -254,67 +205,79 @@ def _say_processes(found: Audit) -> str:
     if ranks is None:
         return tr("how many processes took part is not known")
     if ranks == meant:
-        return say("training_as_meant_one" if ranks == 1 else "training_as_meant", ranks=ranks)
-    return say("training_one" if ranks == 1 else "training_other", ranks=ranks, meant=meant)
+        one, several = tr("they fit one process, as meant"), tr("they fit {ranks} processes, as meant", ranks=ranks)
+        return one if ranks == 1 else several
+    if ranks == 1:
+        return tr("they fit ONE process, not the {meant} that were meant", meant=meant)
+    return tr("they fit {ranks} processes, not {meant}", ranks=ranks, meant=meant)
 
 
-def _stamp(found: Audit) -> str | None:
-    return tr("demo model: synthetic data, not medical evidence") if is_demo_log(found.run.path) else None
+def _stamp(audits: list[Audit]) -> str | None:
+    """In English; who shows it translates it."""
+    demo = any(is_demo_log(found.run.path) for found in audits)
+    return "demo model: synthetic data, not medical evidence" if demo else None
+
+
+def _set_up(ax, iterations: int, *, label: bool = True) -> None:
+    """The axis of iterations, the same in every panel."""
+    ax.set_xlim(0, iterations)
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    ax.grid(linewidth=0.6)
+    if label:
+        ax.set_xlabel(tr("Iteration"))
 
 
 def _draw_loss(ax, found: Audit, name: str) -> None:
-    places, values = found.run.curve(name)
-    course = follow(places, values)
-    _draw_course(ax, *_thin(places, values, course.mean, course.spread))
+    values = found.run.curve(name)[1]
+    course = follow(*found.run.curve(name))
+    _draw_course(ax, values, course)
     _set_scale(ax, values)
-    if name == found.run.losses[0]:
-        _mark_phases(ax, course)
-    for restart in found.run.restarts:
-        ax.axvline(restart, color=style.FALSE_POSITIVE, linestyle="--", linewidth=1)
-    if found.run.restarts and name == found.run.losses[0]:
-        ax.plot([], [], color=style.FALSE_POSITIVE, linestyle="--", label=tr("taken up again"))
+    first = name == found.run.losses[0]
+    marks = [(course.fast_until, tr("90 % of the fall"), ":"), (course.plateau_from, tr("nothing new after"), "-.")]
+    for place, word, dashes in marks if first else ():
+        if place is not None:
+            ax.axvline(place, color="black", linestyle=dashes, linewidth=1, label=f"{word}: {place:,}")
+    for number, restart in enumerate(found.run.restarts):
+        label = tr("taken up again") if first and not number else None
+        ax.axvline(restart, color=style.FALSE_POSITIVE, linestyle="--", linewidth=1, label=label)
     if course.spikes:
         ax.plot(*zip(*course.spikes, strict=True), "v", color=style.FALSE_POSITIVE, markersize=5)
-    if ax.get_legend_handles_labels()[0]:
-        _add_legend(ax)
+    _add_legend(ax)
     ax.set_title(f"{name}   {values[0]:.4f} → {values[-1]:.4f}")
 
 
-def _mark_phases(ax, course: Course) -> None:
-    for place, key, dashes in (
-        (course.fast_until, "curve_fast_fall", ":"),
-        (course.plateau_from, "curve_plateau", "-."),
-    ):
-        if place is not None:
-            ax.axvline(place, color="black", linestyle=dashes, linewidth=1, label=f"{say(key)}: {place:,}")
+def _draw_course(ax, values: np.ndarray, course: Course) -> None:
+    low, high = course.mean - course.spread, course.mean + course.spread
+    ax.fill_between(course.iterations, low, high, color=BAND, linewidth=0)
+    ax.plot(course.iterations, values, color=RAW, linewidth=0.6)
+    ax.plot(course.iterations, course.mean, color=style.ACCENT, linewidth=1.8)
 
 
-def _draw_course(ax, places, values, mean, spread) -> None:
-    ax.fill_between(places, mean - spread, mean + spread, color=BAND, linewidth=0)
-    ax.plot(places, values, color=RAW, linewidth=0.6)
-    ax.plot(places, mean, color=style.ACCENT, linewidth=1.8)
-
-
-def _draw_bare(ax, found: Audit, _) -> None:
-    bares = []
-    for place, (name, weight) in enumerate(found.weights.items()):
+def _draw_bare(ax, found: Audit) -> None:
+    courses = []
+    for name, weight in found.weights.items():
         iterations, values = found.run.curve(name)
-        mean = follow(iterations, values / weight).mean
+        courses.append((f"{name} ÷ {weight:g}", follow(iterations, values / weight)))
+    _draw_lines(ax, courses, tr("Parts ÷ their weights"))
+
+
+def _draw_lines(ax, courses: list[tuple[str, Course]], title: str) -> None:
+    """Smoothed curves, each with a colour and a kind of line of its own."""
+    for place, (label, course) in enumerate(courses):
         colour, dashes = LINES[place % len(LINES)]
-        ax.plot(*_thin(iterations, mean), color=colour, linestyle=dashes, label=f"{name} ÷ {weight:g}")
-        bares.append(mean)
-    _set_scale(ax, np.concatenate(bares))
+        ax.plot(course.iterations, course.mean, color=colour, linestyle=dashes, linewidth=1.8, label=label)
+    _set_scale(ax, np.concatenate([course.mean for _, course in courses]))
     _add_legend(ax)
-    ax.set_title(tr("Parts ÷ their weights"))
+    ax.set_title(title)
 
 
-def _draw_shares(ax, found: Audit, _) -> None:
+def _draw_shares(ax, found: Audit) -> None:
     run = found.run
     parts = [np.nan_to_num(np.maximum(run.records[name], 0)) for name in run.parts]
     smoothed = np.array([smooth(part, found.course.window)[0] for part in parts])
     shares = smoothed / np.maximum(smoothed.sum(axis=0), 1e-12)
-    places, shares = _thin(run.records["iteration"], shares.T)
-    stacks = ax.stackplot(places, shares.T, labels=run.parts, colors=[c for c, _ in LINES], alpha=0.55)
+    colours = [colour for colour, _ in LINES]
+    stacks = ax.stackplot(run.records["iteration"], shares, labels=run.parts, colors=colours, alpha=0.55)
     for stack, hatch in zip(stacks, HATCHES, strict=False):
         stack.set(hatch=hatch, edgecolor="white", linewidth=0)
     ax.set_ylim(0, 1)
@@ -323,36 +286,28 @@ def _draw_shares(ax, found: Audit, _) -> None:
     ax.set_title(tr("Share of the total"))
 
 
-def _draw_single(ax, found: Audit, single: tuple[str, str, float]) -> None:
-    name, key, scale = single
+def _draw_single(ax, found: Audit, name: str, title: str, scale: float) -> None:
     places, values = found.run.curve(name)
-    ax.plot(*_thin(places, values * scale), color=style.NEUTRAL, linewidth=1.2)
+    ax.plot(places, values * scale, color=style.NEUTRAL, linewidth=1.2)
     ax.set_ylim(bottom=0)
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_title(say(key))
+    ax.set_title(tr(title))
 
 
 def _add_legend(ax) -> None:
-    """A legend where it hides least, and that can be read where a line runs behind it."""
-    ax.legend(fontsize=8, loc="best", frameon=True, framealpha=0.9, edgecolor="white")
+    """A legend where it hides least, and that can be read where a line runs behind it; none where nothing is named."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, loc="best", frameon=True, framealpha=0.9, edgecolor="white")
 
 
 def _set_scale(ax, values: np.ndarray) -> None:
-    from matplotlib.ticker import LogLocator
-
-    positive = values[values > 0]
-    if len(positive) == len(values) and values.max() > LOG_FROM * values.min():
+    if values.min() > 0 and values.max() > LOG_FROM * values.min():
         ax.set_yscale("log")
         ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.yaxis.set_minor_formatter("")
     else:
         ax.set_ylim(bottom=min(0, float(values.min())))
-
-
-def _thin(*columns: np.ndarray) -> list[np.ndarray]:
-    every = max(1, len(columns[0]) // MOST_POINTS)
-    return [column[::every] for column in columns]
 
 
 def _markdown(table: Table) -> str:

@@ -16,7 +16,7 @@ from IPython.display import Image
 from matplotlib import font_manager, patheffects
 from matplotlib.figure import Figure
 
-from sa2va_lab.language import current_language, use_language
+from sa2va_lab.language import current_language, tr, use_language
 
 TRUE_POSITIVE = "#000000"  # black, the palette's ink: what is right needs no alarm, and errors stand out against it
 FALSE_POSITIVE = "#E69F00"  # orange: found, not there
@@ -85,7 +85,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def set_stamp(figure: Figure, text: str | None) -> Figure:
     if text:
-        figure.supxlabel(text, x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
+        figure.supxlabel(tr(text), x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
     return figure
 
 
