@@ -12,6 +12,7 @@ from sa2va_lab.language import current_language, join_sentences, read_catalogue,
 from sa2va_lab.reports.texts import TEXTS
 from sa2va_lab.views.comparisons import BASELINES, EXTRAS
 from sa2va_lab.views.findings import SENTENCES
+from sa2va_lab.views.gallery import MISTAKES, SUSPECTS
 from sa2va_lab.views.scores import SEEN
 
 
@@ -56,7 +57,10 @@ def strings(node):
 
 def test_every_text_is_in_the_catalogue(sources):
     wanted = {text for call, text in sources if call == "tr" and re.search(r"[a-z]{2}", text)} | set(TEXTS.values())
-    wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set((BASELINES | EXTRAS | SEEN).values())
+    wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set(
+        (BASELINES | EXTRAS | SEEN | SUSPECTS).values()
+    )
+    wanted |= {text for about in MISTAKES.values() for text in about}
     assert sorted(wanted - set(read_catalogue("zh"))) == []
 
 

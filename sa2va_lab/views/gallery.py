@@ -6,20 +6,26 @@
 from __future__ import annotations
 
 import math
-import os
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from IPython.display import HTML
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.patches import Rectangle
+from scipy import ndimage
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
+from sa2va_lab.files import write_whole
 from sa2va_lab.language import current_language, tr
 from sa2va_lab.reports.answers import Answer, Sorted
 from sa2va_lab.reports.html import HTML_LANG
-from sa2va_lab.reports.texts import say, say_sample
+from sa2va_lab.reports.texts import say_sample
 from sa2va_lab.views import layers, overlays, style
-from sa2va_lab.views.tables import Table
+from sa2va_lab.views.scores import SHOWN_METRICS
+from sa2va_lab.views.tables import Table, name_metric, show, tabulate
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,17 +35,81 @@ if TYPE_CHECKING:
 
 SIDE = 512  # px: a larger image is made smaller for the page, so that 100 cases stay below 15 MB
 WINDOW = 128  # px of the part that an example shows enlarged
-SHOWN = ("dice", "iou", "precision", "recall")
+MISTAKES = {
+    # kind: (what it is called, the rule by which it is told, what would help)
+    "no_seg": (
+        "no [SEG]",
+        "The answer has no [SEG]: everything annotated is missed.",
+        "Ask in a phrasing of the training; train on questions about things that are there.",
+    ),
+    "gap": (
+        "broken continuity",
+        "A piece of the ground truth's centreline, more than a pixel from the mask, with found ends on both sides.",
+        "A lower threshold; a loss on centrelines (clDice); a second look at crossings.",
+    ),
+    "thin": (
+        "thin branch missed",
+        "Centreline not found and not between found ends, vessel at most 4 px wide (at 512).",
+        "A lower threshold; larger images or tiles: Sa2VA decides on a grid of 256.",
+    ),
+    "broad": (
+        "wide branch missed",
+        "The same, vessel wider than 4 px (at 512).",
+        "More patients with this view or contrast; check that the ground truth is right here.",
+    ),
+    "tight": (
+        "outline too narrow",
+        "Missed, but the nearest point of the ground truth's centreline is found.",
+        "A lower threshold; two annotators differ by as much: compare with the human baseline.",
+    ),
+    "sparse_truth": (
+        "ground truth nearly empty: perhaps an annotation error",
+        "Ground truth below 1/5 of the data set's median area, mask at least 5 times the ground truth.",
+        "Look at the annotation first.",
+    ),
+    "loose": (
+        "outline too wide",
+        "False positive within 2 px of the ground truth (at 512).",
+        "A higher threshold; outlines traced along the edge of the vessel.",
+    ),
+    "other_thing": (
+        "another thing taken for it, such as a catheter",
+        "False positive within 2 px (at 512) of what is annotated under another phrase; not measurable where nothing "
+        "else is annotated.",
+        "Annotate the other thing and train on questions about both.",
+    ),
+    "blob": (
+        "isolated blob",
+        "A connected component of the mask that comes nowhere within 2 px of the ground truth (at 512).",
+        "A minimum area (try it in 04_threshold_tuning); negatives in training.",
+    ),
+    "beyond": (
+        "goes on beyond the ground truth",
+        "The other false positives: farther than 2 px from the ground truth (at 512), in a component that touches it.",
+        "Often a branch that nobody drew: look at the annotation, then at the threshold.",
+    ),
+}
+SUSPECTS = {
+    "empty": "empty ground truth, but the model is sure of a vessel",
+    "sparse": "nearly empty ground truth",
+    "sure": "much that the model is sure of (probability from 0.9) is not annotated",
+    "defect": "the annotation has a defect",
+}
+
+
+def name_kind(kind: str) -> str:
+    """What a kind of mistake is called, in the current language."""
+    return tr(MISTAKES[kind][0])
 
 
 def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
-    """The commonest mistake, what it costs, how many truths to look at again; the numbers of every kind."""
+    """The commonest mistake, what it costs, how many annotations to look at again; the numbers of every kind."""
     found = summarise_mistakes(table)
     scored = table[table["dice"].notna()]
     suspects = table.loc[table["suspect"] != "", "id"].tolist()
     mistakes = [
         row
-        | {"title": say(f"mistake_{row['kind']}"), "help": say(f"mistake_{row['kind']}_help")}
+        | {"title": name_kind(row["kind"]), "help": tr(MISTAKES[row["kind"]][2])}
         | {"images": row["any"], "largest": row["images"], "pixel_share": row["share"]}
         | {"share": row["any"] / len(scored)}
         for row in found
@@ -62,7 +132,7 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
     values = dict(kind=first["title"], share=first["pixel_share"], images=first["largest"], sample=sample)
     sentence = tr(
         "The commonest mistake is “{kind}”: {share:.0%} of the wrong pixels in {sample}, the largest "
-        "in {images} images; without it mean Dice would be {after:.3f} instead of {dice:.3f}. Truths "
+        "in {images} images; without it mean Dice would be {after:.3f} instead of {dice:.3f}. Annotations "
         "to look at again: {suspects}.",
         dice=dice,
         after=dice + first["gain"],
@@ -75,29 +145,30 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
 def mistake_table(table: pd.DataFrame) -> Table:
     """Every kind: in how many images, its share of the wrong pixels, and the mean Dice if it alone were gone."""
     dice = float(table["dice"].mean())
-    keys = ("mistake_kind", "mistake_images", "mistake_any", "mistake_share", "mistake_gain")
-    rows = [
-        [
-            say(f"mistake_{row['kind']}"), str(row["images"]), str(row["any"]), f"{row['share']:.1%}",
-            "–" if math.isnan(row["gain"]) else f"{dice + row['gain']:.3f}",
-        ]
-        for row in summarise_mistakes(table)
-    ]  # fmt: skip
-    return Table([say(key) for key in keys], rows)
+    return tabulate(
+        summarise_mistakes(table),
+        {
+            "Kind": lambda row: name_kind(row["kind"]),
+            "Largest in, images": lambda row: row["images"],
+            "Occurs in, images": lambda row: row["any"],
+            "Share of wrong pixels": lambda row: show(row["share"], ".1%"),
+            "Mean Dice without it": lambda row: dice + row["gain"],
+        },
+    )
 
 
 def rule_table() -> Table:
     """The rule of every kind, and what would help."""
-    rows = [[say(f"mistake_{kind}{end}") for end in ("", "_rule", "_help")] for kind in KINDS]
-    return Table([tr(text) for text in ("Kind", "Rule", "What would help")], rows)
+    columns = {"Kind": name_kind, "Rule": lambda kind: tr(MISTAKES[kind][1])}
+    return tabulate(KINDS, columns | {"What would help": lambda kind: tr(MISTAKES[kind][2])})
 
 
 def suspect_table(table: pd.DataFrame) -> Table:
-    """Truths that look wrong, for re-annotation."""
-    found = table[table["suspect"] != ""].sort_values(["suspect", "id"])
-    rows = [[r["id"], r["group"], say(f"suspect_{r['suspect']}")] for r in found.to_dict("records")]
-    names = [tr(text) for text in ("Image", "Patient", "Why")]
-    return Table(names, rows or [[tr("no truth looks wrong by these rules"), "–", "–"]])
+    """Annotations that look wrong, to be drawn again."""
+    found = table[table["suspect"] != ""].sort_values(["suspect", "id"]).to_dict("records")
+    columns = {"Image": lambda row: row["id"], "Patient": lambda row: row["group"]}
+    columns |= {"Why": lambda row: tr(SUSPECTS[row["suspect"]])}
+    return tabulate(found, columns, nothing="no annotation looks wrong by these rules")
 
 
 def kind_figures(table: pd.DataFrame, run: Run, dataset: Dataset, *, most: int = 3):
@@ -109,22 +180,17 @@ def kind_figures(table: pd.DataFrame, run: Run, dataset: Dataset, *, most: int =
 
 
 def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
-    from matplotlib.patches import Rectangle
-    from scipy import ndimage
-
     sample, prediction = dataset[row["id"]], run.prediction(row["id"])
     mask, truth = prediction.mask(attrs["threshold"]), sample.truth()
     other = find_others(dataset, sample.id, truth.shape)
     named = prediction.n_seg > 0
     area = sort_pixels(mask, truth, other=other, named=named, usual=attrs["usual"]) == KINDS.index(kind)
     side = min(WINDOW * max(mask.shape) // 512, *mask.shape)
-    y, x = np.unravel_index(ndimage.gaussian_filter(area.astype(np.float32), side / 4).argmax(), area.shape)
-    top = int(np.clip(y - side // 2, 0, mask.shape[0] - side))
-    left = int(np.clip(x - side // 2, 0, mask.shape[1] - side))
+    centre = np.unravel_index(ndimage.gaussian_filter(area.astype(np.float32), side / 4).argmax(), area.shape)
+    top, left = (int(np.clip(at - side // 2, 0, all_of - side)) for at, all_of in zip(centre, mask.shape, strict=True))
 
     pixels = overlays.read_pixels(sample.image)
-    figure = style.new_figure(style.WIDTH, 3.6)
-    with style.figure_settings():
+    with style.drawing(3.6, stamp=attrs["stamp"]) as figure:
         whole, near, compared = figure.subplots(1, 3)
         whole.imshow(pixels)
         frame = Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor="black", linewidth=1.2)
@@ -133,27 +199,26 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
         near.imshow(pixels)
         overlays.draw_comparison(pixels, mask, truth, ax=compared)
         for ax in (near, compared):
-            ax.set_xlim(left - 0.5, left + side - 0.5)
-            ax.set_ylim(top + side - 0.5, top - 0.5)
+            ax.set(xlim=(left - 0.5, left + side - 0.5), ylim=(top + side - 0.5, top - 0.5))
         for ax in (whole, near, compared):
             ax.set_axis_off()
         whole.set_title(sample.id)
         near.set_title(f"{side} × {side} px")
         compared.set_title(tr("Right and wrong at {threshold:g}", threshold=attrs["threshold"]))
-        figure.suptitle(say(f"mistake_{kind}"), x=0.01, ha="left", fontweight="bold")
+        figure.suptitle(name_kind(kind), x=0.01, ha="left", fontweight="bold")
         figure.legend(handles=overlays.legend_handles(), loc="outside lower left", ncols=3, fontsize=8)
-        style.stamp(figure, attrs["stamp"])
-    wrong = row["fp"] + row["fn"]
-    values = dict(kind=say(f"mistake_{kind}"), id=sample.id, pixels=int(row[kind]), share=row[kind] / wrong)
     return figure, tr(
         "“{kind}” in {id}: {pixels} pixels, {share:.0%} of what is wrong there; the part with most of it enlarged.",
-        **values,
+        kind=name_kind(kind),
+        id=sample.id,
+        pixels=int(row[kind]),
+        share=row[kind] / (row["fp"] + row["fn"]),
     )
 
 
 def choose_cases(table: pd.DataFrame, *, most: int = 100) -> pd.DataFrame:
     """At most so many rows for the page, worst first: each kind's strongest, each patient's worst, median and best,
-    every suspect truth, then the worst of the rest. Where there is no room for three of each patient, of patients
+    every suspect annotation, then the worst of the rest. Where there is no room for three of each patient, of patients
     evenly spread from the worst to the best. A column "place" says worst, median or best third of the Run."""
     scored = table[table["dice"].notna()].sort_values(["dice", "id"])
     if not len(scored):
@@ -177,105 +242,80 @@ def write_gallery(table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Pa
     One image is in memory at a time. An image that cannot be read costs its picture, not the page. Returns the page.
     """
     folder = Path(folder)
-    rows = choose_cases(table, most=most)
-    cards = [_make_card(row, table.attrs, run, dataset) for row in rows.to_dict("records")]
-    present = [kind for kind in KINDS if any(card["kind"] == kind for card in cards)]
-    page = _template().render(
-        say=lambda key, **values: say(key, **values),
+    rows = choose_cases(table, most=most).to_dict("records")
+    loader = PackageLoader("sa2va_lab.reports", "template")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
+    page = environment.get_template("gallery.html.j2").render(
+        tr=tr,
         html_lang=HTML_LANG[current_language()],
         title=tr("Error gallery of {name}", name=run.folder.name),
         stamp=run.meta["stamp"],
-        cards=cards,
-        kinds=present,
-        groups=sorted({card["group"] for card in cards}),
+        cards=[_make_card(row, table.attrs, run, dataset) for row in rows],
+        kinds={kind: name_kind(kind) for kind in KINDS if any(row["kind"] == kind for row in rows)},
+        groups=sorted({row["group"] for row in rows}),
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         table.drop(columns=["seconds"]).to_csv(folder / "cases.csv", index=False)
-        unfinished = folder / ".gallery.html.part"
-        unfinished.write_text(page, "utf-8")
-        os.replace(unfinished, folder / "gallery.html")
+        return write_whole(folder / "gallery.html", page)
     except OSError as error:
         raise LabError(f"{folder} cannot be written ({error.strerror}); choose another outputs folder") from None
-    return folder / "gallery.html"
-
-
-def _template():
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    loader = PackageLoader("sa2va_lab.reports", "template")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    return environment.get_template("gallery.html.j2")
 
 
 def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
-    sample, prediction = dataset[row["id"]], run.prediction(row["id"])
-    probability = prediction.probability()
+    sample, probability = dataset[row["id"]], run.prediction(row["id"]).probability()
     mask, truth = probability > attrs["threshold"], sample.truth()
     step = max(1, math.ceil(max(mask.shape) / SIDE))
+    small = mask[::step, ::step]
     try:
         photo = layers.encode_photo(overlays.read_pixels(sample.image)[::step, ::step], quality=70)
     except (LabError, OSError):  # moved away since: masks and numbers are still worth a look
-        photo = layers.encode_photo(np.full((*mask[::step, ::step].shape, 3), 128, np.uint8))
-    case = overlays.Case(sample.id, sample.group, None, probability, mask, truth, dice=row["dice"])
-    said = overlays.describe_case(case)
-    small = mask[::step, ::step]
-    pictures = [("panel_image", "", f"{sample.id}")]
-    if truth is not None:
-        line = trace_line(mask, truth)
-        length = max(int(line.line.sum()), 1)
-        alt = dict(id=sample.id, breaks=row["breaks"], lost=line.lost.sum() / length)
-        drawn = truth[::step, ::step]
-        pictures += [
-            ("gallery_truth", layers.encode_layer(layers.paint_errors(drawn, None)), f"{sample.id}"),
-            ("gallery_mask", layers.encode_layer(layers.paint_errors(small, None)), f"{sample.id}"),
-            ("gallery_errors", layers.encode_layer(layers.paint_errors(small, drawn, scale=2)), said),
-            ("gallery_line", layers.encode_layer(layers.paint_line(line, truth)[::step, ::step]), ""),
-        ]
-        pictures[-1] = (
-            *pictures[-1][:2],
-            tr("Centre line of {id}: {breaks:.0f} gaps, {lost:.0%} of its length lost.", **alt),
-        )
+        photo = layers.encode_photo(np.full((*small.shape, 3), 128, np.uint8))
+    said = overlays.describe_case(
+        overlays.Case(sample.id, sample.group, None, probability, mask, truth, dice=row["dice"])
+    )
+    image, predicted = tr("Image"), tr("Prediction")
+    if truth is None:
+        pictures = [(predicted, layers.paint_errors(small, None), said)]
+        wrong = 1
     else:
-        pictures.append(("gallery_mask", layers.encode_layer(layers.paint_errors(small, None)), said))
-    pictures.append(("panel_probability", layers.encode_probability(probability[::step, ::step]), sample.id))
-    wrong = max(sum(row[kind] for kind in KINDS), 1) if truth is not None else 1
+        drawn, line, annotated = truth[::step, ::step], trace_line(mask, truth), tr("Ground truth")
+        lost = line.lost.sum() / max(int(line.line.sum()), 1)
+        broken = "Centreline of {id}: {breaks:.0f} gaps, {lost:.0%} of its length lost."
+        pictures = [
+            (annotated, layers.paint_errors(drawn, None), f"{annotated}, {sample.id}"),
+            (predicted, layers.paint_errors(small, None), f"{predicted}, {sample.id}"),
+            (tr("Right and wrong"), layers.paint_errors(small, drawn, scale=2), said),
+            (
+                tr("Centreline: found, lost, gaps"),
+                layers.paint_line(line, truth)[::step, ::step],
+                tr(broken, id=sample.id, breaks=row["breaks"], lost=lost),
+            ),
+        ]
+        wrong = max(sum(row[kind] for kind in KINDS), 1)
+    pictures = [(image, "", f"{image}, {sample.id}")] + [(t, layers.encode_layer(p), alt) for t, p, alt in pictures]
+    likely = layers.encode_probability(probability[::step, ::step])
+    pictures.append((tr("Probability"), likely, f"{tr('Probability')}, {sample.id}"))
     shares = sorted(((row[kind] / wrong, kind) for kind in KINDS if row[kind] > 0), reverse=True)
     return {
         "id": sample.id,
         "group": sample.group,
         "kind": row["kind"] or "",
         "place": row["place"],
-        "suspect": row["suspect"],
+        "suspect": tr(SUSPECTS[row["suspect"]]) if row["suspect"] else "",
         "answer": row["answer"] or "",
         "photo": photo,
         "size": (small.shape[1], small.shape[0]),
-        "pictures": [
-            {
-                "title": say(key),
-                "layer": layer,
-                "alt": alt if alt != sample.id else f"{say(key)}, {alt}",
-            }
-            for key, layer, alt in pictures
-        ],
-        "numbers": [
-            ("IoU" if name == "iou" else name.capitalize(), "–" if math.isnan(row[name]) else f"{row[name]:.3f}")
-            for name in SHOWN
-        ],
-        "shares": [(kind, f"{share:.0%}") for share, kind in shares[:4]],
+        "pictures": [{"title": title, "layer": layer, "alt": alt} for title, layer, alt in pictures],
+        "numbers": [(name_metric(metric), show(row[metric])) for metric in SHOWN_METRICS],
+        "shares": [(name_kind(kind), f"{share:.0%}") for share, kind in shares[:4]],
     }
 
 
-def show_link(page: Path, *, beside: bool = False):
+def show_link(page: Path, *, beside: bool = False) -> HTML:
     """Where the gallery lies, as a link that works in a report: `beside` its pages, or in `galleries/` elsewhere."""
-    from html import escape
-
-    from IPython.display import HTML
-
-    count = page.read_text("utf-8").count('<section class="case"')
+    count, size = page.read_text("utf-8").count('<section class="case"'), page.stat().st_size / 1e6
     near = f"{page.parent.name}/{page.name}"
     there = near if beside else f"{page.parent.parent.name}/{near}"
-    said = tr(
-        "Gallery of {cases} cases, {size:.1f} MB: {path}", cases=count, size=page.stat().st_size / 1e6, path=there
-    )
+    said = tr("Gallery of {cases} cases, {size:.1f} MB: {path}", cases=count, size=size, path=there)
     return HTML(f'<p><a href="{"" if beside else "../../"}{escape(there)}">{escape(said)}</a></p>')

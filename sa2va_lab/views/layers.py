@@ -1,7 +1,7 @@
 """Masks as small transparent pictures that a browser lays over the image: fast to paint, small to send.
 
-A layer is uint8 (H, W) of places in PALETTE. What is wrong has a pattern as well as a hue: stripes for what was made
-up, dots for what was missed, as in `overlays`.
+A layer is uint8 (H, W) of places in PALETTE. What is wrong has a pattern as well as a hue: stripes for false
+positives, dots for false negatives, as in `overlays`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import base64
 import io
 from functools import cache
 
+import matplotlib
 import numpy as np
+from PIL import Image
 
 from sa2va_lab.views import style
 from sa2va_lab.views.overlays import split_errors
 
 GAP = "#CC79A7"  # Okabe and Ito's reddish purple: a vessel that is broken
-VEIL, RIGHT, MADE_UP, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT = range(10)
+VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT = range(10)
 PALETTE = [
     # (colour, opacity 0 to 255) by the names above
     ("#FFFFFF", 120),
@@ -33,17 +35,17 @@ PALETTE = [
 
 
 def paint_errors(mask: np.ndarray, truth: np.ndarray | None, *, scale: int = 1) -> np.ndarray:
-    """What is right and wrong, each pixel enlarged `scale` times; without a truth the mask in its own colour."""
+    """What is right and wrong, each pixel enlarged `scale` times; without a ground truth the mask in its own colour."""
     if truth is None:
         return _enlarge(np.where(mask, MASK, np.where(_grow(mask), HALO, VEIL)), scale)
     areas = split_errors(mask, truth)
     any_of = mask | truth
     layer = np.where(_grow(any_of), HALO, VEIL)
-    for kind, place in (("true_positive", RIGHT), ("false_positive", MADE_UP), ("false_negative", MISSED)):
+    for kind, place in (("true_positive", RIGHT), ("false_positive", FALSE), ("false_negative", MISSED)):
         layer[areas[kind]] = place
     layer = _enlarge(layer, scale)
     down, right = np.ogrid[: layer.shape[0], : layer.shape[1]]
-    layer[(layer == MADE_UP) & ((down + right) % 5 < 2)] = STRIPE
+    layer[(layer == FALSE) & ((down + right) % 5 < 2)] = STRIPE
     layer[(layer == MISSED) & (down % 4 < 2) & (right % 4 < 2)] = DOT
     return layer
 
@@ -58,8 +60,6 @@ def paint_line(line, truth: np.ndarray) -> np.ndarray:
 
 def encode_layer(layer: np.ndarray) -> str:
     """A layer as the address (data:) of a PNG."""
-    from PIL import Image
-
     picture = Image.fromarray(layer.astype(np.uint8)).convert("P")
     picture.putpalette([int(colour[k : k + 2], 16) for colour, _ in PALETTE for k in (1, 3, 5)])
     return _address(picture, "png", transparency=bytes(opacity for _, opacity in PALETTE), compress_level=3)
@@ -67,8 +67,6 @@ def encode_layer(layer: np.ndarray) -> str:
 
 def encode_probability(probability: np.ndarray) -> str:
     """Probabilities in [0, 1] in cividis, as the address of a PNG of 64 steps."""
-    from PIL import Image
-
     steps = np.minimum(probability * 64, 63).astype(np.uint8)
     picture = Image.fromarray(steps).convert("P")
     picture.putpalette(_cividis())
@@ -77,15 +75,11 @@ def encode_probability(probability: np.ndarray) -> str:
 
 def encode_photo(pixels: np.ndarray, *, quality: int = 80) -> str:
     """uint8 (H, W, 3) as the address of a JPEG."""
-    from PIL import Image
-
     return _address(Image.fromarray(pixels), "jpeg", quality=quality)
 
 
 @cache
 def _cividis() -> list[int]:
-    import matplotlib
-
     colours = matplotlib.colormaps[style.PROBABILITY](np.linspace(0, 1, 64), bytes=True)
     return colours[:, :3].ravel().tolist()
 
@@ -93,7 +87,12 @@ def _cividis() -> list[int]:
 def _address(picture, kind: str, **how) -> str:
     buffer = io.BytesIO()
     picture.save(buffer, format=kind, **how)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return encode(buffer.getvalue(), kind)
+
+
+def encode(content: bytes, kind: str) -> str:
+    """A picture file as an address (data:). kind: "png" or "jpeg"."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _enlarge(layer: np.ndarray, scale: int) -> np.ndarray:

@@ -1,21 +1,26 @@
-"""Masks drawn on images: what was found, what was missed, what was made up.
+"""Masks drawn on images: true positives, false positives, false negatives.
 
 All masks are bool (H, W) and lie on their image pixel for pixel. Nothing here knows where a mask came from.
 """
 
 from __future__ import annotations
 
+import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Patch
+from PIL import Image
+from skimage.segmentation import find_boundaries
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import write_whole
 from sa2va_lab.language import tr
-from sa2va_lab.reports.texts import say
+from sa2va_lab.sa2va.processing import read_image
 from sa2va_lab.views import style
 
 ERRORS = ("true_positive", "false_positive", "false_negative")
@@ -26,6 +31,12 @@ KINDS = {
     "false_negative": (style.FALSE_NEGATIVE, (0, (2, 1)), "....", 0.45),
     "prediction": (style.PREDICTION, "solid", None, 0.6),
 }
+LABELS = {
+    "true_positive": "found (true positive)",
+    "false_positive": "false positive",
+    "false_negative": "false negative",
+}
+RANKS = {"worst": "Worst: {case}", "median": "Median: {case}", "best": "Best: {case}"}
 
 
 @dataclass(frozen=True)
@@ -49,20 +60,20 @@ class Case:
         words = tr("{id}, patient {group}", id=self.id, group=self.group)
         if not math.isnan(self.dice):
             words += tr(", Dice {dice:.3f}", dice=self.dice)
-        return words if self.rank is None else say(f"case_{self.rank}") + words
+        return words if self.rank is None else tr(RANKS[self.rank], case=words)
 
 
 def read_pixels(image) -> np.ndarray:
     """uint8 (H, W, 3), upright: exactly what the model is shown, from a path, a PIL image or an array."""
-    from sa2va_lab.sa2va.processing import read_image
-
     return np.asarray(read_image(image))
 
 
 def split_errors(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     """Where the mask is right and where it is wrong: three bool (H, W) by the names in ERRORS."""
     if mask.shape != truth.shape:
-        raise LabError(f"the mask is {mask.shape} but the truth is {truth.shape}; they must lie on the same image")
+        raise LabError(
+            f"the mask is {mask.shape} but the ground truth is {truth.shape}; they must lie on the same image"
+        )
     mask, truth = mask.astype(bool), truth.astype(bool)
     return {"true_positive": mask & truth, "false_positive": mask & ~truth, "false_negative": ~mask & truth}
 
@@ -73,8 +84,6 @@ def draw_comparison(image, mask: np.ndarray, truth: np.ndarray | None, *, ax, ba
     Each kind has a colour, a contour of its own line style and a hatch. Without a truth the mask alone is drawn, in the
     colour for predictions. backdrop: how strongly the image shows through, 1 is as it is, 0 is white. Returns `ax`.
     """
-    from matplotlib.colors import to_rgb
-
     pixels = read_pixels(image)
     if mask.shape != pixels.shape[:2]:
         raise LabError(f"the mask is {mask.shape} but the image is {pixels.shape[:2]}; they must be of one size")
@@ -108,13 +117,12 @@ def _outline(ax, area: np.ndarray, colour: str, line, hatch: str | None) -> None
 
 def legend_handles() -> list:
     """One patch for each kind, for a figure's legend."""
-    from matplotlib.patches import Patch
-
-    return [
-        Patch(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch, label=say(kind))
-        for kind, (colour, line, hatch, opacity) in KINDS.items()
-        if kind in ERRORS
-    ]
+    handles = []
+    for kind in ERRORS:
+        colour, line, hatch, opacity = KINDS[kind]
+        look = dict(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch)
+        handles.append(Patch(**look, label=tr(LABELS[kind])))
+    return handles
 
 
 def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | None = None):
@@ -125,33 +133,29 @@ def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | N
     if not cases:
         raise LabError("no case was given to draw; choose at least one sample that has a prediction")
 
-    figure = style.new_figure(style.WIDTH, 6.0 * len(cases) + 0.4)
-    with style.figure_settings():
+    with style.drawing(6.0 * len(cases) + 0.4, stamp=stamp) as figure:
         rows = np.atleast_1d(figure.subfigures(len(cases), 1))
         for row, case in zip(rows, cases, strict=True):
             row.suptitle(case.title(), x=0.01, ha="left", fontsize=11, fontweight="bold")
             panels = row.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
+            image, probability, comparison = (panels[name] for name in ("image", "probability", "comparison"))
             pixels = read_pixels(case.image)
-            panels["image"].imshow(pixels)
-            scale = panels["probability"].imshow(case.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
-            bar = row.colorbar(
-                scale,
-                ax=panels["probability"],
-                location="bottom",
-                fraction=0.05,
-                pad=0.03,
-                ticks=sorted({0, threshold, 1}),
-            )
+            image.imshow(pixels)
+            scale = probability.imshow(case.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
+            place = dict(location="bottom", fraction=0.05, pad=0.03, ticks=sorted({0, threshold, 1}))
+            bar = row.colorbar(scale, ax=probability, **place)
             bar.ax.axvline(threshold, color="white", linewidth=1.5)
-            draw_comparison(pixels, case.mask, case.truth, ax=panels["comparison"])
-            titles = {"image": "panel_image", "probability": "panel_probability"}
-            titles["comparison"] = "panel_mask" if case.truth is None else "panel_comparison"
-            for name, key in titles.items():
-                panels[name].set_axis_off()
-                panels[name].set_title(say(key, threshold=threshold))
+            draw_comparison(pixels, case.mask, case.truth, ax=comparison)
+            for ax in (image, probability):
+                ax.set_axis_off()
+            image.set_title(tr("Image"))
+            probability.set_title(tr("Probability"))
+            if case.truth is None:
+                comparison.set_title(tr("Mask at {threshold:g} (not annotated)", threshold=threshold))
+            else:
+                comparison.set_title(tr("Right and wrong at {threshold:g}", threshold=threshold))
         if any(case.truth is not None for case in cases):
             figure.legend(handles=legend_handles(), loc="outside upper left", ncols=3, handlelength=2.2)
-        style.stamp(figure, stamp)
     return figure, " ".join(describe_case(case) for case in cases)
 
 
@@ -164,23 +168,18 @@ def describe_case(case: Case) -> str:
             title=title,
             share=case.mask.mean(),
         )
-    errors = split_errors(case.mask, case.truth)
-    true, made_up, missed = (int(errors[kind].sum()) for kind in ERRORS)
+    right, false, missed = (int(area.sum()) for area in split_errors(case.mask, case.truth).values())
     if not case.truth.any():
-        return tr("{title}: the annotation is empty and {made_up} pixels are predicted.", title=title, made_up=made_up)
-    found = true / (true + missed)
+        return tr("{title}: the annotation is empty and {false} pixels are predicted.", title=title, false=false)
     if not case.mask.any():
-        return tr(
-            "{title}: nothing is predicted, and all {truth} annotated pixels are missed.",
-            title=title,
-            truth=true + missed,
-        )
+        blank = "{title}: nothing is predicted, and all {truth} annotated pixels are missed."
+        return tr(blank, title=title, truth=missed)
     return tr(
-        "{title}: {found:.0%} of the annotated pixels are found, and {made_up:.0%} of the predicted "
+        "{title}: {found:.0%} of the annotated pixels are found, and {false:.0%} of the predicted "
         "pixels are not in the annotation.",
         title=title,
-        found=found,
-        made_up=made_up / (true + made_up),
+        found=right / (right + missed),
+        false=false / (right + false),
     )
 
 
@@ -189,9 +188,6 @@ def save_overlay(path: Path | str, image, mask: np.ndarray) -> Path:
 
     The file appears at once or not at all.
     """
-    from PIL import Image
-    from skimage.segmentation import find_boundaries
-
     pixels = read_pixels(image).astype(np.float32)
     if mask.shape != pixels.shape[:2]:
         raise LabError(f"the mask is {mask.shape} but the image is {pixels.shape[:2]}; they must be of one size")
@@ -201,8 +197,6 @@ def save_overlay(path: Path | str, image, mask: np.ndarray) -> Path:
     # a dark edge outside a bright one: seen on light and on dark ground alike
     pixels[find_boundaries(mask, mode="outer", background=False)] = 0
     pixels[find_boundaries(mask, mode="inner", background=False)] = colour
-    path = Path(path)
-    unfinished = path.with_name(f".{path.name}.part")
-    Image.fromarray(pixels.round().astype(np.uint8)).save(unfinished, format="png")
-    os.replace(unfinished, path)
-    return path
+    drawn = io.BytesIO()
+    Image.fromarray(pixels.round().astype(np.uint8)).save(drawn, format="png")
+    return write_whole(path, drawn.getvalue())

@@ -1,7 +1,7 @@
 """A dimmer for the threshold: move it and see vessels appear, with what that does to this image and to the split.
 
-`Tuner` looks at a Run and needs no model. `look` is what one position of all controls shows; `widget` puts controls
-around it; the figures of `tuning` say the same on paper.
+`Tuner` looks at a Run and needs no model. `Tuner.look` is what one position of all controls shows; `build_widget` puts
+controls around it, each with a label and in reach of the keyboard; the figures of `tuning` say the same on paper.
 """
 
 from __future__ import annotations
@@ -9,24 +9,28 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING
 
+import ipywidgets as w
 import numpy as np
+from skimage.morphology import remove_small_holes, remove_small_objects
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
-from sa2va_lab.evaluation.thresholds import BINS, THRESHOLDS, Choice, choose_threshold, count_run, save_threshold
+from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, save_threshold
 from sa2va_lab.language import tr
 from sa2va_lab.views import layers, overlays, style
+from sa2va_lab.views.scores import SHOWN_METRICS
+from sa2va_lab.views.tables import name_metric, show
+from sa2va_lab.views.tuning import draw_sweep
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
     from sa2va_lab.runs.read import Run
 
 KEPT = 8  # samples in memory at a time, whatever the size of the Run
-SHOWN = ("dice", "iou", "precision", "recall")
-WIDE, HIGH = 520, 190  # the curve's own units
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,6 @@ class Look:
 
 def clean_mask(mask: np.ndarray, *, min_area: int = 0, holes: int = 0) -> np.ndarray:
     """bool (H, W) without connected pieces below `min_area` pixels and with holes of up to `holes` pixels filled."""
-    from skimage.morphology import remove_small_holes, remove_small_objects
-
     if min_area > 1:
         mask = remove_small_objects(mask, max_size=min_area - 1, connectivity=2)
     return remove_small_holes(mask, max_size=holes) if holes > 0 else mask
@@ -61,7 +63,7 @@ class Tuner:
         try:
             self.counts = count_run(run, dataset, progress=progress)
             self.choice = choose_threshold(self.counts)
-            self._curve = self.counts.curve()
+            self._curve = np.nan_to_num(self.counts.curve())
             dice = dict(zip(self.counts.ids, compute_scores(**self.counts.at(0.5))["dice"], strict=True))
             self.reason = self.choice.reason
         except LabError as error:  # no truth, or images moved away: there is still much to look at
@@ -86,53 +88,53 @@ class Tuner:
         layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, scale=scale))
         case = overlays.Case(sample_id, self._samples[sample_id].group, None, probability, mask, truth)
         said = overlays.describe_case(case)
-        about = tr("Probability")
-        photo = layers.encode_photo(pixels[part], quality=90)
+        near = f"{tr('Probability')}, {sample_id}"
         pictures = (
             '<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">'
-            + _picture(layer, said, under=photo, sharp=scale > 1)
-            + _picture(layers.encode_probability(probability[part]), f"{about}, {sample_id}", sharp=scale > 1)
+            + _picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
+            + _picture(layers.encode_probability(probability[part]), near, sharp=scale > 1)
             + "</div>"
         )
         return Look(pictures, self._tell(sample_id, mask, truth), self.draw_curve(threshold), mask)
 
     def draw_curve(self, threshold: float) -> str:
-        """The split's mean Dice over the threshold as SVG, with the best, its interval, 0.5 and where the slider is."""
+        """The split's mean Dice over the threshold, with the best, its interval, 0.5 and where the slider is: HTML."""
         if self.choice is None:
-            return f"<p>{escape(tr('There is no curve and no number here: {reason}', reason=self.reason))}</p>"
-        choice, curve = self.choice, np.nan_to_num(self._curve)
-        here = float(curve[min(round(threshold * BINS), BINS - 1)])
-        values = dict(threshold=threshold, dice=here, best=choice.value, score=choice.score, half=choice.at_half)
+            return f"<p>{escape(tr('There is no curve and no number here: {reason}', reason=tr(self.reason)))}</p>"
+        here = float(self._curve[min(round(threshold * BINS), BINS - 1)])
         said = tr(
             "Split “{split}”, {n} images, without minimum area and hole filling: mean Dice {dice:.3f} at "
             "{threshold:.3f} (orange); best {score:.3f} at {best:.3f} (blue, band: 95 % interval of the "
             "choice); {half:.3f} at 0.5 (dashed).",
             split=self.run.meta["dataset"]["split"],
             n=len(self.counts),
-            **values,
+            threshold=threshold,
+            dice=here,
+            best=self.choice.value,
+            score=self.choice.score,
+            half=self.choice.at_half,
         )
-        points = " ".join(
-            f"{x * WIDE:.1f},{(1 - y) * HIGH:.1f}" for x, y in zip(THRESHOLDS[::5], curve[::5], strict=True)
-        )
-        low, high = (choice.value if math.isnan(edge) else edge for edge in (choice.low, choice.high))
-        marks = [
-            f'<rect x="{low * WIDE:.1f}" width="{(high - low) * WIDE:.1f}" height="{HIGH}" fill="#CCE3F0"/>',
-            _upright(0.5, "#5F6B73", "4 4", 1.5),
-            _upright(choice.value, style.ACCENT, "none", 1.5),
-            f'<polyline points="{points}" fill="none" stroke="#000" stroke-width="1.8"/>',
-            _upright(threshold, style.FALSE_POSITIVE, "none", 2.5),
-            f'<circle cx="{threshold * WIDE:.1f}" cy="{(1 - here) * HIGH:.1f}" r="5" fill="#E69F00" stroke="#000"/>',
-        ]
-        ticks = "".join(
-            f'<text x="{t * WIDE}" y="{HIGH + 15}" text-anchor="middle" font-size="11">{t:g}</text>'
-            f'<text x="-6" y="{(1 - t) * HIGH + 4}" text-anchor="end" font-size="11">{t:g}</text>'
-            for t in (0, 0.25, 0.5, 0.75, 1)
-        )
+        address, left, top, width, height = self._sweep
+        across, down = left + threshold * width, top + (1 - here) * height
         return (
-            f'<svg viewBox="-34 -8 {WIDE + 50} {HIGH + 28}" style="width:100%;max-width:{WIDE + 50}px;background:#fff" '
-            f'role="img" aria-label="{escape(said)}"><path d="M0 0V{HIGH}H{WIDE}" fill="none" stroke="#5F6B73"/>'
-            f"{''.join(marks)}{ticks}</svg><p>{escape(said)}</p>"
+            f'<div role="img" aria-label="{escape(said)}" style="position:relative;max-width:570px">'
+            f'<img src="{address}" alt="" style="width:100%;display:block">'
+            f'<span style="position:absolute;left:{across:.2%};top:{top:.2%};height:{height:.2%};'
+            f'border-left:2.5px solid {style.FALSE_POSITIVE}"></span>'
+            f'<span style="position:absolute;left:{across:.2%};top:{down:.2%};width:9px;height:9px;margin:-5px;'
+            f'border-radius:50%;border:1px solid #000;background:{style.FALSE_POSITIVE}"></span></div>'
+            f"<p>{escape(said)}</p>"
         )
+
+    @cached_property
+    def _sweep(self) -> tuple[str, float, float, float, float]:
+        """The curve as a picture's address, and where in it the axes lie: left, top, width, height as shares."""
+        with style.drawing(2.2, width=5.7) as figure:
+            ax = figure.subplots()
+            draw_sweep(ax, self.counts, self.choice)
+            address = layers.encode(style.to_png(figure), "png")
+            box = ax.get_position()
+        return address, box.x0, 1 - box.y1, box.width, box.height
 
     def save(self, threshold: float, *, note: str = "", merge: str | int = "union"):
         """Writes threshold.json into the Run's folder, with where it was chosen; returns its path.
@@ -140,15 +142,10 @@ class Tuner:
         LabError where no image has a truth: a threshold without an origin could not be told from a fair one.
         """
         if self.choice is None:
-            raise LabError(
-                tr(
-                    "A threshold is saved with the images it was chosen on, and there are none: {reason}",
-                    reason=self.reason,
-                )
-            )
-        place, best = round(threshold * BINS), math.isclose(threshold, self.choice.value)
-        choice: Choice = self.choice
-        if not best:
+            saved = "A threshold is saved with the images it was chosen on, and there are none: {reason}"
+            raise LabError(tr(saved, reason=tr(self.reason)))
+        choice, place = self.choice, round(threshold * BINS)
+        if not math.isclose(threshold, choice.value):
             nothing = dict(low=math.nan, high=math.nan, flat=(math.nan, math.nan))
             where = f"{len(self.counts)} images of {len(set(self.counts.groups))} patients"
             choice = replace(choice, value=place / BINS, reason=f"set by eye on {where}", **nothing)
@@ -160,18 +157,17 @@ class Tuner:
         return self.run.prediction(sample_id).n_seg
 
     def _tell(self, sample_id: str, mask: np.ndarray, truth: np.ndarray | None) -> str:
-        rows = [(tr("Mask, px"), f"{mask.sum():,}")]
+        rows = {"Mask, px": f"{mask.sum():,}"}
         if truth is None:
-            rows.append((tr("Note"), tr("not annotated")))
+            rows["Note"] = tr("not annotated")
         else:
             scores = compute_scores(**count_pixels(mask, truth))
-            named = [("IoU" if name == "iou" else name.capitalize(), scores[name]) for name in SHOWN]
-            rows = [(name, "–" if math.isnan(value) else f"{value:.3f}") for name, value in named] + rows
+            rows = {name_metric(name): show(scores[name]) for name in SHOWN_METRICS} | rows
             if not truth.any():
-                rows.append((tr("Note"), tr("ground truth is empty")))
-        answer = next(record["answer"] for record in self.run.records if record["id"] == sample_id)
-        rows.append((tr("Answer"), answer or "–"))
-        return "<table>" + "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in rows) + "</table>"
+                rows["Note"] = tr("ground truth is empty")
+        rows["Answer"] = next(record["answer"] for record in self.run.records if record["id"] == sample_id) or "–"
+        lines = (f"<tr><th>{escape(tr(name))}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
+        return f"<table>{''.join(lines)}</table>"
 
     def open_sample(self, sample_id: str, merge: str | int = "union"):
         """Pixels uint8 (H, W, 3), probability float32 (H, W), truth bool (H, W) or None; the last KEPT are at hand."""
@@ -205,8 +201,77 @@ def _picture(address: str, alt: str, *, under: str = "", sharp: bool = False) ->
     return f'<img src="{address}" alt="{escape(alt)}" style="{how}">'
 
 
-def _upright(at: float, colour: str, dashes: str, width: float) -> str:
-    return (
-        f'<line x1="{at * WIDE:.1f}" x2="{at * WIDE:.1f}" y1="0" y2="{HIGH}" stroke="{colour}" stroke-width="{width}" '
-        f'stroke-dasharray="{dashes}"/>'
-    )
+def build_widget(tuner: Tuner) -> w.HBox:
+    """ipywidgets for a Tuner: choose a sample, move the threshold, clean the mask, zoom, save."""
+
+    def control(kind: type, *value, label: str, **how):
+        shape = {"style": {"description_width": "11em"}, "layout": w.Layout(width="27em")}
+        return kind(*value, description=label, **shape, **how)
+
+    start, union = 0.5 if tuner.choice is None else tuner.choice.value, (tr("all together"), "union")
+    steps, pixels = dict(min=0, max=0.999, step=0.001), dict(min=0, max=100_000, step=10)
+    slider = dict(min=0, max=1, step=0.05, readout=False)
+    orders = [(tr("worst first"), "worst"), (tr("by patient"), "patient")]
+    by = control(w.Dropdown, options=orders, label=tr("Order"))
+    search = control(w.Text, label=tr("Search"))
+    sample = control(w.Select, rows=9, options=[], label=tr("Image, Dice at 0.5"))
+    threshold = control(w.FloatSlider, start, readout=False, label=tr("Threshold"), **steps)
+    number = control(w.BoundedFloatText, start, label=tr("Threshold, number"), **steps)
+    merge = control(w.Dropdown, options=[union], label="[SEG]")
+    area = control(w.BoundedIntText, 0, label=tr("Minimum area, px"), **pixels)
+    holes = control(w.BoundedIntText, 0, label=tr("Fill holes up to, px"), **pixels)
+    zoom = control(w.Dropdown, options=[1, 2, 4, 8], label=tr("Zoom"))
+    across = control(w.FloatSlider, 0.5, label=tr("Across"), **slider)
+    down = control(w.FloatSlider, 0.5, label=tr("Down"), **slider)
+    note = control(w.Text, label=tr("Note"))
+    half, best, save = (w.Button(description=text) for text in ("0.5", tr("Best here"), tr("Save")))
+    best.disabled = save.disabled = tuner.choice is None
+    numbers, curve = w.HTML(layout=w.Layout(flex="0 0 13em")), w.HTML(layout=w.Layout(flex="1 1 0", min_width="0"))
+    pictures, status = w.HTML(), w.HTML()
+
+    def fill(_=None) -> None:
+        ids = sorted(tuner.order) if by.value == "patient" else tuner.order
+        ids = [name for name in ids if search.value.strip().lower() in name.lower()]
+        chosen = sample.value
+        sample.options = [(i if math.isnan(tuner.dice[i]) else f"{i}  {tuner.dice[i]:.3f}", i) for i in ids]
+        sample.value = chosen if chosen in ids else next(iter(ids), None)
+
+    def open_sample(_=None) -> None:
+        if sample.value is not None:
+            count = tuner.count_masks(sample.value)
+            merge.options = [union, *((f"{k + 1}", k) for k in range(count if count > 1 else 0))]
+        draw()
+
+    def draw(_=None) -> None:
+        if sample.value is None or merge.value is None:
+            return
+        how = dict(min_area=area.value, holes=holes.value, merge=merge.value, zoom=zoom.value)
+        seen = tuner.look(sample.value, threshold.value, across=across.value, down=down.value, **how)
+        pictures.value, numbers.value, curve.value = seen.pictures, seen.numbers, seen.curve
+
+    def keep(_) -> None:
+        words = note.value
+        if area.value or holes.value:
+            words += f" [looked at with minimum area {area.value} px, holes up to {holes.value} px filled]"
+        try:
+            path = tuner.save(threshold.value, note=words.strip(), merge=merge.value)
+            said = tr("Saved {path} in the Run {run}.", path=path.name, run=path.parent.name)
+            status.value = f"<p role='status'>{said}</p>"
+        except LabError as error:
+            status.value = f"<p role='alert'>{error}</p>"
+
+    w.link((threshold, "value"), (number, "value"), transform=[lambda value: round(value, 3)] * 2)
+    for changed, what in ((fill, (by, search)), (draw, (threshold, merge, area, holes, zoom, across, down))):
+        for one in what:
+            one.observe(changed, "value")
+    sample.observe(open_sample, "value")
+    half.on_click(lambda _: setattr(threshold, "value", 0.5))
+    best.on_click(lambda _: setattr(threshold, "value", start))
+    save.on_click(keep)
+    fill()
+    open_sample()
+    left = [by, search, sample, threshold, number, w.HBox([half, best]), merge, area, holes, zoom, across, down]
+    column = w.VBox([*left, note, save, status], layout=w.Layout(min_width="28em"))
+    stamp = w.HTML(f"<p><em>{tuner.run.meta['stamp'] or ''}</em></p>")
+    right = w.VBox([stamp, pictures, w.HBox([numbers, curve])], layout=w.Layout(flex="1 1 0", min_width="0"))
+    return w.HBox([column, right])

@@ -24,7 +24,7 @@ def test_layers_say_right_and_wrong_by_pattern_and_hue():
     mask[2:8, 2:8] = truth[2:8, 5:11] = True
     layer = layers.paint_errors(mask, truth, scale=2)
     assert layer.shape == (40, 40)
-    assert set(np.unique(layer[4:16, 4:10])) == {layers.MADE_UP, layers.STRIPE}
+    assert set(np.unique(layer[4:16, 4:10])) == {layers.FALSE, layers.STRIPE}
     assert set(np.unique(layer[4:16, 10:16])) == {layers.RIGHT}
     assert set(np.unique(layer[4:16, 16:22])) == {layers.MISSED, layers.DOT}
     assert layer[2, 2] == layers.HALO
@@ -102,7 +102,7 @@ def test_truths_to_look_at_again(looked_at):
     rows = {row[0]: row[2] for row in gallery.suspect_table(table).rows}
     assert set(rows) == set(table.loc[table["suspect"] != "", "id"])
     assert "P03-V1-F002" in rows, "its truth is empty and the model sees a vessel"
-    assert gallery.suspect_table(table.assign(suspect="")).rows[0][0] == "no truth looks wrong by these rules"
+    assert gallery.suspect_table(table.assign(suspect="")).rows[0][0] == "no annotation looks wrong by these rules"
 
 
 def test_figures_state_the_finding(looked_at):

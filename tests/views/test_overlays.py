@@ -31,7 +31,7 @@ def test_errors_are_told_apart():
 
 
 def test_sizes_must_agree():
-    with pytest.raises(LabError, match="the mask is .4, 6. but the truth is .6, 4."):
+    with pytest.raises(LabError, match="the mask is .4, 6. but the ground truth is .6, 4."):
         overlays.split_errors(MASK, TRUTH.T)
     axes = style.new_figure(1, 1).subplots()
     with pytest.raises(LabError, match="the image is .9, 9."):

@@ -13,8 +13,8 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.thresholds import read_threshold
 from sa2va_lab.language import use_language
-from sa2va_lab.views import dimmer, tuning
-from sa2va_lab.views.tuner import KEPT, Tuner, clean_mask
+from sa2va_lab.views import tuning
+from sa2va_lab.views.tuner import KEPT, Tuner, build_widget, clean_mask
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_save_and_read(tuner):
 
 
 def test_widget_moves_together(tuner):
-    widget = dimmer.build_widget(tuner)
+    widget = build_widget(tuner)
     slider, number = find(widget, "Threshold"), find(widget, "Threshold, number")
     samples = find(widget, "Image, Dice at 0.5")
     pictures = widget.children[1].children[1]
@@ -129,7 +129,7 @@ def test_without_truth_there_are_pictures_and_no_metrics(bare):
     assert "There is no curve" in seen.curve
     with pytest.raises(LabError, match="there are none"):
         bare.save(0.5)
-    widget = dimmer.build_widget(bare)
+    widget = build_widget(bare)
     assert find(widget, "Save").disabled
     assert tuning.answer_tuner(bare).metrics.threshold is None
     for figure, alt in (tuning.curve_figure(bare), tuning.strip_figure(bare)):
@@ -141,7 +141,7 @@ def test_half_a_run_one_sample_and_none(drawn_run, dataset):
     one = Tuner(replace(drawn_run, records=drawn_run.records[:1]), dataset)
     assert len(one.order) == 1
     assert math.isnan(one.choice.low), "one patient has no interval"
-    dimmer.build_widget(one)
+    build_widget(one)
     with pytest.raises(LabError, match="no prediction so far"):
         Tuner(replace(drawn_run, records=[]), dataset)
 
@@ -169,7 +169,7 @@ def test_a_large_run_opens_with_counts_alone_in_memory(tuner, drawn_run, dataset
     assert len(tuner.order) == len(tuner.counts) == 400
     assert kept / 400 < 10_000, "8,000 bytes of counts an image; its probabilities would be 12,288 more"
     assert peak / 400 < 120_000
-    dimmer.build_widget(tuner)
+    build_widget(tuner)
     for name in tuner.order[:20]:
         tuner.look(name, 0.5)
     assert len(tuner._kept) <= 8
