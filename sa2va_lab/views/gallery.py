@@ -20,9 +20,8 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
 from sa2va_lab.files import write_whole
 from sa2va_lab.language import current_language, tr
-from sa2va_lab.reports.answers import Answer, Sorted
+from sa2va_lab.reports.answers import Answer, Sorted, say_sample
 from sa2va_lab.reports.html import HTML_LANG
-from sa2va_lab.reports.texts import say_sample
 from sa2va_lab.views import layers, overlays, style
 from sa2va_lab.views.scores import SHOWN_METRICS
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate
@@ -128,7 +127,7 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
             stamp=run.meta["stamp"],
         )
     first, dice = mistakes[0], float(scored["dice"].mean())
-    sample = say_sample({"n_images": len(scored), "n_groups": scored["group"].nunique()})
+    sample = say_sample(len(scored), scored["group"].nunique())
     values = dict(kind=first["title"], share=first["pixel_share"], images=first["largest"], sample=sample)
     sentence = tr(
         "The commonest mistake is “{kind}”: {share:.0%} of the wrong pixels in {sample}, the largest "

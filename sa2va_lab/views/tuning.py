@@ -9,8 +9,7 @@ import numpy as np
 
 from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, calibrate
 from sa2va_lab.language import tr
-from sa2va_lab.reports.answers import Answer, Tuned
-from sa2va_lab.reports.texts import say_sample
+from sa2va_lab.reports.answers import Answer, Tuned, say_sample
 from sa2va_lab.views import overlays, style
 from sa2va_lab.views.tables import Table, show, tabulate_facts
 
@@ -89,7 +88,7 @@ def answer_tuner(tuner: Tuner) -> Answer:
     numbers = {"value": choice.value, "rule": choice.rule, "reason": choice.reason, "dice": choice.score}
     numbers |= {"dice_at_half": choice.at_half, "difference": choice.score - choice.at_half}
     numbers |= {"choice_low": choice.low, "choice_high": choice.high, "flat": choice.flat, "split": split}
-    sample = say_sample({"n_images": choice.n_images, "n_groups": choice.n_groups})
+    sample = say_sample(choice.n_images, choice.n_groups)
     values = dict(best=choice.value, score=choice.score, half=choice.at_half, sample=sample, split=split)
     said = tr(
         "On {sample}, split “{split}”, threshold {best:.3f} gives the best mean Dice, {score:.3f}; "
