@@ -33,7 +33,6 @@ from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.forecast import MIB
 from sa2va_lab.loading.memory import Watch
 from sa2va_lab.sa2va.configuration import parse_config, read_config
-from sa2va_lab.sa2va.names import official_names
 from sa2va_lab.sa2va.processing import cut_tiles, read_image
 from sa2va_lab.sa2va.weights import INDEX, build_empty
 
@@ -94,8 +93,9 @@ def write_full_size(folder: Path | str) -> Path:
 
 
 def _official_shapes(raw: dict) -> Iterator[tuple[str, tuple[int, ...]]]:
-    ours = {name: tuple(tensor.shape) for name, tensor in build_empty(parse_config(raw)).state_dict().items()}
-    for name, places in official_names(list(ours)).items():
+    config = parse_config(raw)
+    ours = {name: tuple(tensor.shape) for name, tensor in build_empty(config).state_dict().items()}
+    for name, places in config.names.official(ours).items():
         first, *rest = ours[places[0].name]
         rows = {"whole": first, "third": 3 * first, "row": 1}[places[0].kind]
         yield name, (rows, *rest)
@@ -209,7 +209,7 @@ def matrix_rate(model, positions: int) -> float:
 def counting(model) -> Iterator[dict[str, int]]:
     """Counts the operations of matrix products by stage, as torch's counter sees them."""
     found: dict[str, int] = {}
-    stages = {"vision": "encode_tiles", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
+    stages = {"vision": "encode_image", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
 
     def counted(stage: str, method):
         def run(*given):

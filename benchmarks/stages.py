@@ -60,8 +60,8 @@ def measure(asked: argparse.Namespace) -> dict:
     tiles = cut_tiles(image, model.config).to(device)
     dtype = next(model.grounding_encoder.parameters()).dtype
     canvas = fill_canvas(image, model.config, dtype=dtype).to(device)
-    ids = reader.prompt_ids(question, len(tiles)).all
-    inputs = segmenter._embed(ids, model.encode_tiles(tiles))
+    ids = reader.prompt_ids(question, len(tiles) * model.config.tokens_per_tile).all
+    inputs = segmenter._embed(ids, model.encode_image(tiles))
 
     def answer(draft: list[int]):
         return write_answer(model, inputs, DynamicCache(), draft=draft, stops=reader.stops, limit=asked.tokens)
@@ -81,7 +81,7 @@ def measure(asked: argparse.Namespace) -> dict:
     model.read(inputs, cache)
     features = model.encode_canvas(canvas)
     stages = {
-        "vision": lambda: model.encode_tiles(tiles),
+        "vision": lambda: model.encode_image(tiles),
         "prefill": lambda: model.read(inputs, DynamicCache()),
         "decode one token": lambda: decode(cache),
         "answer token by token": lambda: answer([]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +18,25 @@ from transformers import DynamicCache
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
-from sa2va_lab.sa2va.answering import read_answer, shrink, write_answer
+from sa2va_lab.sa2va.answering import Reply, read_answer, shrink, write_answer
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
-from sa2va_lab.sa2va.processing import PromptIds, PromptReader, cut_tiles, fill_canvas, phrase_prompt, read_image
+from sa2va_lab.sa2va.processing import PromptIds, PromptReader, fill_canvas, phrase_prompt, read_image
 
 FIRST_DRAFT = "Sure, [SEG]."
 ANSWER_LIMIT = 512
 
 ImageLike = Path | str | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One prompt about one image, as `Segmenter.predict` takes it. draw: whether its masks are wanted."""
+
+    image: ImageLike
+    prompt: str
+    answer: str | None = None
+    limit: int = ANSWER_LIMIT
+    draw: bool = True
 
 
 @dataclass
@@ -33,7 +45,7 @@ class _Seen:
 
     digest: str
     image: Image.Image
-    tokens: Tensor | None = None  # (t, tokens_per_tile, C)
+    tokens: Tensor | None = None  # (t, C)
     features: CanvasFeatures | None = None
     head: list[int] = field(default_factory=list)  # the ids that `cache` has read: everything up to the question
     cache: DynamicCache | None = None
@@ -71,7 +83,7 @@ class Segmenter:
     @property
     def device(self) -> torch.device:
         """Where tokens go in."""
-        return self.model.language_model.model.embed_tokens.weight.device
+        return self.model.device
 
     @property
     def stamp(self) -> str | None:
@@ -88,49 +100,77 @@ class Segmenter:
         none. limit: at most so many answer tokens. Raises LabError for an unreadable image or an empty prompt, and for
         numbers that overflow where no other precision is left.
         """
-        return self._carry_on(lambda: self._predict(image, prompt, answer, limit))
+        [prediction] = self._answer_all([_Question(image, prompt, answer, limit)])
+        return prediction
 
     def answer(self, image: ImageLike, prompt: str, *, limit: int = ANSWER_LIMIT) -> str:
         """The text alone, without the masks that its [SEG] tokens mean: SAM2 is not run. Otherwise as `predict`."""
-        return self._carry_on(lambda: self._predict(image, prompt, None, limit, draw=False)).answer
+        [prediction] = self._answer_all([_Question(image, prompt, limit=limit, draw=False)])
+        return prediction.answer
 
-    def _carry_on(self, attempt: Callable[[], Prediction]) -> Prediction:
-        """What the attempt gives, made again with the network of another rung as often as that helps."""
-        while True:
+    def predict_many(
+        self, images: Iterable[ImageLike], prompt: str, *, batch: int = 1, **options
+    ) -> Iterator[Prediction]:
+        """`predict` for each image in turn, lazily, `batch` of them at a time; `options` as `predict` has them.
+
+        The answer to one is the draft for the next. Where an image fails, the predictions of those before it come
+        first, then its error.
+        """
+        if batch < 1:
+            raise LabError(f"batch is {batch}; expected at least 1.")
+        questions = (_Question(image, prompt, **options) for image in images)
+        while group := list(itertools.islice(questions, batch)):
+            yield from self._answer_all(group)
+
+    def _answer_all(self, questions: list[_Question]) -> Iterator[Prediction]:
+        """The predictions in order. Where memory runs out or numbers overflow, the questions that are left are asked
+        of the network of another rung, as often as that helps."""
+        while questions:
             if self.model is None:  # no rung held in the last call; memory may have come back since
                 self.model = self._ladder.load()
                 self._ladder.note(self.provenance)
+            done: list[Prediction] = []
+            failure = None
             try:
-                return attempt()
+                self._predict_batch(questions, done)
             except Exception as error:
-                if self._ladder is None or not self._ladder.helps(error):
-                    raise
-                failure = error.with_traceback(None)  # its frames hold tensors, which must go before anything is loaded
+                failure = error
+            yield from done
+            questions = questions[len(done) :]
+            if failure is None:
+                return
+            if self._ladder is None or not self._ladder.helps(failure):
+                raise failure
+            failure = failure.with_traceback(None)  # its frames hold tensors, which must go before anything is loaded
             self.forget()
             self.model = None
             self.model = self._ladder.step_down(failure)
             self._ladder.note(self.provenance)
 
     @torch.inference_mode()
-    def _predict(
-        self, image: ImageLike, prompt: str, answer: str | None, limit: int, *, draw: bool = True
-    ) -> Prediction:
-        question, _ = phrase_prompt(prompt)
+    def _predict_batch(self, questions: list[_Question], done: list[Prediction]) -> None:
+        """Answers the questions, one after the other, and adds each prediction to `done` as soon as it is made."""
+        for question in questions:
+            done.append(self._predict(question))
+
+    def _predict(self, question: _Question) -> Prediction:
+        text, _ = phrase_prompt(question.prompt)
         seconds: dict[str, float] = {}
         cards = {tensor.device for tensor in self.model.parameters() if tensor.device.type == "cuda"}
         for card in cards:
             torch.cuda.reset_peak_memory_stats(card)
         with self._timed(seconds, "pixels"):
-            seen = self._look_at(read_image(image))
-            tiles = cut_tiles(seen.image, self.model.config) if seen.tokens is None else None
+            seen = self._look_at(read_image(question.image))
+            pixels = self._cut(seen) if seen.tokens is None else None
         with self._timed(seconds, "vision"):
-            if tiles is not None:
-                seen.tokens = self.model.encode_tiles(tiles.to(self.device))
+            if pixels is not None:
+                seen.tokens = self.model.encode_image(pixels)
         with self._timed(seconds, "answer"):
-            reply = self._answer(seen, self.reader.prompt_ids(question, len(seen.tokens)), answer, limit)
+            ids = self.reader.prompt_ids(text, len(seen.tokens))
+            reply = self._answer(seen, ids, question.answer, question.limit)
             if not torch.isfinite(reply.states).all():
                 raise Overflow(self._name_overflow(seen))
-            states = reply.states_at(self.reader.seg) if draw else reply.states[:0]
+            states = reply.states_at(self.reader.seg) if question.draw else reply.states[:0]
         with self._timed(seconds, "canvas"):
             if len(states) and seen.features is None:
                 dtype = self.model.grounding_encoder.no_memory_embedding.dtype
@@ -149,11 +189,6 @@ class Segmenter:
             seconds=seconds,
             peak_bytes=sum(map(torch.cuda.max_memory_allocated, cards)) or None,
         )
-
-    def predict_many(self, images: Iterable[ImageLike], prompt: str, **options) -> Iterator[Prediction]:
-        """`predict` for each image in turn, lazily; the answer to one is the draft for the next."""
-        for image in images:
-            yield self.predict(image, prompt, **options)
 
     @contextmanager
     def keep_draft(self, image: ImageLike, prompt: str) -> Iterator[None]:
@@ -186,10 +221,13 @@ class Segmenter:
             self._seen = _Seen(digest, image)
         return self._seen
 
-    def _answer(self, seen: _Seen, prompt: PromptIds, answer: str | None, limit: int):
+    def _cut(self, seen: _Seen):
+        return self.model.config.family.pixels(seen.image, self.model.config)
+
+    def _answer(self, seen: _Seen, prompt: PromptIds, answer: str | None, limit: int) -> Reply:
         cache, seen.cache = seen.cache, None  # given back only when all went well
         if cache is None or seen.head != prompt.head:
-            cache, inputs = DynamicCache(config=self.model.language_model.config), self._embed(prompt.all, seen.tokens)
+            cache, inputs = self.model.new_cache(), self._embed(prompt.all, seen.tokens)
         else:
             inputs = self._embed(prompt.tail, None)
         if answer is None:
@@ -208,7 +246,7 @@ class Segmenter:
         row = torch.tensor([ids], device=self.device)
         embeddings = self.model.embed(row)
         if image_tokens is not None:
-            embeddings[row == self.reader.context] = image_tokens.flatten(0, 1).to(embeddings)
+            embeddings[row == self.reader.context] = image_tokens.to(embeddings)
         return embeddings
 
     def _name_overflow(self, seen: _Seen) -> str:
@@ -225,14 +263,14 @@ class Segmenter:
 
         handles = [module.register_forward_hook(look(name)) for name, module in self.model.named_modules()]
         try:
-            tokens = self.model.encode_tiles(cut_tiles(seen.image, self.model.config).to(self.device))
+            tokens = self.model.encode_image(self._cut(seen))
             question = self.reader.prompt_ids(phrase_prompt("it")[0], len(tokens))
-            self.model.read(self._embed(question.all, tokens), DynamicCache(config=self.model.language_model.config))
+            self.model.read(self._embed(question.all, tokens), self.model.new_cache())
         finally:
             for handle in handles:
                 handle.remove()
         where = f"first in {found[0]}" if found else "in this answer only"
-        kind = str(self.model.language_model.model.norm.weight.dtype).removeprefix("torch.")
+        kind = str(self.model.dtype).removeprefix("torch.")
         return f"numbers left the range of {kind}, {where}"
 
     def _no_masks(self) -> np.ndarray:

@@ -91,14 +91,11 @@ def measure_plans(
 
 def _count_tiles(sample, config) -> int:
     """How many tiles an image is cut into; 1 where it cannot be read: its record will say so."""
-    from sa2va_lab.sa2va.processing import choose_grid
-
     try:
         height, width = sample.image_size()
     except LabError:
         return 1
-    columns, rows = choose_grid(width, height, tile=config.tile, max_tiles=config.max_tiles)
-    return columns * rows + (columns * rows > 1)
+    return config.family.count_tiles(width, height, config)
 
 
 def _open(data: dict):

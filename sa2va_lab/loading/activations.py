@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import DynamicCache
 
 from sa2va_lab.loading.arithmetic import set_arithmetic
 from sa2va_lab.loading.devices import as_dtype
 from sa2va_lab.sa2va.answering import read_answer
-from sa2va_lab.sa2va.configuration import HIERA_L, Sa2VAConfig
+from sa2va_lab.sa2va.family import Sa2VAConfig
+from sa2va_lab.sa2va.sam2 import HIERA_L
 from sa2va_lab.sa2va.weights import build_empty
 
 QUESTION = 64  # tokens of question and answer around the image
@@ -60,10 +60,10 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
     held = _Held(model)
     # a caller's inference mode would hide what operators are made of
     with torch.inference_mode(False), torch.no_grad(), _Fused(), held:
-        tokens = model.encode_tiles(torch.empty(tiles, 3, config.tile, config.tile, device="meta"))
-        inputs = torch.cat([model.embed(words), tokens.flatten(0, 1)[None]], dim=1)
+        tokens = model.encode_image(config.family.blank(tiles, config))
+        inputs = torch.cat([model.embed(words), tokens[None]], dim=1)
         seeing, before = held.start_over(), held.now
-        cache = DynamicCache(config=model.language_model.config)
+        cache = model.new_cache()
         reply = read_answer(model, inputs, cache, answer=[0] * ANSWER)
         kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         answering = held.start_over()
@@ -82,11 +82,6 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
 
 def shorten(config: Sa2VAConfig) -> Sa2VAConfig:
     """The same network with few layers of each kind: what lives at one time is the same, but for the cache."""
-    vision, language = (
-        part | {"num_hidden_layers": min(part.get("num_hidden_layers", FEW), FEW)}
-        for part in (config.vision, config.language)
-    )
-    language.pop("layer_types", None)
     backbone = HIERA_L | config.sam2.get("backbone", {})
     everywhere, blocks, whole, begin = backbone["global_attention_blocks"], [], [], 0
     for count in backbone["blocks_per_stage"]:
@@ -96,8 +91,8 @@ def shorten(config: Sa2VAConfig) -> Sa2VAConfig:
         if wide:
             whole.append(sum(blocks) - 1)
     backbone |= {"blocks_per_stage": blocks, "global_attention_blocks": whole}
-    sam2 = config.sam2 | {"backbone": backbone}
-    return dataclasses.replace(config, vision=vision, language=language, sam2=sam2)
+    shorter = config.family.shorten(config, FEW)
+    return dataclasses.replace(shorter, sam2=config.sam2 | {"backbone": backbone})
 
 
 class _Held(TorchDispatchMode):

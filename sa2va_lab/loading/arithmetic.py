@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.devices import QUANTISED
-from sa2va_lab.loading.parts import is_decoder_matrix
+from sa2va_lab.sa2va.parts import is_decoder_matrix
 
 if TYPE_CHECKING:
     from sa2va_lab.sa2va.modeling import Sa2VA
@@ -104,7 +104,7 @@ class Int8Linear(nn.Module):
 def set_arithmetic(model: Sa2VA, *, precision: str, device: str) -> str:
     """Makes `model` compute as `precision` says on `device`; returns what was done and why. Raises LabError for a
     precision whose library is not installed."""
-    dtype = model.language_model.model.norm.weight.dtype
+    dtype = model.dtype
     products, reason = choose_products(device=device, dtype=dtype)
     if precision in QUANTISED:
         for name, module in list(model.named_modules()):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import LazyTensor, check_shape, first_line
+from sa2va_lab.sa2va.parts import official_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,16 +93,6 @@ def read_finetune(path: Path) -> FineTune:
     if len(ranks) > 1 or 0 in ranks:
         raise LabError(f"{path} mixes LoRA ranks {ranks}: one scale cannot fit them all.")
     return FineTune(path, pairs, whole, doubled, ranks[0] if ranks else None, content, digest, note)
-
-
-def official_name(name: str) -> str:
-    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
-    for prefix in ("mllm.model.", "mllm."):
-        if name.startswith(prefix):
-            name = name.removeprefix(prefix)
-            break
-    name = name.replace("language_model.base_model.model.", "language_model.")
-    return re.sub(r"\.gamma$", ".g_weight", name)
 
 
 def find_alpha(content: object, config: Path | str | None = None, lora_alpha: float | None = None) -> float | None:

@@ -7,9 +7,8 @@ process took before it loaded (Python, torch and its libraries) is not in it.
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -18,9 +17,9 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.loading.activations import Activations, count_activations
 from sa2va_lab.loading.arithmetic import choose_products
 from sa2va_lab.loading.devices import QUANTISED
-from sa2va_lab.loading.parts import is_decoder_matrix, layer_of, part_of
 from sa2va_lab.loading.tensors import LazyTensor
-from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.sa2va.family import Sa2VAConfig
+from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -96,7 +95,7 @@ def forecast(
     quantised, layers = precision in QUANTISED, config.language["num_hidden_layers"]
     matrix = config.language["hidden_size"] * config.language["intermediate_size"] * (4 if precision == "fp32" else 2)
     kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
-    counted = _count(json.dumps(asdict(config), sort_keys=True), kind, tiles, on_cpu)
+    counted = _count(config, kind, tiles, on_cpu)
     kept = OBJECTS * on_cpu + (KERNEL * counted.products if on_cpu and _uses_onednn(kind) else 0)
     widened = matrix if precision == "nf4" else 0  # one at a time, for its product
     rounded = QUANTISING * matrix // 2 if precision == "nf4" and on_cpu else 0  # one at a time, while it is loaded
@@ -133,9 +132,9 @@ def _uses_onednn(kind: str) -> bool:
 
 
 @lru_cache
-def _count(config: str, kind: str, tiles: int, on_cpu: bool) -> Activations:
+def _count(config: Sa2VAConfig, kind: str, tiles: int, on_cpu: bool) -> Activations:
     try:
-        return count_activations(Sa2VAConfig(**json.loads(config)), precision=kind, tiles=tiles, on_cpu=on_cpu)
+        return count_activations(config, precision=kind, tiles=tiles, on_cpu=on_cpu)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise LabError(
             f"config.json describes no network that can be run ({type(error).__name__}: {str(error).strip()[:200]}): "

@@ -12,16 +12,15 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint, digest_all
 from sa2va_lab.loading.parts import (
-    LAYER,
     Missing,
     Part,
     describe_language,
     find_missing,
     group_parts,
-    tell_family,
 )
 from sa2va_lab.loading.tensors import LazyTensor
-from sa2va_lab.sa2va.configuration import check_sizes, check_whole
+from sa2va_lab.sa2va.configuration import find_fault
+from sa2va_lab.sa2va.parts import layer_of, tell_group
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,7 @@ class Inventory:
         """Stored bytes of each decoder layer, in order."""
         found: dict[int, int] = {}
         for name, header in self.tensors.items():
-            if (match := LAYER.fullmatch(name)) and "lora_" not in name:
-                layer = int(match[1] or match[3])
+            if (layer := layer_of(name)) is not None and "lora_" not in name:
                 found[layer] = found.get(layer, 0) + header.bytes
         return tuple(found[layer] for layer in sorted(found))
 
@@ -157,7 +155,7 @@ def read_inventory(
     return Inventory(
         path=base.path,
         kind=kind,
-        family=tell_family(base.tensors),
+        family=tell_group(base.tensors),
         language=describe_language(opened.tensors, base.raw),
         tensors=opened.tensors,
         parts=parts,
@@ -193,13 +191,8 @@ def _find_missing(opened: Checkpoint, parts: tuple[Part, ...]) -> tuple[Missing,
         missing.append(Missing(("config.json", "tokenizer"), "the base model's folder"))
     elif not base.raw:
         missing.append(Missing(("config.json",), source))
-    else:
-        try:
-            check_sizes(base.raw)
-            if "llm_config" in base.raw:
-                check_whole(base.raw)
-        except LabError as error:
-            missing.append(Missing(("sizes in config.json",), str(error)))
+    elif base.kind != "sam2" and (fault := find_fault(base.raw)):
+        missing.append(Missing(("a config.json that can be run",), fault))
     if not base.tuned and not base.has_tokenizer and base.kind != "sam2":
         missing.append(Missing(("tokenizer",), source))
     if misfits := opened.misfits():

@@ -12,10 +12,10 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.loading.arithmetic import quantise_matrix, set_arithmetic
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
-from sa2va_lab.loading.parts import is_decoder_matrix
 from sa2va_lab.loading.plan import Plan, Rung
 from sa2va_lab.loading.shards import Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
+from sa2va_lab.sa2va.parts import is_decoder_matrix
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from sa2va_lab.segmenter import Overflow
 

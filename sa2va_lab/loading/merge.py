@@ -14,9 +14,9 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import as_dtype
-from sa2va_lab.loading.whole import list_expected, open_whole
+from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.processing import PromptReader
-from sa2va_lab.sa2va.weights import match_names, write_folder
+from sa2va_lab.sa2va.weights import build_empty, match_parts, write_folder
 
 TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 RECORD = "merged_from.json"
@@ -47,7 +47,7 @@ def merge(
         raise LabError(f"Precision {precision!r} cannot be written: use {', '.join(TORCH_NAMES)}.")
     dtype = as_dtype(precision)
     opened = open_whole(base, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
-    match_names(opened.names(), list_expected(opened.sizes, opened.names()))
+    match_parts(build_empty(opened.sizes), opened)
     bytes_of = {name: opened.tensors[name].parameters * dtype.itemsize for name in opened.names()}
     with TemporaryDirectory() as own:
         if opened.added_tokens:

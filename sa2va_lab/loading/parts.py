@@ -4,45 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.tensors import LazyTensor
-from sa2va_lab.sa2va.names import OUR_SAM2, SAM2, missing_sam2, official_names
+from sa2va_lab.sa2va.families import FAMILIES
+from sa2va_lab.sa2va.parts import PARTS, layer_of, part_of, split_layer, tell_base
+from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE, missing_sam2
 
 BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
-PARTS = {
-    "vision": r"vision_model\.|(model\.)*visual\.(?!merger|deepstack)|(model\.)?vision_tower\.",
-    "projector": r"mlp1\.|(model\.)*visual\.(merger|deepstack)|(model\.)?multi_modal_projector\.",
-    "embed_tokens": r".*\bembed_tokens\.",
-    "lm_head": r"(language_model\.|model\.)?lm_head\.",
-    "language": r"(model\.)*language_model\.|model\.(layers|norm)\.",
-    "sam2_encoder": r"S(image_encoder|vision_encoder)\.",
-    "sam2_decoder": r"S(sam_)?mask_decoder\.",
-    "sam2_prompt": r"S(sam_)?prompt_encoder\.|Sshared_image_embedding\.",
-    "sam2_memory": r"S(memory_|maskmem_|no_mem|no_obj|obj_ptr|object_pointer|mask_downsample)",
-    "seg_projection": r"text_hidden_fcs\.",
-}
-_PATTERNS = {
-    part: re.compile(rule.replace("S", r"(grounding_encoder\.(sam2_model\.)?)?")) for part, rule in PARTS.items()
-}
 LANGUAGE_SIDE = ("projector", "language", "embed_tokens", "lm_head", "lora")
 BASE_PARTS = ("vision", "projector", "language", "embed_tokens", "lm_head")
 SAM2_PARTS = ("sam2_encoder", "sam2_decoder", "sam2_prompt", "sam2_memory")
-_BASES = {  # (hidden size, decoder layers) of the language models that have a Sa2VA on InternVL3
-    (896, 24): "InternVL3-1B",
-    (1536, 28): "InternVL3-2B",
-    (3584, 28): "InternVL3-8B",
-    (5120, 48): "InternVL3-14B",
-    (5120, 64): "InternVL3-38B",
-    (8192, 80): "InternVL3-78B",
-}
-DECODER = "language_model.model.layers."  # of the families that are built here
-LAYER = re.compile(
-    r"(?:model\.)*language_model\.(?:model\.)?layers\.([0-9]{1,3})\.(.+)|model\.layers\.([0-9]{1,3})\.(.+)"
-)
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.([0-9]{1,3})\.(.+)")
 MOST_GAPS = 1000
 
@@ -71,22 +46,6 @@ class Missing:
         return f"{', '.join(self.parts)}: {self.source}"
 
 
-def layer_of(name: str) -> int | None:
-    """The number of the decoder layer that a tensor belongs to; None for all others."""
-    match = LAYER.fullmatch(name)
-    return int(match[1] or match[3]) if match else None
-
-
-def is_decoder_matrix(name: str) -> bool:
-    """Whether a tensor is a matrix of a decoder layer, which int8 and nf4 quantise."""
-    return name.startswith(DECODER) and name.endswith("_proj.weight")
-
-
-def part_of(name: str) -> str:
-    """The part that a tensor of that official name belongs to."""
-    return next((part for part, pattern in _PATTERNS.items() if pattern.match(name)), "other")
-
-
 def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | None]]:
     """{official name: (its name in a SAM2 checkpoint, the row of it that is meant; None for all of it)}.
 
@@ -99,7 +58,7 @@ def place_sam2(stored: Iterable[str], path: str) -> dict[str, tuple[str, int | N
     try:
         if not any(name.startswith("vision_encoder.") for name in stored):
             raise KeyError("there is no image encoder")
-        found = official_names([OUR_SAM2 + name for name in stored])
+        found = SAM2_TABLE.official(OUR_SAM2 + name for name in stored)
     except KeyError as error:
         raise LabError(
             f"{path} is no SAM2 ({error.args[0]}): give Meta's sam2_hiera_large.pt, or the Hugging Face folder."
@@ -129,18 +88,12 @@ def group_parts(tensors: dict[str, LazyTensor]) -> tuple[Part, ...]:
     )
 
 
-def tell_family(tensors: dict[str, LazyTensor]) -> str:
-    """internvl, qwen-vl or unknown, by the names."""
-    if any(re.match(r"(model\.)*visual\.|model\.model\.", name) for name in tensors):
-        return "qwen-vl"
-    return "internvl" if any(re.match(r"vision_model\.|mlp1\.|language_model\.", n) for n in tensors) else "unknown"
-
-
 def measure_language(tensors: dict[str, LazyTensor]) -> tuple[int | None, int, int | None]:
     """(hidden size, decoder layers, rows of the vocabulary), from the tensors alone."""
-    layers = {int(m[1] or m[3]) for m in map(LAYER.fullmatch, tensors) if m}
+    layers = {layer for layer in map(layer_of, tensors) if layer is not None}
     rows = [h.shape for n, h in tensors.items() if part_of(n) in ("embed_tokens", "lm_head") and len(h.shape) == 2]
-    inward = [h.shape[-1] for n, h in tensors.items() if re.search(r"q_proj(\.lora_A)?\.weight$", n) and "layers" in n]
+    first = re.compile(rf".*\b({'|'.join(family.lora[0] for family in FAMILIES)})(\.lora_A)?\.weight")
+    inward = [h.shape[-1] for n, h in tensors.items() if first.fullmatch(n) and layer_of(n) is not None]
     return (rows[0][1] if rows else inward[0] if inward else None), len(layers), (rows[0][0] if rows else None)
 
 
@@ -167,10 +120,10 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
     about = section(config, "llm_config", "text_config")
     tied = about.get("tie_word_embeddings")
     hidden, layers, _ = measure_language(tensors)
-    base = _BASES.get((hidden, layers))
-    source = f"the base model{f' {base}' if base else ''} that was trained on" + (
-        f" (OpenGVLab/{base})" if base else ""
-    )
+    base = tell_base(hidden, layers)
+    source = "the base model that was trained on"
+    if base:
+        source = f"the base model {base.rpartition('/')[2]} that was trained on ({base})"
     found = []
     if lacking := tuple(p for p in BASE_PARTS if p not in have and not (p == "lm_head" and tied)):
         found.append(Missing(lacking, source))
@@ -178,8 +131,8 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
         found.append(Missing(lacking, "SAM2, sam2_hiera_large.pt (facebook/sam2-hiera-large)"))
     if "seg_projection" not in have:
         found.append(Missing(("seg_projection",), "a Sa2VA folder or a fine-tune of one; no base model has it"))
-    gaps = _find_gaps(tensors, LAYER, "language", about.get("num_hidden_layers")) if "language" in have else []
-    gaps += _find_gaps(tensors, _BLOCK, "vision", section(config, "vision_config").get("num_hidden_layers"))
+    gaps = _find_gaps(tensors, split_layer, "language", about.get("num_hidden_layers")) if "language" in have else []
+    gaps += _find_gaps(tensors, _split_block, "vision", section(config, "vision_config").get("num_hidden_layers"))
     if set(SAM2_PARTS) <= have and any(name.startswith(SAM2) for name in tensors):
         gaps += missing_sam2(tensors)
     if gaps:
@@ -190,13 +143,17 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
     return tuple(found)
 
 
-def _find_gaps(tensors: dict, pattern: re.Pattern, what: str, count) -> list[str]:
+def _split_block(name: str) -> tuple[int, str] | None:
+    match = _BLOCK.fullmatch(name)
+    return (int(match[1]), match[2]) if match else None
+
+
+def _find_gaps(tensors: dict, split: Callable, what: str, count) -> list[str]:
     """Layers that lack something which other layers of the stack have, and layers that are not there at all."""
     layers: dict[int, set[str]] = {}
-    for match in filter(None, map(pattern.fullmatch, tensors)):
-        number, tail = (group for group in match.groups() if group is not None)
+    for number, tail in filter(None, map(split, tensors)):
         if "lora_" not in tail:
-            layers.setdefault(int(number), set()).add(tail)
+            layers.setdefault(number, set()).add(tail)
     usual = set().union(*layers.values()) if layers else set()
     count = count if isinstance(count, int) and 0 < count < 1000 else max(layers, default=-1) + 1
     gaps = (f"{what} layer {n}: {tail}" for n in range(count) for tail in sorted(usual - layers.get(n, set())))

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sa2va_lab.loading.parts import DECODER, layer_of
+from sa2va_lab.sa2va.family import LAYERS
+from sa2va_lab.sa2va.parts import layer_of
 
 if TYPE_CHECKING:
     import torch
@@ -74,12 +75,11 @@ class Shelf(Mapping):
     def __init__(self, model: Sa2VA, source, dtype: torch.dtype):
         from sa2va_lab.sa2va.weights import match_parts
 
-        self._source, self._dtype, self._parts = source, dtype, match_parts(model, source)
+        self._source, self._dtype, self._names = source, dtype, model.config.names
+        self._parts = match_parts(model, source)
 
     def __getitem__(self, name: str) -> Tensor:
-        from sa2va_lab.sa2va.weights import assemble
-
-        return assemble(self._source, self._parts[name]).to(self._dtype)
+        return self._names.assemble(self._source.tensor, self._parts[name]).to(self._dtype)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._parts)
@@ -99,10 +99,10 @@ def connect(model: Sa2VA, layout: Layout, shelf: Mapping) -> None:
     if set(layout.layers) == {layout.home}:
         return
     cache = "past_key_values"
-    for number, (layer, place) in enumerate(zip(model.language_model.model.layers, layout.layers, strict=True)):
+    for number, (layer, place) in enumerate(zip(model.layers, layout.layers, strict=True)):
         device = layout.home if place == FILES else place
         add_hook_to_module(layer, AlignDevicesHook(device, skip_keys=cache))
         if place == FILES:
-            given = {"execution_device": device, "weights_map": shelf, "module_name": f"{DECODER}{number}"}
+            given = {"execution_device": device, "weights_map": shelf, "module_name": f"{LAYERS}{number}"}
             attach_align_device_hook(layer, offload=True, skip_keys=cache, **given)
-    add_hook_to_module(model.language_model.model.norm, AlignDevicesHook(layout.home))
+    add_hook_to_module(model.final_norm, AlignDevicesHook(layout.home))

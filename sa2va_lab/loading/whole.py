@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import GROWN, Checkpoint, lack_files
-from sa2va_lab.loading.parts import part_of
-from sa2va_lab.sa2va.configuration import Sa2VAConfig, read_raw
-from sa2va_lab.sa2va.names import OUR_SAM2, SAM2, official_names
-from sa2va_lab.sa2va.weights import build_empty, match_names
+from sa2va_lab.sa2va.configuration import read_raw
+from sa2va_lab.sa2va.family import Sa2VAConfig
+from sa2va_lab.sa2va.parts import part_of
+from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE
+from sa2va_lab.sa2va.weights import build_empty, list_wanted
 
 
 def open_whole(base, **parts) -> Checkpoint:
@@ -40,14 +39,6 @@ def open_whole(base, **parts) -> Checkpoint:
     return opened
 
 
-def list_expected(sizes: Sa2VAConfig, official: list[str]) -> dict[str, Tensor]:
-    """The network's own tensors that weights of these official names must fill, empty; a tied head is not asked for."""
-    expected = build_empty(sizes).state_dict()
-    if sizes.language.get("tie_word_embeddings") and "language_model.lm_head.weight" not in official:
-        expected.pop("language_model.lm_head.weight")
-    return expected
-
-
 def _check_grown(opened: Checkpoint) -> None:
     """LabError where the fine-tune does not bring in full what an InternVL has not."""
     lacking = {*GROWN} - {part_of(name) for name in opened.tuned.whole}
@@ -63,8 +54,8 @@ def _check_grown(opened: Checkpoint) -> None:
 def _check_network(opened: Checkpoint, sizes: Sa2VAConfig) -> None:
     """LabError where SAM2 is not the one that Sa2VA is built on, or a tensor has another shape than the network."""
     tensors = {name: opened.tensors[name] for name in opened.tensors if name in opened.under or part_of(name) in GROWN}
-    expected, path = list_expected(sizes, list(tensors)), opened.sam2.path
-    wanted = set(official_names([name for name in expected if name.startswith(OUR_SAM2)]))
+    expected, path = list_wanted(build_empty(sizes), tensors), opened.sam2.path
+    wanted = set(SAM2_TABLE.official(name for name in expected if name.startswith(OUR_SAM2)))
     there = {name for name in opened.under if name.startswith(SAM2)}
     for said, names in (("lacks", wanted - there), ("has", there - wanted)):
         if names:
@@ -72,7 +63,7 @@ def _check_network(opened: Checkpoint, sizes: Sa2VAConfig) -> None:
                 f"{path} is another SAM2 than Sa2VA is built on (it {said} {min(names).removeprefix(SAM2)}): give "
                 "sam2_hiera_large.pt of SAM 2.0, or the folder of facebook/sam2-hiera-large."
             )
-    for ours, parts in match_names(tensors, expected).items():
+    for ours, parts in sizes.names.match(tensors, expected).items():
         name, place = parts[0]
         shape = (tensors if part_of(name) in GROWN else opened.under)[name].shape
         if place.kind == "whole" and shape != tuple(expected[ours].shape):

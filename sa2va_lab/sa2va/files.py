@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
+from sa2va_lab import files
 from sa2va_lab.errors import LabError
 
 INDEX = "model.safetensors.index.json"
-LARGEST_JSON = (
-    8 << 20
-)  # bytes; the index of the 8 B folder has 0.2 MB, and lists of nothing would fill 30 times as much
+# bytes; the index of the 8 B folder has 0.2 MB, and lists of nothing would fill 30 times as much
+LARGEST_JSON = 8 << 20
 
 
 def read_json(path: Path) -> dict:
     """A JSON object. LabError for a file that is too large, damaged, or holds something else."""
-    try:
-        if path.stat().st_size > LARGEST_JSON:
-            raise ValueError("it is far too large")
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise LabError(f"{path} is not readable as JSON ({error}): copy the file again from its source.") from None
+    content = files.read_json(path, limit=LARGEST_JSON)
     if not isinstance(content, dict):
         raise LabError(f"{path} holds a {type(content).__name__}, not an object: copy the file again from its source.")
     return content

@@ -1,8 +1,8 @@
-"""Sa2VA for still images: InternViT sees, Qwen2 answers, SAM2 draws what the answer's [SEG] tokens mean.
+"""Sa2VA for still images: the family's vision-language model answers, SAM2 draws what the answer's [SEG] tokens mean.
 
-Four parts under their official names, so that most weights need no renaming: `vision_model` and `mlp1` turn tiles into
-tokens, `language_model` reads them, `text_hidden_fcs` carries a [SEG] state over to `grounding_encoder` (SAM2).
-Shapes below: t tiles, n [SEG] tokens, C the language width, D SAM2's width, g the mask grid.
+The parts have their official names where they can, so that most weights need no renaming: the family's modules turn
+pixels into tokens, `language_model` reads them, `text_hidden_fcs` carries a [SEG] state over to `grounding_encoder`
+(SAM2). Shapes below: n [SEG] tokens, C the language width, D SAM2's width, g the mask grid.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import InternVLVisionModel, Qwen2ForCausalLM, Sam2VideoModel
-from transformers.models.sam2.modeling_sam2 import Sam2MultiScaleAttention
+from transformers import DynamicCache, Sam2VideoModel
 
-from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.sa2va.family import Sa2VAConfig
+
+HEAD = "language_model.lm_head.weight"
 
 
 @dataclass
@@ -38,9 +39,18 @@ class Masks:
     embeddings: Tensor
 
 
-class HieraAttention(Sam2MultiScaleAttention):
-    """Attention in SAM2's image encoder. transformers' own also computes scores between the heads of each place, which
-    nothing uses: a twentieth of the time of Hiera-L on a CPU."""
+class HieraAttention(nn.Module):
+    """Attention in SAM2's image encoder, with the layers of transformers' own. That one also computes scores between
+    the heads of each place, which nothing uses: a twentieth of the time of Hiera-L on a CPU."""
+
+    def __init__(self, theirs: nn.Module):
+        super().__init__()
+        self.qkv, self.proj = theirs.qkv, theirs.proj
+        self.num_attention_heads, self.scale, self.query_stride = (
+            theirs.num_attention_heads,
+            theirs.scale,
+            theirs.query_stride,
+        )
 
     def forward(self, hidden_states: Tensor, **kwargs) -> Tensor:
         """(windows, h, w, C) -> (windows, h, w, C'); h and w are halved where a stage begins."""
@@ -71,61 +81,73 @@ class Sa2VA(nn.Module):
 
     def __init__(self, config: Sa2VAConfig):
         super().__init__()
-        vision, language, sam2 = config.vision_config(), config.language_config(), config.sam2_config()
-        shuffled = int(vision.hidden_size / config.downsample**2)
         self.config = config
-        self.vision_model = InternVLVisionModel(vision)
-        self.mlp1 = nn.Sequential(
-            nn.LayerNorm(shuffled),
-            nn.Linear(shuffled, language.hidden_size),
-            nn.GELU(),
-            nn.Linear(language.hidden_size, language.hidden_size),
-        )
-        self.language_model = Qwen2ForCausalLM(language)
+        for name, part in config.family.build(config).items():
+            self.add_module(name, part)
+        width, sam2 = config.language["hidden_size"], config.sam2_config()
         self.grounding_encoder = Sam2VideoModel(sam2)
-        for module in self.grounding_encoder.modules():
-            if type(module) is Sam2MultiScaleAttention:
-                module.__class__ = HieraAttention
+        for block in self.grounding_encoder.vision_encoder.backbone.blocks:
+            block.attn = HieraAttention(block.attn)
         self.grounding_encoder.vision_encoder.neck.position_encoding = NoPositions()
         self.text_hidden_fcs = nn.Sequential(
-            nn.Linear(language.hidden_size, language.hidden_size),
-            nn.ReLU(),
-            nn.Linear(language.hidden_size, sam2.mask_decoder_config.hidden_size),
+            nn.Linear(width, width), nn.ReLU(), nn.Linear(width, sam2.mask_decoder_config.hidden_size)
         )
 
-    def see(self, tiles: Tensor) -> Tensor:
-        """(t, 3, tile, tile) -> (t, tokens_per_tile, 4 x vision width). Class token dropped, no final norm."""
-        seen = self.vision_model(tiles.to(_dtype(self.vision_model))).last_hidden_state[:, 1:]
-        return pixel_shuffle(seen, self.config.downsample)
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder layers, which are spread over devices and quantised."""
+        return self.language_model.model.layers
 
-    def encode_tiles(self, tiles: Tensor) -> Tensor:
-        """(t, 3, tile, tile) -> image tokens (t, tokens_per_tile, C)."""
-        return self.mlp1(self.see(tiles))
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after them."""
+        return self.language_model.model.norm
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What is not quantised has this dtype."""
+        return self.final_norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where tokens go in."""
+        return self.language_model.model.embed_tokens.weight.device
+
+    def new_cache(self) -> DynamicCache:
+        """Keys and values of nothing yet; `read` adds to it."""
+        return DynamicCache(config=self.language_model.config)
+
+    def encode_image(self, pixels) -> Tensor:
+        """What `config.family.pixels` made of an image -> image tokens (t, C)."""
+        return self.config.family.encode(self, pixels)
 
     def encode_canvas(self, canvas: Tensor) -> CanvasFeatures:
         """(1, 3, canvas, canvas) -> features for the mask decoder."""
         sam2 = self.grounding_encoder
-        fine0, fine1, coarse = sam2.get_image_features(canvas.to(_dtype(sam2)), return_dict=True).fpn_hidden_states
-        maps = [
-            flat.permute(1, 2, 0).unflatten(-1, (side, side))
-            for flat in (fine0, fine1, coarse + sam2.no_memory_embedding)
-            for side in [int(len(flat) ** 0.5)]
-        ]
-        return CanvasFeatures(image=maps[2], fine=(maps[0], maps[1]))
+        flat = sam2.get_image_features(canvas.to(sam2.no_memory_embedding.dtype), return_dict=True).fpn_hidden_states
+        fine0, fine1, coarse = flat
+        return CanvasFeatures(image=_as_map(coarse + sam2.no_memory_embedding), fine=(_as_map(fine0), _as_map(fine1)))
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """(1, length) -> (1, length, C)."""
         return self.language_model.model.embed_tokens(token_ids)
 
     def read(self, embeddings: Tensor, cache) -> Tensor:
-        """(1, length, C) after what `cache` holds -> last hidden states after the final norm, (1, length, C)."""
-        return self.language_model.model(
-            inputs_embeds=embeddings, past_key_values=cache, use_cache=True
-        ).last_hidden_state
+        """(1, length, C) after what `cache` holds -> the states that a [SEG] is read from, (1, length, C).
+
+        Last hidden states after the final norm, or before it where the family says so.
+        """
+        reader, states = self.language_model.model, []
+        if not self.config.family.before_norm:
+            return reader(inputs_embeds=embeddings, past_key_values=cache, use_cache=True).last_hidden_state
+        with self.final_norm.register_forward_pre_hook(lambda _, given: states.append(given[0])):
+            reader(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
+        return states[0]
 
     def score_tokens(self, states: Tensor) -> Tensor:
-        """Hidden states (..., C) -> float32 logits over the vocabulary."""
-        return self.language_model.lm_head(states).float()
+        """What `read` gives (..., C) -> float32 logits over the vocabulary."""
+        normed = self.final_norm(states) if self.config.family.before_norm else states
+        return self.language_model.lm_head(normed).float()
 
     def propose(self, features: CanvasFeatures, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """[SEG] embeddings (n, D) -> SAM2's three candidates for each: logits (n, 3, g, g), predicted IoU (n, 3)."""
@@ -153,13 +175,7 @@ class Sa2VA(nn.Module):
         return Masks(logits=logits[rows, best].float(), ious=ious.float(), embeddings=embeddings.float())
 
 
-def pixel_shuffle(tokens: Tensor, ratio: float) -> Tensor:
-    """(t, s*s, c) -> (t, s*ratio*s*ratio, c/ratio**2): neighbours stacked into channels (InternVL's version 2)."""
-    side = int(tokens.shape[1] ** 0.5)
-    block = int(1 / ratio)
-    grid = tokens.unflatten(1, (side // block, block, side // block, block))  # rows, y, columns, x
-    return grid.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
-
-
-def _dtype(part: nn.Module) -> torch.dtype:
-    return next(part.parameters()).dtype
+def _as_map(flat: Tensor) -> Tensor:
+    """(s*s, 1, D) -> (1, D, s, s)."""
+    side = int(len(flat) ** 0.5)
+    return flat.permute(1, 2, 0).unflatten(-1, (side, side))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import open_image
-from sa2va_lab.sa2va.configuration import Sa2VAConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from sa2va_lab.sa2va.family import Sa2VAConfig
 
 TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # ImageNet's constants once more, but as SAM2 holds them inside Sa2VA: rounded to bfloat16, even in a float32 model
@@ -86,6 +90,8 @@ def choose_grid(width: int, height: int, *, tile: int, max_tiles: int) -> tuple[
 
 def cut_tiles(image: Image.Image, config: Sa2VAConfig) -> Tensor:
     """RGB image -> (t, 3, tile, tile) float32: the grid row by row, then the whole image once more if t > 1."""
+    import torch
+
     side = config.tile
     columns, rows = choose_grid(*image.size, tile=side, max_tiles=config.max_tiles)
     stretched = image.resize((side * columns, side * rows), Image.Resampling.BICUBIC)
@@ -97,19 +103,24 @@ def cut_tiles(image: Image.Image, config: Sa2VAConfig) -> Tensor:
     return (pixels - _channels(TILE_MEAN)) / _channels(TILE_STD)
 
 
-def fill_canvas(image: Image.Image, config: Sa2VAConfig, *, dtype: torch.dtype = torch.float32) -> Tensor:
-    """RGB image -> (1, 3, canvas, canvas) in `dtype`, stretched to a square; the arithmetic is done in `dtype`, as in
-    training."""
+def fill_canvas(image: Image.Image, config: Sa2VAConfig, *, dtype: torch.dtype | None = None) -> Tensor:
+    """RGB image -> (1, 3, canvas, canvas) in `dtype` (float32 if not given), stretched to a square; the arithmetic is
+    done in `dtype`, as in training."""
     square = image.resize((config.canvas, config.canvas), Image.Resampling.BICUBIC)
-    pixels = _to_tensor(square).to(dtype) / 255
+    pixels = _to_tensor(square).float() if dtype is None else _to_tensor(square).to(dtype)
+    dtype, pixels = pixels.dtype, pixels / 255
     return ((pixels - _channels(CANVAS_MEAN).to(dtype)) / _channels(CANVAS_STD).to(dtype))[None]
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
+    import torch
+
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def _channels(values: tuple[float, ...]) -> Tensor:
+    import torch
+
     return torch.tensor(values)[:, None, None]
 
 
@@ -149,19 +160,20 @@ class PromptIds:
 
 
 class PromptReader:
-    """The tokenizer of a checkpoint folder and the layout of a turn.
+    """The tokenizer of a checkpoint folder and the layout of a turn, as the model's family has them.
 
     added: special tokens that a fine-tune has taught and the folder's tokenizer lacks, in the order of their ids.
     """
 
     def __init__(self, folder: Path | str, config: Sa2VAConfig, *, added: tuple[str, ...] = ()):
-        from transformers import AddedToken, Qwen2Tokenizer
+        from transformers import AddedToken
 
-        folder = Path(folder)
-        if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
-            raise LabError(f"{folder} has no tokenizer.json or vocab.json: copy the tokenizer files of the checkpoint.")
+        folder, self.config = Path(folder), config
+        files = config.family.tokenizers
+        if not any((folder / name).is_file() for name in files):
+            raise LabError(f"{folder} has no {' or '.join(files)}: copy the tokenizer files of the checkpoint.")
         try:
-            self.tokenizer = Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
+            self.tokenizer = config.family.open_tokenizer(folder)
         except Exception as error:  # damaged files fail in as many ways as there are parsers below
             raise LabError(f"The tokenizer files in {folder} are not readable ({error}): copy them again.") from None
         if added:
@@ -172,24 +184,22 @@ class PromptReader:
                     f"The fine-tune has a vocabulary of {rows:,} and {folder} with {' '.join(added)} one of "
                     f"{len(self.tokenizer):,}: give the base and the config that it was trained with."
                 )
-        self.config = config
+        stops = config.turn.stops
         self.seg = self._id("[SEG]")
-        self.context = self._id("<IMG_CONTEXT>")
-        self.stops = {self._id("<|im_end|>"), self._id("<|endoftext|>")}
-        self.end = self._id("<|im_end|>")
+        self.context = self._id(config.family.image[1])
+        self.stops = {self._id(token) for token in stops}
+        self.end = self._id(stops[0])
 
     def _id(self, token: str) -> int:
-        ids = self.tokenizer.encode(token, add_special_tokens=False)
+        ids = self._ids(token)
         if len(ids) != 1:
             raise LabError(f"The tokenizer has no token {token}: it is not the tokenizer of a Sa2VA model.")
         return ids[0]
 
-    def prompt_ids(self, prompt: str, tiles: int) -> PromptIds:
-        """Ids of a prompt (with its `<image>`) about an image of so many tiles."""
-        before, after = prompt.split("<image>")
-        opening, closing = self.config.turn
-        image = "<img>" + "<IMG_CONTEXT>" * (tiles * self.config.tokens_per_tile) + "</img>"
-        return PromptIds(head=self._ids(opening + before + image), tail=self._ids(after + closing))
+    def prompt_ids(self, prompt: str, count: int) -> PromptIds:
+        """Ids of a prompt (with its `<image>`) about an image of so many tokens."""
+        head, tail = self.config.family.lay_out(prompt, count, self.config)
+        return PromptIds(head=self._ids(head), tail=self._ids(tail))
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of a complete answer, the end of the turn included."""

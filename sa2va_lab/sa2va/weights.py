@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,10 +19,10 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.sa2va.configuration import Sa2VAConfig
+from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.files import INDEX
-from sa2va_lab.sa2va.modeling import Sa2VA
-from sa2va_lab.sa2va.names import Place, official_names, places
+from sa2va_lab.sa2va.modeling import HEAD, Sa2VA
+from sa2va_lab.sa2va.names import Place
 
 SPARE = 64 << 20  # bytes that stay free on a disk
 TOKENIZER_FILES = (
@@ -66,20 +67,17 @@ def load_weights(
     """
     where = device if callable(device) else lambda name: device
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    parts = match_parts(model, source)
+    names, parts = model.config.names, match_parts(model, source)
     for name in progress(sorted(parts)):
         kept_back = str(where(name)) == "meta"
-        tensor = None if kept_back else assemble(source, parts[name])
-        shape = source.shape(parts[name][0][0]) if kept_back else tuple(tensor.shape)
-        if shape != expected[name]:
+        tensor = names.assemble(partial(_describe, source) if kept_back else source.tensor, parts[name])
+        if tuple(tensor.shape) != expected[name]:
             raise LabError(
-                f"{parts[name][0][0]} gives shape {shape} where config.json leads to {expected[name]}: "
+                f"{parts[name][0][0]} gives shape {tuple(tensor.shape)} where config.json leads to {expected[name]}: "
                 "these weights belong to another model than this config.json."
             )
-        if kept_back:  # what comes later takes the dtype that is here
-            _put(model, name, torch.empty(shape, dtype=dtype, device="meta"))
-        else:
-            _put(model, name, tensor.to(device=where(name), dtype=dtype))
+        _put(model, name, tensor.to(device=where(name), dtype=dtype))  # what comes later takes the dtype that is here
+        if not kept_back:
             settle(name)
     if model.language_model.lm_head.weight.is_meta:  # tied: one tensor for both
         model.language_model.lm_head.weight = model.language_model.model.embed_tokens.weight
@@ -90,61 +88,27 @@ def load_weights(
 
 
 def match_parts(model: Sa2VA, source) -> dict[str, list[tuple[str, Place]]]:
-    """`match_names` for a network and the weights that fill it; a tied head that is not stored is left out."""
-    names, tied = source.names(), _tied_name(model.config)
-    return match_names(names, [name for name in model.state_dict() if name != tied or tied in names])
+    """For each tensor of a network the official ones that make it. LabError where the two do not belong together."""
+    official = source.names()
+    return model.config.names.match(official, list_wanted(model, official))
+
+
+def list_wanted(model: Sa2VA, official: Iterable[str]) -> dict[str, Tensor]:
+    """The network's own tensors that weights of these official names must fill; a tied head may be left out."""
+    wanted, names = model.state_dict(), model.config.names
+    if model.config.tied and not any(place.name == HEAD for name in official for place in names.places(name)):
+        wanted.pop(HEAD)
+    return wanted
+
+
+def _describe(source, name: str) -> Tensor:
+    return torch.empty(source.shape(name), device="meta")
 
 
 def _put(model: Sa2VA, name: str, tensor: Tensor) -> None:
     owner, _, leaf = name.rpartition(".")
     module = model.get_submodule(owner)
     setattr(module, leaf, tensor if leaf in module._buffers else nn.Parameter(tensor, requires_grad=False))
-
-
-def match_names(official: Iterable[str], ours: Iterable[str]) -> dict[str, list[tuple[str, Place]]]:
-    """For each tensor of ours the official tensors that make it, in order.
-
-    Raises LabError when a tensor of ours gets nothing or an official one has nowhere to go, naming up to five.
-    """
-    parts: dict[str, list[tuple[str, Place]]] = {name: [] for name in ours}
-    unexpected = []
-    for name in official:
-        for place in places(name):
-            if place.name in parts:
-                parts[place.name].append((name, place))
-            else:
-                unexpected.append(name)
-    missing = [name for name, found in parts.items() if not found]
-    if missing:
-        wanted = sorted(official_names(missing)) or missing
-        raise LabError(
-            f"The checkpoint lacks {len(wanted)} tensors that its config.json calls for ({_some(wanted)}): "
-            "a fine-tune alone is not enough, give the complete model."
-        )
-    if unexpected:
-        raise LabError(
-            f"The checkpoint holds {len(unexpected)} tensors that its config.json has no place for "
-            f"({_some(unexpected)}): config.json and weights belong to different models."
-        )
-    for found in parts.values():
-        found.sort(key=lambda pair: pair[1].index)
-    return parts
-
-
-def assemble(source, parts: list[tuple[str, Place]]) -> Tensor:
-    """The tensor that these official ones make, on the CPU, in their stored dtype."""
-    name, place = parts[0]
-    if place.kind == "row":
-        return torch.cat([source.tensor(row) for row, _ in parts])
-    return source.tensor(name).chunk(3)[place.index] if place.kind == "third" else source.tensor(name)
-
-
-def _tied_name(config: Sa2VAConfig) -> str | None:
-    return "language_model.lm_head.weight" if config.language.get("tie_word_embeddings") else None
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def save_official(
@@ -161,15 +125,14 @@ def save_official(
     config: the dictionary to write as config.json; tokenizer: a folder whose tokenizer files are copied; dtype: None
     keeps what the model has. Shards hold at most `shard_bytes` each. Raises LabError as `write_folder` does.
     """
-    ours = model.state_dict()
-    if name := _tied_name(model.config):
-        ours.pop(name)
-    official = official_names(list(ours))
+    ours, names = model.state_dict(), model.config.names
+    if model.config.tied:
+        ours.pop(HEAD)
 
     def make(name: str) -> Tensor:
-        return _disassemble(ours, official[name]).to(device="cpu", dtype=dtype)
+        return names.take_apart(name, ours).to(device="cpu", dtype=dtype)
 
-    sizes = {name: make(name).nbytes for name in sorted(official)}
+    sizes = {name: make(name).nbytes for name in sorted(names.official(ours))}
     return write_folder(folder, make, sizes, config=config, tokenizer=tokenizer, shard_bytes=shard_bytes)
 
 
@@ -243,10 +206,3 @@ def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_b
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
         (draft / INDEX).write_text(json.dumps(index, indent=1))
-
-
-def _disassemble(ours: dict[str, Tensor], found: tuple[Place, ...]) -> Tensor:
-    place = found[0]
-    if place.kind == "third":
-        return torch.cat([ours[part.name] for part in found])
-    return ours[place.name][place.index : place.index + 1] if place.kind == "row" else ours[place.name]

@@ -9,7 +9,8 @@ import torch
 import sa2va_lab
 from sa2va_lab.loading import activations
 from sa2va_lab.loading.activations import _Held, count_activations, shorten
-from sa2va_lab.sa2va.configuration import HIERA_L, read_config
+from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.sam2 import HIERA_L
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
 from sa2va_lab.loading.parts import place_sam2
 from sa2va_lab.loading.whole import open_whole
-from sa2va_lab.sa2va.names import SAM2
+from sa2va_lab.sa2va.sam2 import SAM2
 
 EMBEDDINGS = ("language_model.model.embed_tokens.weight", "language_model.lm_head.weight")
 GAMMA = ".g_weight"

@@ -13,8 +13,9 @@ from safetensors.torch import save_file
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.loading.finetune import official_name, read_finetune
+from sa2va_lab.loading.finetune import read_finetune
 from sa2va_lab.loading.whole import open_whole
+from sa2va_lab.sa2va.parts import official_name
 from tools.demo.xtuner import TrainingLog, write_checkpoint
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"

@@ -201,7 +201,7 @@ def test_what_is_no_size_is_one_sentence_everywhere(tiny_folder, tmp_path, place
 def test_a_deep_config_is_a_sentence(folder):
     (folder / "config.json").write_text("[" * 200_000)
     for read in (read_inventory, read_raw):
-        with pytest.raises(LabError, match="not readable as JSON"):
+        with pytest.raises(LabError, match="is not JSON"):
             read(folder)
 
 

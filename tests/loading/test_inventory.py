@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.loading.finetune import official_name
 from sa2va_lab.loading.inventory import read_inventory
-from sa2va_lab.loading.parts import LANGUAGE_SIDE, part_of
+from sa2va_lab.loading.parts import LANGUAGE_SIDE
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import Shard
+from sa2va_lab.sa2va.parts import official_name, part_of
 
 EMBEDDINGS = 2 * 151_679 * 3_584
 

@@ -285,7 +285,7 @@ def test_out_of_memory_while_loading_steps_down(tiny_folder, image, monkeypatch)
     assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
 
 
-@pytest.mark.parametrize("stage", ["encode_tiles", "read", "encode_canvas", "draw"])
+@pytest.mark.parametrize("stage", ["encode_image", "read", "encode_canvas", "draw"])
 def test_out_of_memory_at_any_stage_costs_no_image(tiny_folder, image, monkeypatch, stage):
     from sa2va_lab.sa2va.modeling import Sa2VA
 

@@ -70,7 +70,7 @@ def run(config, layout, *, connected=True):
         if connected:
             connect(model, layout, shelf)
         home, cache = layout.home, DynamicCache(config=model.language_model.config)
-        tokens = model.encode_tiles(torch.empty(1, 3, config.tile, config.tile, device=home))
+        tokens = model.encode_image(torch.empty(1, 3, config.tile, config.tile, device=home))[None]
         words = model.embed(torch.zeros(1, 12, dtype=torch.long, device=home))
         reply = read_answer(model, torch.cat([words, tokens, words], dim=1), cache, answer=[1, 2, 3])
         again = model.read(model.embed(torch.zeros(1, 1, dtype=torch.long, device=home)), cache)

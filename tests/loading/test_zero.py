@@ -10,10 +10,11 @@ import torch
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.loading.finetune import official_name, read_finetune
+from sa2va_lab.loading.finetune import read_finetune
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
 from sa2va_lab.loading.whole import open_whole
+from sa2va_lab.sa2va.parts import official_name
 
 REAL = Path(__file__).parent / "deepspeed"
 MODEL = "mp_rank_00_model_states.pt"

@@ -1,5 +1,6 @@
 """Against the official implementation's recorded outputs: same ids, same embeddings, same masks."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from transformers import DynamicCache
 
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.answering import read_answer, write_answer
-from sa2va_lab.sa2va.configuration import Sa2VAConfig, read_config
+from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.processing import cut_tiles, fill_canvas, read_image
-from sa2va_lab.sa2va.weights import build_empty, match_names
+from sa2va_lab.sa2va.weights import build_empty
 
 HERE = Path(__file__).parent
 PROMPT = "<image>Please segment the blood vessel."
@@ -34,7 +35,7 @@ def case(request, segmenter):
     image = read_image(IMAGES[request.param]())
     golden = np.load(HERE / "internvl" / f"{request.param}.npz")
     with torch.inference_mode():
-        tokens = segmenter.model.encode_tiles(cut_tiles(image, segmenter.model.config))
+        tokens = segmenter.model.encode_image(cut_tiles(image, segmenter.model.config))
     return image, golden, tokens
 
 
@@ -130,7 +131,8 @@ def test_all_names_of_the_real_8b_model_land(parity_folder):
     official = json.loads((HERE / "internvl3_8b_tensors.json").read_text())
     assert len(official) == 1589
     base = read_config(parity_folder)
-    config = Sa2VAConfig(
+    config = dataclasses.replace(
+        base,
         vision=base.vision | {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24,
                               "num_attention_heads": 16},
         language=base.language | {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28,
@@ -138,7 +140,7 @@ def test_all_names_of_the_real_8b_model_land(parity_folder):
                                   "bos_token_id": None, "eos_token_id": None},
     )  # fmt: skip
     ours = {name: tuple(tensor.shape) for name, tensor in build_empty(config).state_dict().items()}
-    parts = match_names(official, ours)
+    parts = config.names.match(official, ours)
     assert {name for found in parts.values() for name, _ in found} == set(official)
     for name, found in parts.items():
         theirs, place = official[found[0][0]], found[0][1]

@@ -13,7 +13,9 @@ RAW = tiny.config(vocab_size=512, bos=1, eos=2)
 
 def test_released_sizes_are_constants():
     """Without our extra key, tiles and canvas are the official ones whatever else config.json says."""
-    config = parse_config({key: value for key, value in RAW.items() if key != "sa2va_lab"} | {"max_dynamic_patch": 3})
+    released = {key: value for key, value in RAW.items() if key != "sa2va_lab"}
+    released |= {"max_dynamic_patch": 3, "vision_config": RAW["vision_config"] | {"patch_size": 14}}
+    config = parse_config(released)
     assert (config.tile, config.max_tiles, config.canvas, config.stamp) == (448, 12, 1024, None)
     trunk = config.sam2_config().vision_config.backbone_config
     assert (trunk.embed_dim_per_stage, trunk.blocks_per_stage) == ([144, 288, 576, 1152], [2, 6, 36, 4])
@@ -44,7 +46,7 @@ def test_other_families_are_named(change, said):
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "not readable as JSON"), ("[]", "holds a list"), ('{"model_type": "bert"}', "not a Sa2VA checkpoint")],
+    [("{", "is not JSON"), ("[]", "holds a list"), ('{"model_type": "bert"}', "not a Sa2VA checkpoint")],
 )
 def test_bad_files(tmp_path, content, said):
     (tmp_path / "config.json").write_text(content)

@@ -23,9 +23,10 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.paths import find_root
 from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.internvl import see
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
-from sa2va_lab.sa2va.names import official_names
 from sa2va_lab.sa2va.processing import PromptReader, cut_tiles, fill_canvas, read_image
+from sa2va_lab.sa2va.sam2 import SAM2_TABLE
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo.angiograms import PHRASES
 from tools.demo.lessons import Conversations
@@ -142,7 +143,7 @@ def _look_once(model: Sa2VA, data: Path | str) -> list[_Example]:
         masks = torch.from_numpy(np.stack([sample.truth() for sample in samples])).float()
         truths = F.interpolate(masks[None], size=features.fine[0].shape[-2:], mode="area")[0]
         presence = masks.flatten(1).any(1).numpy().astype(np.int64)
-        examples.append(_Example(model.see(cut_tiles(image, model.config)), features, truths, presence))
+        examples.append(_Example(see(model, cut_tiles(image, model.config)), features, truths, presence))
     return examples
 
 
@@ -186,7 +187,7 @@ def _trained_tensors(model: Sa2VA, wrapped) -> dict[str, Tensor]:
         f"grounding_encoder.mask_decoder.{name}": tensor
         for name, tensor in model.grounding_encoder.mask_decoder.state_dict().items()
     }
-    for official, (place,) in official_names(list(decoder)).items():
+    for official, (place,) in SAM2_TABLE.official(decoder).items():
         assert official.startswith(DECODER)
         kept[official] = decoder[place.name]
     return kept | {f"text_hidden_fcs.{name}": tensor for name, tensor in model.text_hidden_fcs.state_dict().items()}

@@ -251,7 +251,8 @@ class Conversations:
             name = str(rng.choice(NAMES[PHRASES[phrase]]))
             name = PHRASES[phrase] if rng.random() < 0.5 else name
             question = str(rng.choice(QUESTIONS)).format(name)
-            prompt = self.reader.prompt_ids("<image>" + ("\n" if rng.random() < 0.6 else "") + question, 1).all
+            asked_for = "<image>" + ("\n" if rng.random() < 0.6 else "") + question
+            prompt = self.reader.prompt_ids(asked_for, self.reader.config.tokens_per_tile).all
             say = there[phrase] == 0 and rng.random() < 0.75
             answer = self.reader.answer_ids(ABSENT.format(name) if say else PRESENT)
             rows.append(prompt + answer)
@@ -317,7 +318,7 @@ def teach_answering(
             image, masks = turn(*frames.frame(int(i)), rng=rng, upright=True)
             pictures.append(normalise(expose(resize(image, TILE), rng=rng), tile=True))
             places.append(F.adaptive_max_pool2d(masks, 2 * side))
-        tokens = model.encode_tiles(torch.stack(pictures))
+        tokens = model.encode_image(torch.stack(pictures)).unflatten(0, (batch, -1))
         grid = spot(tokens).unflatten(1, (side, side)).unflatten(-1, (len(PHRASES), 2, 2))
         grid = grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # (B, phrases, 2 side, 2 side)
         found = F.binary_cross_entropy_with_logits(grid, torch.stack(places), pos_weight=torch.tensor(2.0))

@@ -126,10 +126,10 @@ def examine(model: Sa2VA, frames: Frames, reader: PromptReader, *, count: int) -
     for i in range(min(count, len(frames))):
         image, masks = frames.frame(i)
         features = model.encode_canvas(_canvas(image))
-        tokens = model.encode_tiles(normalise(resize(image, tiny.TILE), tile=True)[None])
+        tokens = model.encode_image(normalise(resize(image, tiny.TILE), tile=True)[None])
         presence = frames.presence(i)
         for j, phrase in enumerate(PHRASES):
-            prompt = reader.prompt_ids(f"<image>Please segment the {phrase}.", 1).all
+            prompt = reader.prompt_ids(f"<image>Please segment the {phrase}.", len(tokens)).all
             ids = torch.tensor([prompt + sure])
             embeddings = model.embed(ids).masked_scatter((ids == reader.context)[..., None], tokens)
             states = model.read(embeddings, None)[0, len(prompt) - 1 :]

@@ -1,0 +1,162 @@
+"""What differs between the released Sa2VAs: the seam that everything else speaks to.
+
+A `Family` is one kind of vision-language model below one kind of Sa2VA. It says how config.json is read, what the
+network is made of, what its tensors are called, which pixels and which text go in, and where an answer's [SEG] is read
+from. Nothing outside this room names a family: weights, answers, masks, plans and forecasts ask `config.family`.
+To add one, write a module with its `Family` and a line in `families.py`.
+
+Whatever the family, the network has its language model under one layout, `language_model.model.{embed_tokens, layers,
+norm}` and `language_model.lm_head`, as `NameTable` makes it from the official names. torch is not imported here.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from sa2va_lab.sa2va.names import NameTable
+from sa2va_lab.sa2va.sam2 import CANVAS, sam2_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from PIL import Image
+    from torch import Tensor, nn
+    from transformers import Sam2VideoConfig
+
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+LAYERS = "language_model.model.layers."  # decoder layers, in the network's own names
+TILE, MAX_TILES = 448, 12  # constants of the official code, whatever config.json says
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The text before the user's message, the text between it and the answer, and the tokens that end an answer."""
+
+    before: str
+    after: str
+    stops: tuple[str, ...]
+
+
+class Family:
+    """One kind of vision-language model with a Sa2VA on it; the methods say what they must give.
+
+    name: what to call it in a sentence; group: its kin, as inventories and Runs record it. architecture: what
+    config.json calls its language model; releases: the Sa2VAs built on it.
+    decoder: the official prefix of the decoder layers. parts: {part: pattern of its official names}, for `parts.py`.
+    marks: patterns of official names that no other group has. prefix: what xtuner's training puts before official
+    names. lora: the official names of the matrices that LoRA is trained on, the first with the hidden size as its
+    input. bases: {(hidden size, decoder layers): the model that a training starts from}; hub: whose models these are.
+    turns: {template of config.json: Turn}; image: the tokens before, for and after what an image becomes. tokenizers:
+    files of which one is needed. before_norm: whether [SEG] is read before the language model's final norm.
+    """
+
+    name: str
+    group: str
+    architecture: str
+    releases: str
+    decoder: str
+    parts: dict[str, str]
+    marks: str
+    prefix: str
+    lora: tuple[str, ...]
+    bases: dict[tuple[int, int], str]
+    hub: str
+    turns: dict[str, Turn]
+    image: tuple[str, str, str]
+    tokenizers: tuple[str, ...]
+    before_norm: bool = False
+
+    def read(self, raw: dict, name: str) -> Sa2VAConfig:
+        """config.json, whose family is this one. LabError, with `name` in it, for sizes that make no sense."""
+        raise NotImplementedError
+
+    def shorten(self, config: Sa2VAConfig, few: int) -> Sa2VAConfig:
+        """The same network with at most `few` layers in each stack of vision tower and language model."""
+        raise NotImplementedError
+
+    def build(self, config: Sa2VAConfig) -> dict[str, nn.Module]:
+        """The network's modules but for SAM2 and the [SEG] projection, by name; "language_model" among them."""
+        raise NotImplementedError
+
+    def names(self, config: Sa2VAConfig) -> NameTable:
+        """Official tensor names and the network's, SAM2 included."""
+        raise NotImplementedError
+
+    def pixels(self, image: Image.Image, config: Sa2VAConfig):
+        """An RGB image as the language branch sees it, on the CPU in float32; `encode` knows what it is."""
+        raise NotImplementedError
+
+    def count_tiles(self, width: int, height: int, config: Sa2VAConfig) -> int:
+        """How many tiles an image of that size becomes, a thumbnail included: the measure of what it costs."""
+        raise NotImplementedError
+
+    def blank(self, tiles: int, config: Sa2VAConfig):
+        """Pixels of an image of so many tiles on the meta device, to count what it takes."""
+        raise NotImplementedError
+
+    def encode(self, model: Sa2VA, pixels) -> Tensor:
+        """Pixels -> image tokens (n, C)."""
+        raise NotImplementedError
+
+    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig) -> tuple[str, str]:
+        """A turn with an image of `count` tokens as text: what comes up to the image's end, and what follows it.
+
+        prompt: has `<image>` once.
+        """
+        raise NotImplementedError
+
+    def open_tokenizer(self, folder: Path):
+        """The tokenizer of a checkpoint folder, which holds one of the `tokenizers`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Sa2VAConfig:
+    """What is needed to build one network and to prepare its inputs.
+
+    vision, language: the dictionaries of config.json. tile: side of a language-branch tile in pixels, canvas: side of
+    the square that SAM2 sees. sam2: changes to SAM2's sizes (`backbone`, `vision`, `prompt_encoder`, `mask_decoder`,
+    and top-level keys such as `hidden_size`); empty for released models. stamp: a text that belongs on every figure
+    made with this model, or None.
+    """
+
+    family: Family
+    vision: dict
+    language: dict
+    template: str = "qwen_chat"
+    downsample: float = 0.5
+    tile: int = TILE
+    max_tiles: int = MAX_TILES
+    canvas: int = CANVAS
+    sam2: dict = field(default_factory=dict)
+    stamp: str | None = None
+
+    def __hash__(self) -> int:
+        return hash(json.dumps([self.vision, self.language, self.sam2], sort_keys=True))
+
+    @property
+    def tokens_per_tile(self) -> int:
+        """How many image tokens stand for one tile (256 in released models)."""
+        return int((self.tile // self.vision.get("patch_size", 14)) ** 2 * self.downsample**2)
+
+    @property
+    def turn(self) -> Turn:
+        """What stands around a question."""
+        return self.family.turns[self.template]
+
+    @property
+    def tied(self) -> bool:
+        """Whether the head is the table of words once more, so that no head is stored."""
+        return bool(self.language.get("tie_word_embeddings"))
+
+    @property
+    def names(self) -> NameTable:
+        """Official tensor names and the network's."""
+        return self.family.names(self)
+
+    def sam2_config(self) -> Sam2VideoConfig:
+        """transformers' configuration of SAM2."""
+        return sam2_config(self.canvas, self.sam2)

@@ -1,0 +1,264 @@
+"""Sa2VA on an InternVL: an InternViT sees an image as tiles, two linear layers make them words of a language model.
+
+`InternVL` is a family but for its language model, which a module of its own says, as `qwen2.py` does. Sizes that the
+official code has as constants (448-pixel tiles, at most 12) are constants here, whatever config.json says; only our own
+key `sa2va_lab`, which no released checkpoint has, may change them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.sa2va.family import LAYERS, MAX_TILES, TILE, Family, Sa2VAConfig, Turn
+from sa2va_lab.sa2va.names import SPLITS, NameTable, Rule, Split
+from sa2va_lab.sa2va.processing import choose_grid, cut_tiles
+from sa2va_lab.sa2va.sam2 import CANVAS, HIERA_L, OUR_SAM2, SAM2_RULES
+from sa2va_lab.sa2va.sizes import (
+    FLAG,
+    LARGEST,
+    MAPPING,
+    MOST_LAYERS,
+    TEXT,
+    WHOLES,
+    Kind,
+    check_kinds,
+    check_largest,
+    find_section,
+    maybe,
+    number,
+    refuse,
+    whole,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor, nn
+    from transformers import InternVLVisionConfig
+
+    from sa2va_lab.sa2va.modeling import Sa2VA
+
+EXTRA_KEY = "sa2va_lab"
+VISION = "vision_model."
+CHAT = Turn("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", stops=("<|im_end|>", "<|endoftext|>"))
+_VISION_NAMES = {
+    "embeddings.class_embedding": "embeddings.cls_token",
+    "embeddings.position_embedding": "embeddings.position_embeddings",
+    "embeddings.patch_embedding": "embeddings.patch_embeddings.projection",
+    "encoder.layers.#.ls1": "encoder.layer.#.lambda_1",
+    "encoder.layers.#.ls2": "encoder.layer.#.lambda_2",
+    "encoder.layers.#.norm1": "encoder.layer.#.layernorm_before",
+    "encoder.layers.#.norm2": "encoder.layer.#.layernorm_after",
+    "encoder.layers.#.attn.q_norm": "encoder.layer.#.attention.q_norm",
+    "encoder.layers.#.attn.k_norm": "encoder.layer.#.attention.k_norm",
+    "encoder.layers.#.attn.proj": "encoder.layer.#.attention.projection_layer",
+    "encoder.layers.#.mlp.fc1": "encoder.layer.#.mlp.fc1",
+    "encoder.layers.#.mlp.fc2": "encoder.layer.#.mlp.fc2",
+}
+VISION_RULES = (
+    *(Rule(VISION + theirs, (VISION + ours,)) for theirs, ours in _VISION_NAMES.items()),
+    Rule(
+        f"{VISION}encoder.layers.#.attn.qkv",
+        tuple(f"{VISION}encoder.layer.#.attention.{part}_proj" for part in "qkv"),
+        kind="third",
+    ),
+)
+VISION_KINDS = {
+    "hidden_size": whole(needed=True),
+    "intermediate_size": whole(needed=True),
+    "num_hidden_layers": whole(MOST_LAYERS, needed=True),
+    "num_attention_heads": whole(needed=True),
+    "num_channels": Kind("3", lambda value: value == 3),
+    "patch_size": whole(),
+    "hidden_act": TEXT,
+    "norm_type": TEXT,
+    "layer_norm_eps": number(),
+    "qkv_bias": FLAG,
+    "qk_normalization": FLAG,
+}
+LANGUAGE_KINDS = {
+    "hidden_size": whole(needed=True),
+    "intermediate_size": whole(needed=True),
+    "num_hidden_layers": whole(MOST_LAYERS, needed=True),
+    "num_attention_heads": whole(needed=True),
+    "num_key_value_heads": maybe(whole()),
+    "head_dim": maybe(whole()),
+    "vocab_size": whole(),
+    "max_position_embeddings": whole(),
+    "hidden_act": TEXT,
+    "rms_norm_eps": number(),
+    "rope_theta": number(),
+    "rope_scaling": maybe(MAPPING),
+    "rope_parameters": maybe(MAPPING),
+    "tie_word_embeddings": FLAG,
+    "use_sliding_window": FLAG,
+    "sliding_window": maybe(whole()),
+    "max_window_layers": whole(),
+}
+EXTRA_KINDS = {
+    "tile": whole(CANVAS),
+    "max_tiles": whole(MAX_TILES),
+    "canvas": whole(CANVAS),
+    "sam2": MAPPING,
+    "stamp": maybe(TEXT),
+}
+SAM2_KINDS = {
+    "hidden_size": whole(),
+    **dict.fromkeys(("backbone", "vision", "prompt_encoder", "mask_decoder"), MAPPING),
+}
+HIERA_KINDS = {key: WHOLES if isinstance(value, list) else whole() for key, value in HIERA_L.items()}
+
+
+class InternVL(Family):
+    """An InternVL with the language model that a subclass or its arguments name."""
+
+    group = "internvl"
+    parts = {
+        "vision": r"vision_model\.",
+        "projector": r"mlp1\.",
+        "embed_tokens": r".*\bembed_tokens\.",
+        "lm_head": r"(language_model\.|model\.)?lm_head\.",
+        "language": r"language_model\.|model\.(layers|norm)\.",
+    }
+    marks = r"vision_model\.|mlp1\.|language_model\."
+    prefix = "mllm.model."
+    decoder = LAYERS
+    hub = "OpenGVLab"
+    image = ("<img>", "<IMG_CONTEXT>", "</img>")
+    turns = {"qwen_chat": CHAT, "internlm2_chat": CHAT}
+
+    rules: tuple[Rule, ...] = ()  # names of the language model that are not the official ones
+    kinds = LANGUAGE_KINDS
+
+    def build_language(self, config: Sa2VAConfig) -> nn.Module:
+        """The language model: transformers' class for causal language models, with `model` and `lm_head`."""
+        raise NotImplementedError
+
+    def splits(self, config: Sa2VAConfig) -> dict[str, Split]:
+        """The ways in which `rules` cut matrices."""
+        return SPLITS
+
+    def read(self, raw: dict, name: str) -> Sa2VAConfig:
+        """See `Family.read`."""
+        vision, language, extra = (
+            find_section(raw, key, name=name) for key in ("vision_config", "llm_config", EXTRA_KEY)
+        )
+        limits = {"vision_config": LARGEST, "llm_config": LARGEST, EXTRA_KEY: CANVAS}
+        for (where, limit), section in zip(limits.items(), (vision, language, extra), strict=True):
+            check_largest(section, limit, where=where, name=name)
+        check_kinds(vision, VISION_KINDS, where="vision_config", name=name)
+        check_kinds(language, self.kinds, where="llm_config", name=name)
+        check_kinds(extra, EXTRA_KINDS, where=EXTRA_KEY, name=name)
+        sam2 = extra.get("sam2", {})
+        check_kinds(sam2, SAM2_KINDS, where=f"{EXTRA_KEY}.sam2", name=name)
+        check_kinds(sam2.get("backbone", {}), HIERA_KINDS, where=f"{EXTRA_KEY}.sam2.backbone", name=name)
+        heads = language["num_attention_heads"]
+        if heads % (language.get("num_key_value_heads") or heads):
+            refuse(name, "llm_config", "num_attention_heads is no multiple of num_key_value_heads")
+        template = raw.get("template", "qwen_chat")
+        known = template.replace("-", "_") if isinstance(template, str) else template
+        if not isinstance(known, str) or known not in self.turns:
+            raise LabError(f"{name} asks for the prompt template {template!r}; known are {', '.join(self.turns)}.")
+        config = Sa2VAConfig(
+            family=self,
+            vision=vision,
+            language=language,
+            template=known,
+            downsample=raw.get("downsample_ratio", 0.5),
+            tile=extra.get("tile", TILE),
+            max_tiles=extra.get("max_tiles", MAX_TILES),
+            canvas=extra.get("canvas", CANVAS),
+            sam2=sam2,
+            stamp=extra.get("stamp"),
+        )
+        patches = config.tile // vision.get("patch_size", 14)
+        if config.downsample not in (1, 0.5, 0.25) or patches < 1 or patches % (1 / config.downsample):
+            why = f"downsample_ratio is {config.downsample!r} and a tile has {patches} x {patches} patches"
+            refuse(name, "downsample_ratio", why)
+        return config
+
+    def shorten(self, config: Sa2VAConfig, few: int) -> Sa2VAConfig:
+        """See `Family.shorten`."""
+        vision, language = (
+            {key: min(value, few) if key == "num_hidden_layers" else value for key, value in part.items()}
+            for part in (config.vision, config.language)
+        )
+        language.pop("layer_types", None)
+        return dataclasses.replace(config, vision=vision, language=language)
+
+    def build(self, config: Sa2VAConfig) -> dict[str, nn.Module]:
+        """See `Family.build`."""
+        from torch import nn
+        from transformers import InternVLVisionModel
+
+        vision = _vision_config(config)
+        shuffled, width = int(vision.hidden_size / config.downsample**2), config.language["hidden_size"]
+        return {
+            "vision_model": InternVLVisionModel(vision),
+            "mlp1": nn.Sequential(
+                nn.LayerNorm(shuffled), nn.Linear(shuffled, width), nn.GELU(), nn.Linear(width, width)
+            ),
+            "language_model": self.build_language(config),
+        }
+
+    @lru_cache(maxsize=4)  # noqa: B019  (families live as long as the process)
+    def names(self, config: Sa2VAConfig) -> NameTable:
+        """See `Family.names`."""
+        rules = (*VISION_RULES, *self.rules, *SAM2_RULES)
+        return NameTable(rules, own=(VISION, OUR_SAM2), splits=self.splits(config))
+
+    def pixels(self, image: Image.Image, config: Sa2VAConfig) -> Tensor:
+        """(t, 3, tile, tile): see `cut_tiles`."""
+        return cut_tiles(image, config)
+
+    def count_tiles(self, width: int, height: int, config: Sa2VAConfig) -> int:
+        """See `Family.count_tiles`."""
+        columns, rows = choose_grid(width, height, tile=config.tile, max_tiles=config.max_tiles)
+        return columns * rows + (columns * rows > 1)
+
+    def blank(self, tiles: int, config: Sa2VAConfig) -> Tensor:
+        """See `Family.blank`."""
+        import torch
+
+        return torch.empty(tiles, 3, config.tile, config.tile, device="meta")
+
+    def encode(self, model: Sa2VA, pixels: Tensor) -> Tensor:
+        """(t, 3, tile, tile) -> image tokens (t x tokens_per_tile, C)."""
+        return model.mlp1(see(model, pixels)).flatten(0, 1)
+
+    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig) -> tuple[str, str]:
+        """The image where the prompt has it. See `Family.lay_out`."""
+        before, after = prompt.split("<image>")
+        opening, token, closing = self.image
+        return config.turn.before + before + opening + token * count + closing, after + config.turn.after
+
+
+def see(model: Sa2VA, tiles: Tensor) -> Tensor:
+    """(t, 3, tile, tile) -> (t, tokens_per_tile, 4 x vision width). Class token dropped, no final norm."""
+    first = model.vision_model.embeddings.cls_token
+    states = model.vision_model(tiles.to(device=first.device, dtype=first.dtype)).last_hidden_state[:, 1:]
+    return pixel_shuffle(states, model.config.downsample)
+
+
+def pixel_shuffle(tokens: Tensor, ratio: float) -> Tensor:
+    """(t, s*s, c) -> (t, s*ratio*s*ratio, c/ratio**2): neighbours stacked into channels (InternVL's version 2)."""
+    side = int(tokens.shape[1] ** 0.5)
+    block = int(1 / ratio)
+    grid = tokens.unflatten(1, (side // block, block, side // block, block))  # rows, y, columns, x
+    return grid.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+def _vision_config(config: Sa2VAConfig) -> InternVLVisionConfig:
+    from transformers import InternVLVisionConfig
+
+    theirs = config.vision
+    same = {key: theirs[key] for key in VISION_KINDS if key in theirs and not key.startswith("qk")}
+    return InternVLVisionConfig(
+        **same,
+        image_size=config.tile,
+        attention_bias=theirs.get("qkv_bias", True),
+        use_qk_norm=theirs.get("qk_normalization", False),
+        use_mean_pooling=True,  # which, in transformers, means: no norm after the last layer
+    )

@@ -1,0 +1,74 @@
+"""The part of a Sa2VA that an official tensor belongs to, by its name alone, whatever the family: one table for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from sa2va_lab.sa2va.families import FAMILIES, OTHER_MARKS, OTHER_PARTS
+
+_SAM2 = r"(grounding_encoder\.(sam2_model\.)?)?"
+_SAM2_PARTS = {
+    "sam2_encoder": r"(image_encoder|vision_encoder)\.",
+    "sam2_decoder": r"(sam_)?mask_decoder\.",
+    "sam2_prompt": r"((sam_)?prompt_encoder|shared_image_embedding)\.",
+    "sam2_memory": r"(memory_|maskmem_|no_mem|no_obj|obj_ptr|object_pointer|mask_downsample)",
+}
+_LANGUAGE = ("vision", "projector", "embed_tokens", "lm_head", "language")
+PARTS = {  # the first that fits counts
+    **{
+        part: "|".join(table[part] for table in (*(family.parts for family in FAMILIES), OTHER_PARTS) if part in table)
+        for part in _LANGUAGE
+    },
+    **{part: _SAM2 + rule for part, rule in _SAM2_PARTS.items()},
+    "seg_projection": r"text_hidden_fcs\.",
+}
+_PATTERNS = {part: re.compile(rule) for part, rule in PARTS.items()}
+_MATRICES = {module for family in FAMILIES for module in family.lora}
+_LAYER = re.compile(r"((model\.)*language_model\.(model\.)?|model\.)layers\.(?P<layer>[0-9]{1,3})\.(?P<tail>.+)")
+
+
+def part_of(name: str) -> str:
+    """The part that a tensor of that official name belongs to: a key of `PARTS`, or "other"."""
+    return next((part for part, pattern in _PATTERNS.items() if pattern.match(name)), "other")
+
+
+def split_layer(name: str) -> tuple[int, str] | None:
+    """(number of the decoder layer, the tensor's name in it) for a tensor of one, by its official name or the
+    network's; None for all others."""
+    match = _LAYER.fullmatch(name)
+    return (int(match["layer"]), match["tail"]) if match else None
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the decoder layer that a tensor belongs to; None for all others."""
+    layer = split_layer(name)
+    return layer[0] if layer else None
+
+
+def is_decoder_matrix(name: str) -> bool:
+    """Whether a tensor is a matrix of a decoder layer, which int8 and nf4 quantise."""
+    owner, _, leaf = name.rpartition(".")
+    module = owner.rpartition(".")[2]
+    return leaf == "weight" and layer_of(name) is not None and (module.endswith("_proj") or module in _MATRICES)
+
+
+def official_name(name: str) -> str:
+    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
+    prefixes = {family.prefix for family in FAMILIES} | {"mllm."}
+    prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default="")
+    name = name.removeprefix(prefix).replace("language_model.base_model.model.", "language_model.")
+    return re.sub(r"\.gamma$", ".g_weight", name)
+
+
+def tell_group(names: Iterable[str]) -> str:
+    """internvl, qwen-vl or unknown, by the names."""
+    names = list(names)
+    marks = OTHER_MARKS | {family.group: family.marks for family in FAMILIES}
+    return next((group for group, own in marks.items() if any(re.match(own, name) for name in names)), "unknown")
+
+
+def tell_base(hidden: int | None, layers: int) -> str | None:
+    """The hub's name of the model that a training of these sizes starts from (OWNER/NAME)."""
+    found = (f"{family.hub}/{family.bases[hidden, layers]}" for family in FAMILIES if (hidden, layers) in family.bases)
+    return next(found, None)

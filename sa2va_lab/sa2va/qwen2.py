@@ -1,0 +1,47 @@
+"""InternVL on Qwen2 and Qwen2.5: transformers has the language model under its official names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sa2va_lab.sa2va.internvl import InternVL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+    from sa2va_lab.sa2va.family import Sa2VAConfig
+
+_DROPPED = {"architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype"}
+
+
+class InternVLQwen2(InternVL):
+    """Sa2VA-InternVL3 and the releases on Qwen2.5."""
+
+    name = "InternVL on Qwen2"
+    architecture = "Qwen2ForCausalLM"
+    releases = "Sa2VA-InternVL3 and the Qwen2.5-based Sa2VA releases"
+    lora = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    bases = {
+        (896, 24): "InternVL3-1B",
+        (1536, 28): "InternVL3-2B",
+        (3584, 28): "InternVL3-8B",
+        (5120, 48): "InternVL3-14B",
+        (5120, 64): "InternVL3-38B",
+        (8192, 80): "InternVL3-78B",
+    }
+    tokenizers = ("tokenizer.json", "vocab.json")
+
+    def build_language(self, config: Sa2VAConfig) -> nn.Module:
+        """See `InternVL.build_language`."""
+        from transformers import Qwen2Config, Qwen2ForCausalLM
+
+        known = {key: value for key, value in config.language.items() if key not in _DROPPED and value is not None}
+        return Qwen2ForCausalLM(Qwen2Config(**known))
+
+    def open_tokenizer(self, folder: Path):
+        """See `Family.open_tokenizer`."""
+        from transformers import Qwen2Tokenizer
+
+        return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
