@@ -78,7 +78,7 @@ def load(
     digest, method = opened.sha256()
     provenance = {
         "model": opened.name,
-        "family": sizes.family.group,
+        "family": opened.sizes.family.group,
         "parameters": sum(tensor.parameters for tensor in opened.tensors.values()),
         "weights_sha256": digest,
         "weights_sha256_of": method,

@@ -93,8 +93,8 @@ def test_mistakes_get_one_sentence_and_write_nothing(call, picture, tiny_folder,
     for path in tiny_folder.iterdir():
         (cut / path.name).write_bytes(path.read_bytes()[: -1000 if path.suffix == ".safetensors" else None])
     cases = {
-        "No checkpoint folder": [picture, "--model", tmp_path / "nowhere", "--prompt", "x", "--out", out],
-        "no config.json": [picture, "--model", full, "--prompt", "x", "--out", out],
+        "There is nothing at": [picture, "--model", tmp_path / "nowhere", "--prompt", "x", "--out", out],
+        "no *.safetensors": [picture, "--model", full, "--prompt", "x", "--out", out],
         "damaged or cut short": [picture, "--model", cut, "--prompt", "x", "--out", out],
         "prompt is empty": [picture, "--model", tiny_folder, "--prompt", " ", "--out", out],
         "holds something else": [picture, "--model", tiny_folder, "--prompt", "x", "--out", full],
@@ -131,5 +131,5 @@ def test_the_installed_command(tmp_path):
     done = subprocess.run([sys.executable, "-m", "sa2va_lab.cli", *words], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == (
-        "sa2va-lab: No checkpoint folder at nowhere: give the folder that holds config.json and *.safetensors.\n"
+        "sa2va-lab: There is nothing at nowhere: give a checkpoint folder, a .pth, or a hub id OWNER/NAME.\n"
     )
