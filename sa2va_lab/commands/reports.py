@@ -29,7 +29,7 @@ def training(
         print(json.dumps({"runs": [found.to_dict() for found in audits]}, ensure_ascii=False, allow_nan=False))
         return
     print("\n\n".join("\n".join(found.to_lines()) for found in audits))
-    print("\nA training loss is no metric: how good the masks are, only a Run on images with a truth can say.")
+    print("\nA training loss is no metric: how good the masks are, only a Run on images with ground truth can say.")
 
 
 def report(
