@@ -13,6 +13,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
+# A worker for each core, each with one thread; tests of one file, and of one group, stay together and in their order.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: report test browser bench tuner lab lint format install clean
 .DEFAULT_GOAL := report
@@ -21,7 +23,7 @@ report: $(READY)
 	@$(BIN)/sa2va-lab report
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -ra -m "not gpu and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -ra -m "not gpu and not browser" $(SIDE_BY_SIDE)
 
 browser: $(READY)
 	npm ci --prefix tests/browser --no-audit --no-fund

@@ -66,6 +66,11 @@ def tiny_folder(tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
+    # Which tests one worker of `make test` runs, in their order: those of a file, for what they make together is made
+    # once; and all that start a notebook's kernel (marked so), for a kernel is given ports that it binds only later.
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting:
         return
@@ -74,6 +79,22 @@ def pytest_collection_modifyitems(items):
     if not torch.cuda.is_available():
         for item in wanting:
             item.add_marker(pytest.mark.skip(reason="not run: no CUDA device"))
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Runs sa2va-lab in this process, in the folder `here`: (status, stdout, stderr). It imports torch only once."""
+    from sa2va_lab import cli  # not above: the script that this file is too has no need of it
+
+    def run(*words, here):
+        monkeypatch.chdir(here)
+        monkeypatch.setattr(sys, "argv", ["sa2va-lab", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        printed = capsys.readouterr()
+        return stopped.value.code or 0, printed.out, printed.err
+
+    return run
 
 
 NOTICE = "classical segmenter: a notice that belongs on every figure"

@@ -10,6 +10,7 @@ import pytest
 from sa2va_lab.evaluation.thresholds import Choice, save_threshold
 
 PAGES = ("README.md", "README.zh-CN.md", "docs/how-to.md", "data/README.md")
+pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
 
 
 def commands_of(text: str) -> list[str]:
@@ -43,11 +44,6 @@ def places(root, drawn_data, drawn_run, tmp_path_factory):
     }
 
 
-def run(arguments, cwd):
-    command = [sys.executable, "-m", "sa2va_lab.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-
-
 def test_commands_are_found(root):
     assert len(commands_of((root / "docs/how-to.md").read_text("utf-8"))) >= 10
     assert commands_of("    sa2va-lab audit DATA   every defect\ntext\n    sa2va-lab report # all\n") == [
@@ -57,7 +53,7 @@ def test_commands_are_found(root):
 
 
 @pytest.mark.slow
-def test_every_command_works(command, places, tmp_path, drawn_data):
+def test_every_command_works(command, places, tmp_path, drawn_data, call):
     """A report without names would be all notebooks: here it gets one, on two images; the whole is tested elsewhere."""
     name, *words = shlex.split(command)[1:]
     fresh = {"NEW": tmp_path / "new", "OUT": tmp_path / "out"}
@@ -68,8 +64,8 @@ def test_every_command_works(command, places, tmp_path, drawn_data):
         words += ["--outputs", str(tmp_path), "-p", "limit=2", "-p", "groups=p(\\d+)_"]
         (tmp_path / "lab.yml").write_text(f"model: {places['CHECKPOINT']}\ndata: {drawn_data}\n")
     save_threshold(tmp_path, Choice(0.4, "chosen on other images", origin={"images": ["0" * 64]}))
-    done = run([name, *words], tmp_path)
-    assert done.returncode == 0, done.stderr[-2000:]
+    status, _, said = call(name, *words, here=tmp_path)
+    assert status == 0, said[-2000:]
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 """The house keeps its floors: a module imports from lower ones and from its own room, never upwards or in a circle."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -87,3 +89,10 @@ def test_the_segmenter_has_no_way_to_a_truth():
             reached.add(module)
             todo += graph.get(module, ())
     assert not [module for module in reached if room_of(module) in ("datasets", "evaluation", "views")]
+
+
+def test_a_command_that_needs_no_network_imports_none():
+    """`sa2va-lab audit` or `--help` must not wait seconds for torch; each command imports what it needs."""
+    code = "import sys, sa2va_lab.cli\nprint({'torch', 'transformers', 'matplotlib'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

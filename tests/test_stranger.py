@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
+
 INVENTED = "INVENTED_NAME_NOT_A_PERSON"  # stands where a hospital would write a patient's name
 NUMBER = "NOTREAL0000042"
 

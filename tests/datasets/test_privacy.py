@@ -21,6 +21,8 @@ from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.reports.runner import _accepted
 from sa2va_lab.runs import predict_dataset
 
+pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
+
 SECRETS = ("Inventedsson", "发明的人", "NOTREAL7700123")  # a name, one in another script, a hospital number
 
 
@@ -118,7 +120,6 @@ LOOKING = {
     "against",
 }  # parameters by which a command sees images or their Run
 NOT_RUN = {
-    "demo finetune": "half an hour of training; not searched",
     "init": "its lab.yml is the user's own paths, and no part of outputs/",
 }
 

@@ -11,6 +11,8 @@ from sa2va_lab.loading.memory import look
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.views import plans
 
+pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
+
 
 def row(kind, peak, seconds, dice):
     return {

@@ -1,8 +1,6 @@
 """lab.yml: written for the user's own paths, read back as they were meant, refused in one sentence."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -75,25 +73,21 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
         read_settings(tmp_path / "lab.yml")
 
 
-def run(*arguments, cwd):
-    command = [sys.executable, "-m", "sa2va_lab.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd)
-
-
 @pytest.mark.slow
-def test_init_names_what_it_recognised_and_report_takes_it_from_there(tmp_path, root, drawn_data):
-    made = run("init", "--data", drawn_data, "--groups", r"p(\d+)_", cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    assert "6 images" in made.stdout
+@pytest.mark.xdist_group("kernels")
+def test_init_names_what_it_recognised_and_report_takes_it_from_there(call, tmp_path, root, drawn_data):
+    status, printed, said = call("init", "--data", drawn_data, "--groups", r"p(\d+)_", here=tmp_path)
+    assert status == 0, said
+    assert "6 images" in printed
     assert read_settings(tmp_path / "lab.yml").data == Path(drawn_data)
-    reported = run("report", "01_dataset", "--outputs", tmp_path / "out", cwd=tmp_path)
-    assert reported.returncode == 0, reported.stderr
-    assert "settings: lab.yml" in reported.stderr
-    page = Path(reported.stdout.strip().splitlines()[-1])
+    status, printed, said = call("report", "01_dataset", "--outputs", tmp_path / "out", here=tmp_path)
+    assert status == 0, said
+    assert "settings: lab.yml" in said
+    page = Path(printed.strip().splitlines()[-1])
     assert page.is_relative_to(tmp_path / "out")
     assert "6 images" in page.read_text(encoding="utf-8")
-    refused = run("init", "--data", tmp_path / "nowhere", "--out", "other.yml", cwd=tmp_path)
-    assert (refused.returncode, (tmp_path / "other.yml").exists()) == (2, False)
-    both = run("report", "01_dataset", "--all", cwd=tmp_path)
-    assert both.returncode == 2
-    assert "--all and 01_dataset" in both.stderr
+    status, *_ = call("init", "--data", tmp_path / "nowhere", "--out", "other.yml", here=tmp_path)
+    assert (status, (tmp_path / "other.yml").exists()) == (2, False)
+    status, _, said = call("report", "01_dataset", "--all", here=tmp_path)
+    assert status == 2
+    assert "--all and 01_dataset" in said
