@@ -1,4 +1,4 @@
-"""What 01_dataset shows in words and numbers: the answer, and tables of an `datasets.audit.Audit` and of ceilings."""
+"""What 01_dataset shows of a `datasets.audit.Audit` and of ceilings: the answer and tables; `truths` has pictures."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from sa2va_lab.datasets.defects import KINDS
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.datasets.widths import CLASSES
 from sa2va_lab.language import join_sentences, tr
-from sa2va_lab.reports.answers import Answer, Audited
-from sa2va_lab.reports.texts import say, say_sample
-from sa2va_lab.views.tables import Table
+from sa2va_lab.reports.answers import Answer, Audited, say_sample
+from sa2va_lab.views.tables import Table, show, tabulate, tabulate_facts
 
 
 def answer_audit(audit: Audit, ceilings: Sequence[Ceiling]) -> Answer:
     """What is there, what is wrong with it, and what no model can beat, in two or three sentences."""
     said = audit.to_dict()
     found = audit.by_kind()
-    sample = say_sample({"n_images": said["samples"], "n_groups": said["groups"]})
+    sample = say_sample(said["samples"], said["groups"])
     values = dict(sample=sample, annotated=said["stats"]["annotated"])
     if found:
         most = max(found, key=lambda kind: len(found[kind]))
@@ -31,7 +30,7 @@ def answer_audit(audit: Audit, ceilings: Sequence[Ceiling]) -> Answer:
             tr(
                 "{sample}, {annotated} annotated: {odd} images have defects of {kinds} kinds, most often "
                 "“{most}” ({count}).",
-                most=describe_kind(most)[0],
+                most=tr(KINDS[most].title),
                 **values,
             )
         ]
@@ -66,101 +65,110 @@ def overview_table(audit: Audit) -> Table:
     dataset, rows = audit.dataset, audit.rows
     sizes = Counter(f"{row['size'][1]}x{row['size'][0]}" for row in rows if row["size"])
     frames = list(Counter(row["group"] for row in rows).values())
-    shares = [row["share"] for row in rows if row["share"] is not None]
-    lines = [
-        ("audit_format", dataset.reason),
-        ("audit_images", say_sample({"n_images": len(rows), "n_groups": len(frames)})),
-        ("phrase", dataset.phrase),
-        ("audit_annotated", str(len(shares))),
-        ("audit_sizes", ", ".join(f"{size} ({count})" for size, count in sizes.most_common())),
-        ("audit_frames", _range(frames, "{:.0f}")),
-        ("audit_objects", _range([row["objects"] for row in rows if row["objects"] is not None], "{:.0f}")),
-        ("audit_polygons", _range([row["polygons"] for row in rows if row["polygons"] is not None], "{:.0f}")),
-        ("audit_holes", str(sum(bool(row["holes"]) for row in rows))),
-        ("audit_share", _range(shares, "{:.2%}")),
-        ("audit_width", _range(audit.widths, "{:.1f}")),
-    ]
-    return Table([tr("What"), tr("Value")], [[say(k), v] for k, v in lines])
+    known = {key: [row[key] for row in rows if row[key] is not None] for key in ("share", "objects", "polygons")}
+    facts = {
+        "Format": tr(dataset.reason),
+        "Images": say_sample(len(rows), len(frames)),
+        "Looked for": dataset.phrase,
+        "Annotated for the phrase": len(known["share"]),
+        "Sizes, px": ", ".join(f"{size} ({count})" for size, count in sizes.most_common()),
+        "Images a patient": _range(frames, ".0f"),
+        "Objects an image": _range(known["objects"], ".0f"),
+        "Outlines an image": _range(known["polygons"], ".0f"),
+        "Images whose vessels enclose holes": sum(bool(row["holes"]) for row in rows),
+        "Share of vessel pixels": _range(known["share"], ".2%"),
+        "Vessel width along centrelines, px": _range(audit.widths, ".1f"),
+    }
+    return tabulate_facts(facts)
 
 
 def defect_table(audit: Audit) -> Table:
     """Every kind of defect that was found: how many images, what it is, in training, in a repaired copy."""
-    keys = ("audit_kind", "audit_count", "audit_meaning", "audit_training", "audit_repair")
-    names = [say(key) for key in keys]
-    rows = []
-    for kind, ids in audit.by_kind().items():
-        title, training, repair = describe_kind(kind)
-        rows.append([kind, str(len(ids)), title, training, repair or tr("for a person to decide")])
-    return Table(names, rows or [[tr("none was found"), "0", "–", "–", "–"]])
+    return tabulate(
+        audit.by_kind().items(),
+        {
+            "Defect": lambda found: found[0],
+            "Number of images": lambda found: len(found[1]),
+            "What it is": lambda found: tr(KINDS[found[0]].title),
+            "What training makes of it": lambda found: tr(KINDS[found[0]].training),
+            "In the repaired copy": lambda found: tr(KINDS[found[0]].repair or "for a person to decide"),
+        },
+        nothing="none was found",
+    )
 
 
 def detail_table(audit: Audit, *, most: int = 40) -> Table:
     """What was noted for each image with a defect; `most` images at most, those with most defects first."""
-    names = [tr(text) for text in ("Image", "What was noted")]
     worst = sorted(audit.defects.items(), key=lambda item: (item[0] != "", -len(item[1]), item[0]))[:most]
-    rows = [[i or tr("the folder"), "; ".join(defect.text for defect in found)] for i, found in worst]
-    return Table(names, rows or [[tr("none was found"), "–"]])
+    columns = {"Image": lambda item: item[0] or tr("the folder")}
+    columns["What was noted"] = lambda item: "; ".join(tr(defect.text) for defect in item[1])
+    return tabulate(worst, columns, nothing="none was found")
 
 
 def split_table(audit: Audit) -> Table:
     """Each split: images, patients, mean share of vessel, and near duplicates of its images in other splits."""
-    keys = ("split", "audit_images", "audit_patients", "audit_mean_share", "audit_pairs")
     by_id = {row["id"]: row for row in audit.rows}
     leaks = set(audit.by_kind().get("split_near_duplicate", ()))
     parts = dict(audit.dataset.splits)
     rest = set(by_id) - {i for ids in parts.values() for i in ids}
     if rest:
         parts[tr("not in any")] = sorted(rest)
-    rows = []
-    for name, ids in parts.items():
+
+    def share(ids: Sequence[str]) -> str:
         shares = [by_id[i]["share"] for i in ids if by_id[i]["share"] is not None]
-        mean = f"{np.mean(shares):.2%}" if shares else "–"
-        patients = len({by_id[i]["group"] for i in ids})
-        rows.append([name, str(len(ids)), str(patients), mean, str(len(leaks.intersection(ids)))])
-    return Table([say(key) for key in keys], rows)
+        return f"{np.mean(shares):.2%}" if shares else "–"
+
+    return tabulate(
+        parts.items(),
+        {
+            "Split": lambda part: part[0],
+            "Images": lambda part: len(part[1]),
+            "Patients": lambda part: len({by_id[i]["group"] for i in part[1]}),
+            "Mean share of vessel": lambda part: share(part[1]),
+            "Near duplicates in other splits": lambda part: len(leaks.intersection(part[1])),
+        },
+    )
 
 
 def ceiling_table(ceilings: Sequence[Ceiling]) -> Table:
     """Mean and worst Dice of each ceiling, and its Dice by vessel width."""
-    shown = [label for label in CLASSES if any(label in ceiling.by_width for ceiling in ceilings)]
-    names = [tr("Compared with the truth"), "N", "Dice", tr("Worst image"), *shown]
-    rows = []
-    for ceiling in ceilings:
-        by_width = [f"{ceiling.by_width[label][0]:.3f}" if label in ceiling.by_width else "–" for label in shown]
-        name = name_ceiling(ceiling)
-        rows.append([name, str(ceiling.n), f"{ceiling.dice:.3f}", f"{ceiling.lowest:.3f}", *by_width])
-    return Table(names, rows)
+    columns = {
+        "Compared with the ground truth": name_ceiling,
+        "N": lambda ceiling: ceiling.n,
+        "Dice": lambda ceiling: ceiling.dice,
+        "Worst image": lambda ceiling: ceiling.lowest,
+    }
+    for label in CLASSES:
+        if any(label in ceiling.by_width for ceiling in ceilings):
+            columns[label] = lambda ceiling, label=label: ceiling.by_width.get(label, (None,))[0]
+    return tabulate(ceilings, columns)
 
 
 def source_table(dataset: Dataset) -> Table:
     """What it takes to know these data again: hashes, the rasteriser, what the ids stand on."""
-    rows = [
-        ("source_data", dataset.manifest_sha256),
-        ("source_truth", dataset.truth_sha256),
-        ("rasteriser", dataset.rasteriser),
-        ("audit_ids", dataset.pseudonyms),
-    ]
-    return Table([tr("What"), tr("Value")], [[say(k), v] for k, v in rows])
+    return tabulate_facts(
+        {
+            "data manifest sha256": dataset.manifest_sha256,
+            "ground truth sha256": dataset.truth_sha256,
+            "Masks from polygons by": dataset.rasteriser,
+            "Ids": tr(dataset.pseudonyms),
+        }
+    )
 
 
 def name_ceiling(ceiling: Ceiling) -> str:
-    """What a ceiling compares with the truth, in words."""
-    if ceiling.name in ("averaged", "searched"):
-        return say(f"ceiling_{ceiling.name}", grid=GRID)
+    """What a ceiling compares with the ground truth, in words."""
+    if ceiling.name == "averaged":
+        return tr("{grid} x {grid} grid, share of each cell", grid=GRID)
+    if ceiling.name == "searched":
+        return tr("{grid} x {grid} grid, best logits found", grid=GRID)
     return tr("same outlines: {name}", name=ceiling.name)
 
 
-def describe_kind(kind: str) -> tuple[str, str, str]:
-    """Title, what training makes of it, what the repaired copy does."""
-    found = KINDS[kind]
-    return tr(found.title), tr(found.training), tr(found.repair) if found.repair else ""
-
-
-def _range(values, form: str) -> str:
-    values = np.asarray(values, float)
+def _range(values: Sequence[float], form: str) -> str:
     if not len(values):
         return "–"
-    low, median, high = (form.format(value) for value in np.quantile(values, [0, 0.5, 1]))
+    low, median, high = (show(float(value), form) for value in np.quantile(values, [0, 0.5, 1]))
     return low if low == high else tr("{low} to {high}, median {median}", low=low, median=median, high=high)
 
 

@@ -1,10 +1,13 @@
-"""Pictures of truths: an outline and the mask it becomes, widths and shares, patients by frames, ceilings by width."""
+"""Pictures of annotations in 01_dataset: an outline and its mask, widths and shares, patients by frames, ceilings."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from sa2va_lab.datasets.audit import Audit
 from sa2va_lab.datasets.ceilings import Ceiling
@@ -14,7 +17,6 @@ from sa2va_lab.datasets.samples import Sample
 from sa2va_lab.datasets.widths import CLASSES, EDGES, classify_pixels
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr
-from sa2va_lab.reports.texts import say
 from sa2va_lab.views import style
 from sa2va_lab.views.audits import name_ceiling
 from sa2va_lab.views.overlays import read_pixels
@@ -22,23 +24,22 @@ from sa2va_lab.views.overlays import read_pixels
 CLOSEST = 24  # pixels a side at the last zoom: single pixels can be counted
 OUTLINE = style.FALSE_POSITIVE  # orange: seen on the grey of an angiogram, and not the yellow of predictions
 MARKERS = ("o", "s", "^", "D", "v")
+NOTHING = "There is nothing to draw: no image has an annotation with anything in it."
 
 
 def choose_example(audit: Audit) -> Sample:
     """The annotated image whose share of vessel is in the middle; LabError where nothing is annotated."""
     known = sorted((row["share"], row["id"]) for row in audit.rows if row["share"])
     if not known:
-        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
+        raise LabError(tr(NOTHING))
     return audit.dataset[known[len(known) // 2][1]]
 
 
 def zoom_figure(sample: Sample):
     """Outline, mask and both on the image at three zooms, down to single pixels; returns (figure, alt)."""
-    import matplotlib
-
     truth, pixels = sample.truth(), read_pixels(sample.image)
     if truth is None or not truth.any():
-        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
+        raise LabError(tr(NOTHING))
     source = sample.source()
     drawn = source.scaled(truth.shape) if isinstance(source, DrawnTruth) and source.polygons else None
     polygons = trace_mask(truth) if drawn is None else drawn
@@ -46,12 +47,15 @@ def zoom_figure(sample: Sample):
     height, width = truth.shape
     row, column = _find_thin_place(truth)
     sides = [max(height, width), max(min(height, width) // 5, CLOSEST), CLOSEST]
-    figure = style.new_figure(style.WIDTH, style.WIDTH * 1.06)
-    with style.figure_settings():
+    with style.drawing(style.WIDTH * 1.06) as figure:
         panels = figure.subplots(3, 3)
-        titles = ("zoom_traced" if drawn is None else "zoom_outline", "zoom_mask", "zoom_overlay")
-        for ax, key in zip(panels[0], titles, strict=True):
-            ax.set_title(say(key))
+        titles = (
+            tr("Outline, traced from the mask") if drawn is None else tr("Polygon, as it was drawn"),
+            tr("Mask, as training sees it"),
+            tr("Both on the image"),
+        )
+        for ax, title in zip(panels[0], titles, strict=True):
+            ax.set_title(title)
         for level, side in enumerate(sides):
             box = (0, width, height, 0) if level == 0 else _box(row, column, side, truth.shape)
             for place, ax in enumerate(panels[level]):
@@ -60,58 +64,53 @@ def zoom_figure(sample: Sample):
             panels[level][0].set_ylabel(label)
         for before, after in ((0, 1), (1, 2)):  # where the next row looks
             left, right, low, high = _box(row, column, sides[after], truth.shape)
+            look = dict(fill=False, edgecolor=style.ACCENT, linewidth=1.4)
             for ax in panels[before]:
-                ax.add_patch(
-                    matplotlib.patches.Rectangle(
-                        (left, high), right - left, low - high, fill=False, edgecolor=style.ACCENT, linewidth=1.4
-                    )
-                )
-    corners = sum(len(polygon) // 2 for polygon in polygons)
-    numbers = dict(width=width, height=height, side=CLOSEST, polygons=len(polygons), points=corners)
-    area = dict(area=int(truth.sum()), share=float(truth.mean()))
+                ax.add_patch(Rectangle((left, high), right - left, low - high, **look))
     return figure, tr(
         "{id} at three zooms, from the whole {width} x {height} image to {side} x {side} pixels: "
         "{polygons} outlines with {points} corners become a mask of {area} pixels ({share:.1%} of the"
         " image); at the closest zoom the outline cuts through pixels that the mask has either whole "
         "or not at all.",
         id=sample.id,
-        **numbers,
-        **area,
+        width=width,
+        height=height,
+        side=CLOSEST,
+        polygons=len(polygons),
+        points=sum(len(polygon) // 2 for polygon in polygons),
+        area=int(truth.sum()),
+        share=float(truth.mean()),
     )
 
 
 def distribution_figure(audit: Audit):
     """Histograms of vessel width and of vessel share; returns (figure, alt)."""
-    import matplotlib
-
     shares = np.array([row["share"] for row in audit.rows if row["share"] is not None])
     if not len(shares) or not len(audit.widths):
-        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
-
-    figure = style.new_figure(style.WIDTH, 3.2)
-    with style.figure_settings():
+        raise LabError(tr(NOTHING))
+    with style.drawing(3.2) as figure:
         left, right = figure.subplots(1, 2)
         most = float(np.quantile(audit.widths, 0.995))
         weights = np.full(len(audit.widths), 1 / len(audit.widths))
         left.hist(np.minimum(audit.widths, most), bins=30, weights=weights, color=style.NEUTRAL)
         for edge in EDGES:
             left.axvline(edge, color=style.ACCENT, linewidth=0.8, linestyle=(0, (4, 3)))
-        left.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-        left.set_xlabel(tr("Width of a vessel, pixels"))
-        left.set_ylabel(tr("Share of the centre lines"))
+        left.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        left.set(xlabel=tr("Width of a vessel, pixels"), ylabel=tr("Share of the centrelines"))
         right.hist(shares, bins=min(20, max(5, len(shares) // 3)), color=style.NEUTRAL)
-        right.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
-        right.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-        right.set_xlabel(tr("Share of vessel pixels in an image"))
-        right.set_ylabel(tr("Number of images"))
-    widths = dict(width=float(np.median(audit.widths)), thin=float((audit.widths <= EDGES[1]).mean()))
-    numbers = dict(n=len(shares), low=shares.min(), high=shares.max(), mean=shares.mean())
+        right.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
+        right.set(xlabel=tr("Share of vessel pixels in an image"), ylabel=tr("Number of images"))
     return figure, tr(
-        "Left: vessel widths, median {width:.1f} pixels, {thin:.0%} of the centre lines at most 4 "
+        "Left: vessel widths, median {width:.1f} pixels, {thin:.0%} of the centrelines at most 4 "
         "pixels wide. Right: share of vessel pixels in {n} images, from {low:.1%} to {high:.1%}, mean"
         " {mean:.1%}.",
-        **widths,
-        **numbers,
+        width=float(np.median(audit.widths)),
+        thin=float((audit.widths <= EDGES[1]).mean()),
+        n=len(shares),
+        low=shares.min(),
+        high=shares.max(),
+        mean=shares.mean(),
     )
 
 
@@ -120,8 +119,6 @@ def matrix_figure(audit: Audit):
 
     Returns (figure, alt).
     """
-    import matplotlib
-
     groups = sorted({row["group"] for row in audit.rows}, key=lambda name: (len(name), name))
     frames = {group: [row for row in audit.rows if row["group"] == group] for group in groups}
     most = max(map(len, frames.values()))
@@ -133,70 +130,66 @@ def matrix_figure(audit: Audit):
             bare += [(x, y)] if row["share"] is None else []
             odd += [(x, y)] if row["id"] in audit.defects else []
     if np.isnan(shares).all():
-        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
+        raise LabError(tr(NOTHING))
 
-    height = 1.4 + min(0.28 * len(groups), 12)
-    figure = style.new_figure(style.WIDTH, height)
-    with style.figure_settings():
+    with style.drawing(1.4 + min(0.28 * len(groups), 12)) as figure:
         ax = figure.subplots()
-        colours = matplotlib.colormaps[style.PROBABILITY].with_extremes(bad="white")
+        colours = colormaps[style.PROBABILITY].with_extremes(bad="white")
         drawn = ax.imshow(shares, aspect="auto", cmap=colours, vmin=0, interpolation="nearest")
-        for marks, marker, key in ((bare, "x", "cell_bare"), (odd, "o", "cell_defect")):
-            if marks:
-                style_of = dict(color=style.NEUTRAL) if marker == "x" else dict(facecolors="none", edgecolors="black")
-                ax.scatter(*zip(*marks, strict=True), marker=marker, s=28, label=say(key), **style_of)
+        if bare:
+            ax.scatter(*zip(*bare, strict=True), marker="x", s=28, color=style.NEUTRAL, label=tr("not annotated"))
+        if odd:
+            ring = dict(marker="o", s=28, facecolors="none", edgecolors="black")
+            ax.scatter(*zip(*odd, strict=True), **ring, label=tr("has a defect"))
         if bare or odd:
             figure.legend(loc="outside upper right", ncols=2)
         bar = figure.colorbar(drawn, ax=ax, pad=0.02)
-        bar.ax.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=0))
+        bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         bar.set_label(tr("Share of vessel pixels in an image"))
         ax.set_yticks(range(len(groups)), groups, fontsize=8 if len(groups) <= 45 else 4)
         ax.set_xticks(np.unique(np.linspace(0, most - 1, min(most, 10)).astype(int)))
         ax.xaxis.set_major_formatter(lambda value, _: f"{value + 1:.0f}")
-        ax.set_xlabel(tr("Frame of the sequence"))
-        ax.set_ylabel(tr("Patient"))
+        ax.set(xlabel=tr("Frame of the sequence"), ylabel=tr("Patient"))
     means = {g: np.nanmean(shares[y]) for y, g in enumerate(groups) if not np.isnan(shares[y]).all()}
     full, empty = max(means, key=means.get), min(means, key=means.get)
-    numbers = dict(groups=len(groups), most=most, bare=len(bare), odd=len(odd))
-    ends = dict(full=full, full_share=means[full], empty=empty, empty_share=means[empty])
     return figure, tr(
         "{groups} patients by {most} images: share of vessel in each image; {bare} images are not "
         "annotated and {odd} have a defect; the patient with most vessel is {full} ({full_share:.1%} "
         "on average), the one with least {empty} ({empty_share:.1%}).",
-        **numbers,
-        **ends,
+        groups=len(groups),
+        most=most,
+        bare=len(bare),
+        odd=len(odd),
+        full=full,
+        full_share=means[full],
+        empty=empty,
+        empty_share=means[empty],
     )
 
 
 def ceiling_figure(ceilings: Sequence[Ceiling]):
     """Dice that is left by vessel width, a line a ceiling; returns (figure, alt)."""
-
     if not ceilings:
-        raise LabError(tr("There is nothing to draw: no image has an annotation with anything in it."))
-
+        raise LabError(tr(NOTHING))
     labels = [label for label in CLASSES if any(label in ceiling.by_width for ceiling in ceilings)]
     colours = (style.ACCENT, style.FALSE_POSITIVE, "black", style.NEUTRAL, "#CC79A7")
-    figure = style.new_figure(style.WIDTH, 4.0)
-    with style.figure_settings():
+    with style.drawing(4.0) as figure:
         ax = figure.subplots()
         for number, ceiling in enumerate(ceilings):
             places = [place for place, label in enumerate(labels) if label in ceiling.by_width]
             heights = [ceiling.by_width[labels[place]][0] for place in places]
-            dashes = "solid" if ceiling.name in ("averaged", "searched") else (0, (5, 2))
-            ax.plot(
-                places, heights, color=colours[number % 5], marker=MARKERS[number % 5], linestyle=dashes,
-                label=name_ceiling(ceiling),
-            )  # fmt: skip
+            look = dict(color=colours[number % 5], marker=MARKERS[number % 5])
+            look["linestyle"] = "solid" if ceiling.name in ("averaged", "searched") else (0, (5, 2))
+            ax.plot(places, heights, **look, label=name_ceiling(ceiling))
         ax.set_xticks(range(len(labels)), labels)
+        ax.set(xlabel=tr("Width of a vessel, pixels"), ylabel=tr("Dice that is left"))
         ax.set_ylim(top=1.005)
-        ax.set_xlabel(tr("Width of a vessel, pixels"))
-        ax.set_ylabel(tr("Dice that is left"))
-        ax.grid(axis="y", color="#E3E7EA", linewidth=0.8)
+        ax.grid(axis="y")
         ax.legend(loc="lower right")
     values = [(dice, label, c) for c in ceilings for label, (dice, _) in c.by_width.items()]
     low, label, worst = min(values, key=lambda value: value[0])
     return figure, tr(
-        "Dice that is left by vessel width, for {count} ways of changing the truth; the lowest is "
+        "Dice that is left by vessel width, for {count} ways of changing the ground truth; the lowest is "
         "{low:.2f} for {label} in “{name}”.",
         count=len(ceilings),
         low=low,
