@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.evaluation.intervals import bootstrap_mean
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.paths import as_file_name
-from sa2va_lab.runs import Run, predict_dataset
+from sa2va_lab.runs import Run, find_runs, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -42,6 +42,14 @@ def predict_others(
         asked = predict_dataset(segmenter, other, folder=folder, **how)
         made.append((asked, other))
     return made
+
+
+def find_others(run: Run, dataset: Dataset) -> list[tuple[Run, Dataset]]:
+    """What `predict_others` made for this run before, where the model is no longer at hand; finished ones only."""
+    found = find_runs(run.folder.parent, role="phrase", of=run)
+    same = [made for made in found if made.finished and made.maker.differences(run.maker) in ([], ["prompt"])]
+    by_phrase = {made.phrase: made for made in same}
+    return [(by_phrase[phrase], dataset.about(phrase)) for phrase in dataset.phrases if phrase in by_phrase]
 
 
 def measure_phrase(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> dict:

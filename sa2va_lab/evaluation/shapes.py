@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
+from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.matching import iterate_pairs
 
 SHAPE_METRICS = ("cldice", "hd95", "surface_dice", "betti0_error", "area_error")
 CALIBRATION = ("brier", "ece")
@@ -83,8 +85,6 @@ def measure_extras(
     workers: processes; None takes one for every LEAST_IMAGES images, at most one a core. The result does not depend on
     it. A script that asks for more than one needs the usual `if __name__ == "__main__":`.
     """
-    from sa2va_lab.evaluation.matching import iterate_pairs
-
     if workers is None:
         workers = max(1, min(cpu_count() or 1, len(run.records) // LEAST_IMAGES))
     pairs = iterate_pairs(run, dataset, progress=progress)
@@ -97,6 +97,17 @@ def measure_extras(
     table = pd.DataFrame(rows, columns=["id", "group", *SHAPE_METRICS, *CALIBRATION])
     counted = pd.DataFrame([(name, *pair) for name, pair in widths.items()], columns=["width", "found", "there"])
     return table, counted
+
+
+def summarise_extras(table: pd.DataFrame) -> list[dict]:
+    """For each metric of `measure_extras`: metric, macro (mean over the n images, of n_groups patients, where it is
+    defined), low and high (95 % bootstrap over patients)."""
+    rows = []
+    for metric in (*SHAPE_METRICS, *CALIBRATION):
+        defined, interval = table[metric].notna(), bootstrap_mean(table[metric], table["group"])
+        row = {"metric": metric, "macro": float(table[metric].mean()), "low": interval.low, "high": interval.high}
+        rows.append(row | {"n": int(defined.sum()), "n_groups": int(table.loc[defined, "group"].nunique())})
+    return rows
 
 
 def _measure_image(work: tuple) -> tuple[dict, dict]:

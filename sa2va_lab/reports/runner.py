@@ -40,7 +40,8 @@ def run_report(
     what is done there is not done again. Where there is none, a new one is begun. left_out: notebooks that are not run,
     with the parameter that each would need; the index says so.
 
-    The Run that one notebook makes is handed to those after it that take a `run`, unless one was given.
+    The Run that one notebook makes is handed to those after it that take a `run`, unless one was given. It has the
+    report's name, so that a resumed report goes on with the Run that is there.
 
     The folder `<outputs>/reports/<utc>_<name>` gets the executed notebooks, their pages, metrics.json and index.html;
     it appears when all is done. A notebook that fails does not stop the others; it shows as failed in the index, and
@@ -67,6 +68,8 @@ def run_report(
         if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
             continue
         made = {"outputs": str(outputs), "run": _find_run(report, outputs)}
+        # named before it is begun, so that a report that is taken up again finds the Run that a kill cut off
+        made |= {"run_folder": str(outputs / "runs" / folder.name.removeprefix(".").removesuffix(UNFINISHED))}
         made |= {"interactive": False, "gallery_folder": str(folder / "gallery")}
         known = _accepted(path)
         filled = {key: value for key, value in made.items() if value is not None and key in known} | given[stem]

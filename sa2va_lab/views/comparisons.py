@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING
 from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.intervals import Difference, bootstrap_mean, compare_scores
+from sa2va_lab.evaluation.intervals import Difference, compare_scores
+from sa2va_lab.evaluation.metrics import summarise
 from sa2va_lab.language import tr
 from sa2va_lab.training.sources import audit_logs, find_logs
 from sa2va_lab.views.findings import describe_finding
 from sa2va_lab.views.tables import Table, show, tabulate
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sa2va_lab.evaluation.honesty import Finding
-    from sa2va_lab.runs.read import Run
+    from sa2va_lab.evaluation.judging import Evaluation, Judged
 
 BASELINES = {
     "nothing": "All background",
@@ -41,33 +40,28 @@ EXTRAS = {
 }
 
 
-def name_side(run: Run) -> str:
-    """What the model beside the report's own is, in English: the base alone, or the base with a fine-tune."""
-    tuned = run.meta["segmenter"].get("finetune")
-    return f"with its fine-tune {tuned['file']}" if tuned else "the base alone"
-
-
 def report_baselines(baselines: list[dict]) -> list[dict]:
     """What metrics.json keeps of `baselines.measure_baselines`: with a title, without the images' own scores."""
     kept = [{key: value for key, value in row.items() if key != "scores"} for row in baselines]
     return [{"title": BASELINES[row["name"]]} | row for row in kept]
 
 
-def comparison_table(
-    table: pd.DataFrame, others: dict[str, pd.DataFrame], baselines: list[dict], *, name: str
-) -> Table:
+def comparison_table(found: Evaluation) -> Table:
     """The model, other models and baselines on the same images: Dice, N, and how far each is from the model.
 
-    Each model stands at the threshold that its table was made with."""
-    own, *titles = [
-        tr("{who}, threshold {threshold:g}", who=tr(who), threshold=made.attrs["threshold"])
-        for who, made in {name: table, **others}.items()
-    ]
-    scores = [dict(zip(made["id"], made["dice"], strict=True)) for made in others.values()]
-    beside = dict(zip(titles, scores, strict=True))
-    beside |= {tr(BASELINES[row["name"]]): row["scores"] for row in baselines}
+    Each model stands at its own threshold."""
+    own = _name_at(found.own.run.meta["segmenter"]["model"], found.own)
+    beside = {
+        _name_at(tr(rival.name), rival): dict(zip(rival.table["id"], rival.table["dice"], strict=True))
+        for rival in found.rivals
+    }
+    beside |= {tr(BASELINES[row["name"]]): row["scores"] for row in found.baselines}
     columns = {"Who": lambda row: own if row["difference"] is None else row["name"]}
-    return tabulate(compare_scores(table, beside), columns | _compare("The model's Dice less this"))
+    return tabulate(compare_scores(found.own.table, beside), columns | _compare("The model's Dice less this"))
+
+
+def _name_at(name: str, judged: Judged) -> str:
+    return tr("{who}, threshold {threshold:g}", who=name, threshold=judged.choice.value)
 
 
 def wording_table(compared: list[dict]):
@@ -108,11 +102,11 @@ def _judge(found: Difference) -> str:
     return tr("different (p = {p:.2g})", p=found.p)
 
 
-def phrase_table(asked: dict[str, list[dict]]) -> Table:
+def phrase_table(found: Evaluation) -> Table:
     """By model, each thing asked for by its own name."""
     where, refused = "{images} images / {groups} patients", "{refused} of {n_absent}"
     return tabulate(
-        [{"model": name} | told for name, things in asked.items() for told in things],
+        [{"model": side.name} | told for side in (found.own, *found.rivals) for told in side.phrases],
         {
             "Who": lambda row: tr(row["model"]),
             "Asked for": lambda row: row["phrase"],
@@ -124,10 +118,10 @@ def phrase_table(asked: dict[str, list[dict]]) -> Table:
     )
 
 
-def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: bool = False):
+def loss_table(log: str, evaluated: Evaluation, *, config: str = "", demo: bool = False):
     """The last mask and Dice losses of a training log above the Dice that was measured; or why there are none.
 
-    measured: {model: `summarise`d table}. demo: whether no log means the demo's. Nothing is computed from the losses.
+    demo: whether no log means the demo's. Nothing is computed from the losses.
     """
     if not (log or demo):
         return Markdown(tr("No training log was given (`log`), so there is no loss to show."))
@@ -143,8 +137,11 @@ def loss_table(log: str, measured: dict[str, dict], *, config: str = "", demo: b
             title = tr(known if weight else "{part}, last logged, its weight unknown", part=part)
             why = tr("training images, iteration {iteration:,}", iteration=found.run.last_iteration)
             rows.append((title, last / (weight or 1), why))
+    measured = {evaluated.own.run.meta["segmenter"]["model"]: evaluated.summary}
+    measured |= {rival.name: summarise(rival.table) for rival in evaluated.rivals}
     for name, summary in measured.items():
-        why = tr("{n_images} images of this report, masks at {threshold:g}", **summary)
+        counted = {"n_images": summary["dice"]["n"], "threshold": summary["threshold"]}
+        why = tr("{n_images} images of this report, masks at {threshold:g}", **counted)
         rows.append((tr("Mean Dice, measured: {who}", who=tr(name)), summary["dice"]["macro"], why))
     return tabulate(rows, {"What": lambda row: row[0], "Value": lambda row: row[1], "Of what": lambda row: row[2]})
 
@@ -161,28 +158,23 @@ def finding_table(findings: list[Finding]) -> Table:
     )
 
 
-def extras_table(extras: pd.DataFrame) -> Table:
-    """Shape and calibration: mean over images, interval, N."""
+def shape_table(shapes: list[dict]) -> Table:
+    """Shape and calibration: rows of `shapes.summarise_extras`."""
     return tabulate(
-        extras.columns.drop(["id", "group"]),
+        shapes,
         {
-            "Metric": lambda metric: tr(EXTRAS[metric]),
-            "Mean of images": lambda metric: extras[metric].mean(),
-            "95 % interval": lambda metric: _interval(extras[metric], extras["group"]),
-            "N images": lambda metric: extras[metric].notna().sum(),
+            "Metric": lambda row: tr(EXTRAS[row["metric"]]),
+            "Mean of images": lambda row: row["macro"],
+            "95 % interval": lambda row: (row["low"], row["high"]),
+            "N images": lambda row: row["n"],
         },
     )
 
 
-def _interval(values, groups) -> tuple[float, float]:
-    found = bootstrap_mean(values, groups)
-    return found.low, found.high
-
-
-def width_table(widths: pd.DataFrame) -> Table:
+def width_table(widths: list[dict]) -> Table:
     """Share of the annotated pixels that were found, by the width of their vessel."""
     return tabulate(
-        widths[widths["there"] > 0].to_dict("records"),
+        [row for row in widths if row["there"]],
         {
             "Vessel width": lambda row: row["width"],
             "Share found": lambda row: row["found"] / row["there"],

@@ -13,9 +13,13 @@ from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
+from sa2va_lab.evaluation.metrics import summarise
+from sa2va_lab.evaluation.wordings import pick_prompts
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.reports.answers import Answer, Evaluated, say_sample
 from sa2va_lab.views import style
+from sa2va_lab.views.comparisons import report_baselines
+from sa2va_lab.views.findings import report_finding
 from sa2va_lab.views.overlays import Case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
 
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.evaluation.judging import Evaluation
     from sa2va_lab.runs.read import Run
 
 SHOWN_METRICS = ("dice", "iou", "precision", "recall")
@@ -36,24 +41,29 @@ SEEN = {
 }
 
 
-def answer_run(run: Run, dataset: Dataset, summary: dict, *, more: dict | None = None) -> Answer:
-    """The answer of a Run: one sentence with Dice, interval, N, threshold and split, and the numbers behind it.
-
-    more: further metrics; alarms in its "honesty" are said right after the answer.
-    """
-    metrics = {
-        "summary": summary,
-        "split": run.meta["dataset"]["split"],
-        "phrase": run.meta["dataset"]["phrase"],
-        "prompt": run.meta["prompt"],
-        "seen": was_seen(run, dataset)[0],
-        "n_asked": len(run.sample_ids),
-        "n_finished": len(run.records),
-        "run": run.folder.name,
-        "weights_sha256": run.meta["segmenter"]["weights_sha256"],
-        "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
-    }
-    evaluated = Evaluated(**metrics | (more or {}))
+def answer_run(found: Evaluation) -> Answer:
+    """The answer: one sentence with Dice, interval, N, threshold and split, every alarm, and all numbers behind it."""
+    run = found.own.run
+    evaluated = Evaluated(
+        summary=found.summary,
+        split=run.split,
+        phrase=run.phrase,
+        prompt=run.meta["prompt"],
+        seen=found.seen[0],
+        n_asked=len(run.sample_ids),
+        n_finished=len(run.records),
+        run=run.folder.name,
+        weights_sha256=run.meta["segmenter"]["weights_sha256"],
+        manifest_sha256=run.meta["dataset"]["manifest_sha256"],
+        threshold=found.threshold,
+        baselines=report_baselines(found.baselines),
+        honesty=[report_finding(finding) for finding in found.findings],
+        beside={rival.name: summarise(rival.table)["dice"] for rival in found.rivals},
+        prompts=pick_prompts(found.own.wordings),
+        phrases={judged.name: judged.phrases for judged in (found.own, *found.rivals)},
+        shapes={row["metric"]: row for row in found.shapes},
+        widths=found.widths,
+    )
     return Answer(say_evaluated(evaluated), evaluated, stamp=run.meta["stamp"])
 
 

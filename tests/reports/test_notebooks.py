@@ -31,8 +31,9 @@ def test_cells_are_short_and_define_nothing(notebook):
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        assert len(cell.source.splitlines()) <= 15, cell.source
-        if "parameters" in cell.metadata.get("tags", []):
+        parameters = "parameters" in cell.metadata.get("tags", [])
+        assert len(cell.source.splitlines()) <= (16 if parameters else 15), cell.source
+        if parameters:
             assert all(isinstance(node, ast.AnnAssign) for node in ast.parse(cell.source).body), cell.source
         forbidden = ast.FunctionDef | ast.ClassDef | ast.Lambda | ast.Try
         assert not [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, forbidden)], cell.source

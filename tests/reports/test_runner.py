@@ -192,6 +192,9 @@ def test_a_kernel_that_dies_is_a_failed_notebook(lab):
 
 UNTIL_FOUND = """
 import os, pathlib, signal
+begun = pathlib.Path(run_folder)
+begun.mkdir(parents=True, exist_ok=True)
+begun.joinpath(f"start{{len(list(begun.iterdir()))}}").touch()
 if not pathlib.Path(data).joinpath("found").exists():
     {misfortune}
 from sa2va_lab.reports.answers import Answer, Metrics
@@ -205,7 +208,8 @@ Answer("found", Metrics())
 )
 def test_a_report_is_taken_up_where_it_ended(lab, misfortune):
     """In one case the second notebook fails, in the other it kills the whole report; the first is not run again."""
-    parameters = new_code_cell('data: str = ""\n', metadata={"tags": ["parameters"]})
+    declared = 'data: str = ""\nrun_folder: str = ""\n'
+    parameters = new_code_cell(declared, metadata={"tags": ["parameters"]})
     _write(lab / "root/notebooks/02_seek.ipynb", parameters, new_code_cell(UNTIL_FOUND.format(misfortune=misfortune)))
     (lab / "mine").mkdir()
     asked = {"parameters": {"data": str(lab / "mine")}, "outputs": str(lab / "out"), "name": "x"}
@@ -226,6 +230,8 @@ def test_a_report_is_taken_up_where_it_ended(lab, misfortune):
     assert (ended / "00_good.html").stat().st_mtime_ns == written
     report = json.loads((ended / "metrics.json").read_text("utf-8"))
     assert {stem: part["error"] for stem, part in report["notebooks"].items()} == {"00_good": None, "02_seek": None}
+    [run] = (lab / "out/runs").iterdir()  # the second start went on where the first one was
+    assert (run.name, len(list(run.iterdir()))) == (ended.name, 2)
     third = subprocess.run([sys.executable, "-c", program.replace("RESUME", "True")], capture_output=True, text=True)
     assert third.returncode == 0, third.stderr
     assert len(list((lab / "out/reports").iterdir())) == 2, "a report that is complete is not taken up: a new one is"

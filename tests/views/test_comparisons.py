@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sa2va_lab import open_dataset
-from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run, summarise
+from sa2va_lab.evaluation.judging import judge_model, weigh
+from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
 from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds, weigh_threshold
 from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, pick_prompts
 from sa2va_lab.language import use_language
@@ -50,9 +51,13 @@ def test_a_chosen_threshold_is_weighed_at_itself_and_a_seen_one_is_said(drawn_ru
 
 
 def test_each_model_stands_at_its_own_threshold(drawn_run, images):
-    tables = [evaluate_run(drawn_run, images, threshold=value) for value in (0.5, 0.3)]
-    found = comparisons.comparison_table(tables[0], {"rival": tables[1]}, [], name="mine")
-    assert [row[0] for row in found.rows] == ["mine, threshold 0.5", "rival, threshold 0.3"]
+    own, rival = (judge_model(None, images, folder=drawn_run.folder, threshold=value) for value in ("0.5", "0.3"))
+    found = comparisons.comparison_table(weigh(own, images, rivals=[rival]))
+    assert [row[0] for row in found.rows[:3]] == [
+        "darkness, threshold 0.5",
+        "the base alone, threshold 0.3",
+        "All background",
+    ]
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
@@ -69,14 +74,14 @@ def test_phrasings_stand_with_their_answers_or_say_that_nobody_was_asked(drawn_r
 
 
 def test_losses_stand_above_what_was_measured_and_are_not_turned_into_it(drawn_run, images):
-    summary = summarise(evaluate_run(drawn_run, images))
-    assert "No training log" in comparisons.loss_table("", {"m": summary}).data
-    assert "is not shown" in comparisons.loss_table("/nowhere.log", {"m": summary}).data
-    table = comparisons.loss_table("", {"m": summary}, demo=True)
+    found = weigh(judge_model(None, images, folder=drawn_run.folder, threshold="0.4"), images)
+    assert "No training log" in comparisons.loss_table("", found).data
+    assert "is not shown" in comparisons.loss_table("/nowhere.log", found).data
+    table = comparisons.loss_table("", found, demo=True)
     *losses, measured = table.rows
     assert {re.match(r"\w+", row[0])[0] for row in losses} == {"loss_mask", "loss_dice"}
     assert all("training images" in row[2] for row in losses)
-    assert measured[:2] == ["Mean Dice, measured: m", f"{summary['dice']['macro']:.3f}"]
+    assert measured[:2] == ["Mean Dice, measured: darkness", f"{found.summary['dice']['macro']:.3f}"]
 
 
 def test_a_sequence_needs_frames(drawn_run, images):

@@ -108,11 +108,10 @@ def test_provenance_is_enough_to_repeat(looked_at):
 def test_whether_images_were_in_training(looked_at, train, stamp, seen):
     from dataclasses import replace
 
-    run, dataset, _, summary = looked_at
+    run, dataset, _, _ = looked_at
     run = replace(run, meta=run.meta | {"stamp": stamp})
     dataset = replace(dataset, splits={"train": train} if train else {})
     assert was_seen(run, dataset)[0] == seen
-    assert scores.answer_run(run, dataset, summary).metrics.seen == seen
 
 
 def test_tables_of_failures():

@@ -1,0 +1,133 @@
+"""A model judged on a data set from end to end: predicted, given its threshold, asked again, measured, checked.
+
+`judge_model` is once for each model, `weigh` puts everything together that 03_evaluation shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sa2va_lab.datasets.samples import Dataset
+from sa2va_lab.evaluation.baselines import measure_baselines
+from sa2va_lab.evaluation.honesty import Finding, check_run, was_seen
+from sa2va_lab.evaluation.metrics import evaluate_run, summarise
+from sa2va_lab.evaluation.phrases import find_others, measure_phrase, predict_others
+from sa2va_lab.evaluation.shapes import measure_extras, summarise_extras
+from sa2va_lab.evaluation.thresholds import (
+    Choice,
+    Counts,
+    count_run,
+    refuse_seen,
+    settle_threshold,
+    weigh_threshold,
+)
+from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, find_asked
+from sa2va_lab.runs import Run, open_run, predict_dataset
+
+SEEN = "seen:"  # before a threshold that may have been chosen on the images that are reported
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one model did on the images of a data set.
+
+    choice: the threshold that it stands at. told: what `refuse_seen` let pass. table: of `evaluate_run` at that
+    threshold. phrases: a row of `measure_phrase` for each thing asked for. wordings: of `compare_wordings`.
+    """
+
+    run: Run
+    choice: Choice
+    told: str
+    table: pd.DataFrame
+    phrases: list[dict]
+    wordings: list[dict]
+
+    @property
+    def name(self) -> str:
+        """Which of two models it is, in English: the base alone, or the base with a fine-tune."""
+        tuned = self.run.meta["segmenter"].get("finetune")
+        return f"with its fine-tune {tuned['file']}" if tuned else "the base alone"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that is said of a model in a report, measured before anything is said.
+
+    summary: of `summarise`. seen: of `was_seen`. threshold: of `weigh_threshold`. baselines, findings: of
+    `measure_baselines` and `check_run`. shapes, widths: of `summarise_extras` and `measure_extras`.
+    """
+
+    own: Judged
+    rivals: Sequence[Judged]
+    summary: dict
+    seen: tuple[str, str]
+    counts: Counts
+    threshold: dict
+    baselines: list[dict]
+    findings: list[Finding]
+    shapes: list[dict]
+    widths: list[dict]
+
+
+def judge_model(
+    segmenter,
+    dataset: Dataset,
+    *,
+    folder: Path | str,
+    split: str = "all",
+    prompt: str | None = None,
+    limit: int | None = None,
+    threshold: str = "",
+    beside: Run | None = None,
+) -> Judged:
+    """Predicts a split into `folder` and into Runs beside it whatever else is asked: the validation split for the
+    threshold, other things, other words. What lies there already is not predicted again.
+
+    segmenter: None looks at the Run in `folder`, and at those beside it, as they are. threshold: as `settle_threshold`
+    takes it; with "seen:" before it, it may have been chosen on these very images, otherwise that is a LabError.
+    beside: the Run that this one is a second model to; it is not asked in other words.
+    """
+    how = {"prompt": prompt, "limit": limit}
+    if segmenter is None:
+        run = open_run(folder)
+        others, asked = find_others(run, dataset), find_asked(run)
+    else:
+        role = {"role": "beside", "of": beside} if beside else {}
+        run = predict_dataset(segmenter, dataset, folder=folder, split=split, **how, **role)
+        others = predict_others(segmenter, dataset, run=run, limit=limit)
+        asked = [] if beside else ask_otherwise(segmenter, run, dataset)
+    choice = settle_threshold(threshold.removeprefix(SEEN), run, dataset, segmenter, **how)
+    told = refuse_seen(choice, run, allow=threshold.startswith(SEEN))
+    return Judged(
+        run=run,
+        choice=choice,
+        told=told,
+        table=evaluate_run(run, dataset, threshold=choice.value),
+        phrases=[measure_phrase(made, of, threshold=choice.value) for made, of in [(run, dataset), *others]],
+        wordings=compare_wordings(run, asked, dataset, threshold=choice.value),
+    )
+
+
+def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = (), workers: int | None = None) -> Evaluation:
+    """Measures everything about a judged model. rivals: others on the same images. workers: of `measure_extras`."""
+    run, choice = own.run, own.choice
+    counts = count_run(run, dataset)
+    origin = choice if choice.origin.get("images") else None
+    others = [rival.run for rival in rivals]
+    shapes, widths = measure_extras(run, dataset, threshold=choice.value, workers=workers)
+    return Evaluation(
+        own=own,
+        rivals=rivals,
+        summary=summarise(own.table),
+        seen=was_seen(run, dataset),
+        counts=counts,
+        threshold=weigh_threshold(choice, own.table, counts),
+        baselines=measure_baselines(dataset, run.sample_ids),
+        findings=check_run(run, dataset, choice=origin, others=others, threshold=choice.value),
+        shapes=summarise_extras(shapes),
+        widths=widths.to_dict("records"),
+    )
