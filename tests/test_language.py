@@ -13,6 +13,7 @@ from sa2va_lab.reports.texts import TEXTS
 from sa2va_lab.views.comparisons import BASELINES, EXTRAS
 from sa2va_lab.views.findings import SENTENCES
 from sa2va_lab.views.gallery import MISTAKES, SUSPECTS
+from sa2va_lab.views.inventories import PARTS
 from sa2va_lab.views.scores import SEEN
 
 
@@ -58,7 +59,7 @@ def strings(node):
 def test_every_text_is_in_the_catalogue(sources):
     wanted = {text for call, text in sources if call == "tr" and re.search(r"[a-z]{2}", text)} | set(TEXTS.values())
     wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set(
-        (BASELINES | EXTRAS | SEEN | SUSPECTS).values()
+        (BASELINES | EXTRAS | PARTS | SEEN | SUSPECTS).values()
     )
     wanted |= {text for about in MISTAKES.values() for text in about}
     assert sorted(wanted - set(read_catalogue("zh"))) == []

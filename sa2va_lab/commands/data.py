@@ -38,7 +38,7 @@ def audit(
     from sa2va_lab.datasets.export import export_dataset
     from sa2va_lab.datasets.formats import open_dataset
     from sa2va_lab.datasets.splits import refuse_near_duplicates
-    from sa2va_lab.views.audits import answer_audit, ceiling_table
+    from sa2va_lab.views.audits import ceiling_table
 
     dataset = open_dataset(data, phrase=phrase, groups=groups)
     other = None if against is None else open_dataset(against)
@@ -55,7 +55,7 @@ def audit(
     if as_json:
         said = found.to_dict() | {"changes": len(changes)}
         said |= {"files": {sample.id: str(sample.image) for sample in dataset}} if names else {}
-        said |= {"ceilings": answer_audit(found, drawn).metrics["ceilings"]} if ceilings else {}
+        said |= {"ceilings": [ceiling.to_dict() for ceiling in drawn]} if ceilings else {}
         print(json.dumps(said, ensure_ascii=False))
         return
     print(f"{dataset.reason}\nids: {dataset.pseudonyms}")

@@ -36,6 +36,11 @@ class Ceiling:
     lowest: float
     by_width: dict[str, tuple[float, int]]
 
+    def to_dict(self) -> dict:
+        """For metrics.json."""
+        by_width = {label: {"dice": dice, "pixels": pixels} for label, (dice, pixels) in self.by_width.items()}
+        return {"name": self.name, "n": self.n, "dice": self.dice, "lowest": self.lowest, "by_width": by_width}
+
 
 def rasteriser_ceilings(dataset: Dataset) -> list[Ceiling]:
     """A ceiling for each other rasteriser; none for truths that are mask files, which nobody rasterises."""

@@ -56,7 +56,7 @@ def answer_audit(audit: Audit, ceilings: Sequence[Ceiling]) -> Answer:
                 **numbers,
             )
         )
-    metrics = Audited(audit=said, ceilings=[_as_dict(ceiling) for ceiling in ceilings])
+    metrics = Audited(audit=said, ceilings=[ceiling.to_dict() for ceiling in ceilings])
     return Answer(join_sentences(sentences), metrics)
 
 
@@ -170,8 +170,3 @@ def _range(values: Sequence[float], form: str) -> str:
         return "–"
     low, median, high = (show(float(value), form) for value in np.quantile(values, [0, 0.5, 1]))
     return low if low == high else tr("{low} to {high}, median {median}", low=low, median=median, high=high)
-
-
-def _as_dict(ceiling: Ceiling) -> dict:
-    by_width = {label: {"dice": dice, "pixels": pixels} for label, (dice, pixels) in ceiling.by_width.items()}
-    return {"name": ceiling.name, "n": ceiling.n, "dice": ceiling.dice, "lowest": ceiling.lowest, "by_width": by_width}

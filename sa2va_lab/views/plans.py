@@ -6,12 +6,10 @@ from itertools import cycle
 
 from sa2va_lab.language import tr
 from sa2va_lab.loading.shards import FILES
-from sa2va_lab.reports.answers import Answer, Planned
-from sa2va_lab.reports.texts import say, say_sample, say_size
+from sa2va_lab.reports.answers import Answer, Planned, say_sample, say_size
 from sa2va_lab.views import style
-from sa2va_lab.views.tables import Table
+from sa2va_lab.views.tables import Table, show, tabulate
 
-UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"))
 MARKERS = "osD^vPX"
 
 
@@ -25,7 +23,11 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     least = min(rows, key=lambda row: row["own_bytes"] or 0)
     fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
     dices = [row["dice"] for row in rows]
-    values = {"ran": len(rows), "all": len(measured["precisions"]), "sample": say_sample(first)}
+    values = {
+        "ran": len(rows),
+        "all": len(measured["precisions"]),
+        "sample": say_sample(first["n_images"], first["n_groups"]),
+    }
     values |= {"least": least["precision"], "least_peak": say_size(least["own_bytes"])}
     values |= {"reference": first["precision"], "reference_peak": say_size(first["own_bytes"])}
     values |= {"fastest": fastest["precision"], "seconds": fastest["seconds"], "reference_seconds": first["seconds"]}
@@ -45,68 +47,48 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
 
 def memory_table(measured: dict) -> Table:
     """A row a plan: forecast against measured peak of own memory and of mapped files, or why it did not run."""
-    keys = ("forecast", "own", "ratio", "forecast_mapped", "mapped")
-    lines = []
-    for row in measured["precisions"]:
-        held = [say_size(row.get(f"{name}_bytes")) for name in ("forecast", "own", "forecast_mapped", "mapped")]
-        own = row.get("own_bytes")
-        ratio = f"{own / row['forecast_bytes']:.2f}" if own else "–"
-        lines.append([f"{row['precision']}, {row['device']}", *held[:2], ratio, *held[2:], tr(row["reason"]) or "–"])
-    columns = [say(f"plans_{key}") for key in keys]
-    return Table([tr("Number format"), *columns, tr("Why")], lines)
+    return tabulate(
+        measured["precisions"],
+        {
+            "Number format": _name,
+            "Forecast": lambda row: say_size(row["forecast_bytes"]),
+            "Measured peak": lambda row: say_size(row.get("own_bytes")),
+            "Measured / forecast": lambda row: show(_ratio(row), ".2f"),
+            "Mapped files, forecast": lambda row: say_size(row.get("forecast_mapped_bytes")),
+            "measured": lambda row: say_size(row.get("mapped_bytes")),
+            "Why": lambda row: tr(row["reason"]) or "–",
+        },
+    )
 
 
 def change_table(measured: dict) -> Table:
     """A row a plan that ran: seconds by stage, Dice, agreement with the most precise one."""
-    keys = ("load", "seconds", "vision", "words", "sam2", "dice", "agreement", "difference")
-    lines = []
-    for row in _ran(measured):
-        stages = row["stages"]
-        spent = [row["load_seconds"], row["seconds"], stages["vision"], stages["answer"]]
-        spent.append(stages["canvas"] + stages["masks"])
-        scores = [row[name] for name in ("dice", "agreement", "difference")]
-        line = [f"{number:.2f}" for number in spent] + [f"{number:.3f}" for number in scores]
-        lines.append([f"{row['precision']}, {row['device']}", *line])
-    columns = [say(f"plans_{key}", reference=measured["reference"] or "–") for key in keys]
-    return Table([tr("Number format"), *columns], lines)
+    columns = {
+        "Number format": _name,
+        "Load, s": lambda row: show(row["load_seconds"], ".2f"),
+        "An image, s": lambda row: show(row["seconds"], ".2f"),
+        "vision": lambda row: show(row["stages"]["vision"], ".2f"),
+        "answer": lambda row: show(row["stages"]["answer"], ".2f"),
+        "SAM2": lambda row: show(row["stages"]["canvas"] + row["stages"]["masks"], ".2f"),
+        "Dice": lambda row: row["dice"],
+        tr("IoU with {reference}", reference=measured["reference"] or "–"): lambda row: row["agreement"],
+        "Largest Δp": lambda row: row["difference"],
+    }
+    return tabulate(_ran(measured), columns)
 
 
 def pareto_figure(measured: dict, *, stamp: str | None = None):
     """Memory against seconds, and the Dice of each plan that ran; (figure, alt)."""
-
     rows = [row for row in _ran(measured) if row["own_bytes"]]
-
-    figure = style.new_figure(style.WIDTH, 3.6)
-    if not rows:
-        return style.stamp(figure, stamp), tr("No plan ran here, so there is nothing to draw.")
-    unit, word = UNITS[0] if max(row["own_bytes"] for row in rows) >= UNITS[0][0] else UNITS[1]
     names = _name_rows(rows)
     front = [name for name, row in zip(names, rows, strict=True) if not any(_beats(other, row) for other in rows)]
-    with style.figure_settings():
-        speed, quality = figure.subplots(1, 2)
-        for place, (row, name, marker) in enumerate(zip(rows, names, cycle(MARKERS))):
-            fill = style.ACCENT if name in front else "white"
-            kind = {"marker": marker, "color": style.ACCENT, "markerfacecolor": fill, "linestyle": "none"}
-            speed.plot(row["own_bytes"] / unit, row["seconds"], label=name, markersize=8, **kind)
-            below, above = row["dice"] - row["low"], row["high"] - row["dice"]
-            quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
-        quality.set_xticks(range(len(rows)), [name.replace(" + ", "\n+ ").replace(", ", "\n") for name in names])
-        quality.set(title=tr("Mean Dice, 95 % interval"), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
-        speed.set(title=tr("Seconds an image"), xlabel=tr("Measured peak of own memory, {unit}", unit=word))
-        speed.set_xlim(0, 1.15 * max(row["own_bytes"] for row in rows) / unit)
-        speed.set_ylim(0, 1.15 * max(row["seconds"] for row in rows))
-        for ax, axis in ((speed, "both"), (quality, "y")):
-            ax.grid(color="#E3E7EA", linewidth=0.8, axis=axis)
-        speed.legend(loc="lower left", frameon=False, handletextpad=0.2)
-        figure.text(
-            0.01,
-            0.0,
-            tr("filled: no other plan is both smaller and faster"),
-            fontsize=8,
-            color=style.NEUTRAL,
-            va="bottom",
-        )
-        style.stamp(figure, stamp)
+    with style.drawing(3.6, stamp=stamp) as figure:
+        if rows:
+            _draw_plans(*figure.subplots(1, 2), rows, names, front)
+            text = tr("filled: no other plan is both smaller and faster")
+            figure.text(0.01, 0.0, text, fontsize=8, color=style.NEUTRAL, va="bottom")
+    if not rows:
+        return figure, tr("No plan ran here, so there is nothing to draw.")
     points = "; ".join(
         f"{name} {say_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}"
         for name, row in zip(names, rows, strict=True)
@@ -119,10 +101,36 @@ def pareto_figure(measured: dict, *, stamp: str | None = None):
     )
 
 
+def _draw_plans(speed, quality, rows: list[dict], names: list[str], front: list[str]) -> None:
+    unit, word = style.memory_unit(max(row["own_bytes"] for row in rows))
+    for place, (row, name, marker) in enumerate(zip(rows, names, cycle(MARKERS))):
+        fill = style.ACCENT if name in front else "white"
+        kind = {"marker": marker, "color": style.ACCENT, "markerfacecolor": fill, "linestyle": "none"}
+        speed.plot(row["own_bytes"] / unit, row["seconds"], label=name, markersize=8, **kind)
+        below, above = row["dice"] - row["low"], row["high"] - row["dice"]
+        quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
+    quality.set_xticks(range(len(rows)), [name.replace(" + ", "\n+ ").replace(", ", "\n") for name in names])
+    quality.set(title=tr("Mean Dice, 95 % interval"), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
+    quality.grid(axis="y")
+    speed.set(title=tr("Seconds an image"), xlabel=tr("Measured peak of own memory, {unit}", unit=word))
+    speed.set_xlim(0, 1.15 * max(row["own_bytes"] for row in rows) / unit)
+    speed.set_ylim(0, 1.15 * max(row["seconds"] for row in rows))
+    speed.grid()
+    speed.legend(loc="lower left", handletextpad=0.2)
+
+
+def _name(row: dict) -> str:
+    return f"{row['precision']}, {row['device']}"
+
+
+def _ratio(row: dict) -> float | None:
+    return row["own_bytes"] / row["forecast_bytes"] if row.get("own_bytes") else None
+
+
 def _name_rows(rows: list[dict]) -> list[str]:
     """The precisions, with the devices where the precision alone would not tell two rows apart."""
     short = [f"{row['precision']} + {FILES}" if row["device"].endswith(FILES) else row["precision"] for row in rows]
-    return short if len(set(short)) == len(rows) else [f"{row['precision']}, {row['device']}" for row in rows]
+    return short if len(set(short)) == len(rows) else [_name(row) for row in rows]
 
 
 def _ran(measured: dict) -> list[dict]:

@@ -114,6 +114,11 @@ def rc() -> dict:
 stamp = set_stamp  # curves
 
 
+def memory_unit(count: int) -> tuple[int, str]:
+    """The unit in which a figure shows up to `count` bytes: how many bytes it has, and its name."""
+    return (1 << 30, "GiB") if count >= 1 << 28 else (1 << 20, "MiB")
+
+
 def halo(text, width: float = 2.5):
     """Puts a white edge around a text or line, so that it can be read on any grey; returns it."""
     text.set_path_effects([patheffects.withStroke(linewidth=width, foreground="white")])
