@@ -191,7 +191,7 @@ def _find_missing(opened: Checkpoint, parts: tuple[Part, ...]) -> tuple[Missing,
         missing.append(Missing(("config.json", "tokenizer"), "the base model's folder"))
     elif not base.raw:
         missing.append(Missing(("config.json",), source))
-    elif base.kind != "sam2" and (fault := find_fault(base.raw)):
+    elif base.kind != "sam2" and (fault := find_fault(base.raw, name=str(base.path / "config.json"))):
         missing.append(Missing(("a config.json that can be run",), fault))
     if not base.tuned and not base.has_tokenizer and base.kind != "sam2":
         missing.append(Missing(("tokenizer",), source))

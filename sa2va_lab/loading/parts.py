@@ -11,14 +11,13 @@ from itertools import islice
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.families import FAMILIES
-from sa2va_lab.sa2va.parts import PARTS, layer_of, part_of, split_layer, tell_base
+from sa2va_lab.sa2va.parts import PARTS, layer_of, part_of, split_block, split_layer, tell_base
 from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE, missing_sam2
 
 BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
 LANGUAGE_SIDE = ("projector", "language", "embed_tokens", "lm_head", "lora")
 BASE_PARTS = ("vision", "projector", "language", "embed_tokens", "lm_head")
 SAM2_PARTS = ("sam2_encoder", "sam2_decoder", "sam2_prompt", "sam2_memory")
-_BLOCK = re.compile(r"vision_model\.encoder\.layers\.([0-9]{1,3})\.(.+)")
 MOST_GAPS = 1000
 
 
@@ -132,7 +131,7 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
     if "seg_projection" not in have:
         found.append(Missing(("seg_projection",), "a Sa2VA folder or a fine-tune of one; no base model has it"))
     gaps = _find_gaps(tensors, split_layer, "language", about.get("num_hidden_layers")) if "language" in have else []
-    gaps += _find_gaps(tensors, _split_block, "vision", section(config, "vision_config").get("num_hidden_layers"))
+    gaps += _find_gaps(tensors, split_block, "vision", section(config, "vision_config").get("num_hidden_layers"))
     if set(SAM2_PARTS) <= have and any(name.startswith(SAM2) for name in tensors):
         gaps += missing_sam2(tensors)
     if gaps:
@@ -141,11 +140,6 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
             Missing((", ".join(gaps[:5]) + more,), "a gap in these weights: copy them again from their source")
         )
     return tuple(found)
-
-
-def _split_block(name: str) -> tuple[int, str] | None:
-    match = _BLOCK.fullmatch(name)
-    return (int(match[1]), match[2]) if match else None
 
 
 def _find_gaps(tensors: dict, split: Callable, what: str, count) -> list[str]:

@@ -12,6 +12,7 @@ norm}` and `language_model.lm_head`, as `NameTable` makes it from the official n
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,25 +41,24 @@ class Turn:
     stops: tuple[str, ...]
 
 
-class Family:
+class Family(ABC):
     """One kind of vision-language model with a Sa2VA on it; the methods say what they must give.
 
-    name: what to call it in a sentence; group: its kin, as inventories and Runs record it. architecture: what
-    config.json calls its language model; releases: the Sa2VAs built on it.
-    decoder: the official prefix of the decoder layers. parts: {part: pattern of its official names}, for `parts.py`.
-    marks: patterns of official names that no other group has. prefix: what xtuner's training puts before official
-    names. lora: the official names of the matrices that LoRA is trained on, the first with the hidden size as its
-    input. bases: {(hidden size, decoder layers): the model that a training starts from}; hub: whose models these are.
-    turns: {template of config.json: Turn}; image: the tokens before, for and after what an image becomes. tokenizers:
-    files of which one is needed. before_norm: whether [SEG] is read before the language model's final norm.
+    group: its kin, as inventories and Runs record it. architecture: what config.json calls its language model;
+    releases: the Sa2VAs built on it. parts: {part: pattern of its official names}, for `parts.py`; blocks: the pattern
+    of what a layer of the vision tower begins with, up to its number; marks: that of names which no other group has.
+    prefix: what xtuner's training puts before official names. lora: the official names of the matrices that LoRA is
+    trained on, the first with the hidden size as its input. bases: {(hidden size, decoder layers): the model that a
+    training starts from}; hub: whose models these are. turns: {template of config.json: Turn}; image: the tokens
+    before, for and after what an image becomes. tokenizers: files of which one is needed. before_norm: whether [SEG]
+    is read before the language model's final norm.
     """
 
-    name: str
     group: str
     architecture: str
     releases: str
-    decoder: str
     parts: dict[str, str]
+    blocks: str
     marks: str
     prefix: str
     lora: tuple[str, ...]
@@ -69,48 +69,48 @@ class Family:
     tokenizers: tuple[str, ...]
     before_norm: bool = False
 
+    @abstractmethod
     def read(self, raw: dict, name: str) -> Sa2VAConfig:
         """config.json, whose family is this one. LabError, with `name` in it, for sizes that make no sense."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shorten(self, config: Sa2VAConfig, few: int) -> Sa2VAConfig:
         """The same network with at most `few` layers in each stack of vision tower and language model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, config: Sa2VAConfig) -> dict[str, nn.Module]:
         """The network's modules but for SAM2 and the [SEG] projection, by name; "language_model" among them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def names(self, config: Sa2VAConfig) -> NameTable:
         """Official tensor names and the network's, SAM2 included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pixels(self, image: Image.Image, config: Sa2VAConfig):
         """An RGB image as the language branch sees it, on the CPU in float32; `encode` knows what it is."""
-        raise NotImplementedError
 
+    @abstractmethod
     def count_tiles(self, width: int, height: int, config: Sa2VAConfig) -> int:
         """How many tiles an image of that size becomes, a thumbnail included: the measure of what it costs."""
-        raise NotImplementedError
 
+    @abstractmethod
     def blank(self, tiles: int, config: Sa2VAConfig):
         """Pixels of an image of so many tiles on the meta device, to count what it takes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, model: Sa2VA, pixels) -> Tensor:
         """Pixels -> image tokens (n, C)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def lay_out(self, prompt: str, count: int, config: Sa2VAConfig) -> tuple[str, str]:
         """A turn with an image of `count` tokens as text: what comes up to the image's end, and what follows it.
 
         prompt: has `<image>` once.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def open_tokenizer(self, folder: Path):
         """The tokenizer of a checkpoint folder, which holds one of the `tokenizers`."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

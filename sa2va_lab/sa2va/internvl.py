@@ -8,30 +8,16 @@ key `sa2va_lab`, which no released checkpoint has, may change them.
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.sa2va.family import LAYERS, MAX_TILES, TILE, Family, Sa2VAConfig, Turn
-from sa2va_lab.sa2va.names import SPLITS, NameTable, Rule, Split
+from sa2va_lab.sa2va.family import MAX_TILES, TILE, Family, Sa2VAConfig, Turn
+from sa2va_lab.sa2va.names import NameTable, Rule
 from sa2va_lab.sa2va.processing import choose_grid, cut_tiles
-from sa2va_lab.sa2va.sam2 import CANVAS, HIERA_L, OUR_SAM2, SAM2_RULES
-from sa2va_lab.sa2va.sizes import (
-    FLAG,
-    LARGEST,
-    MAPPING,
-    MOST_LAYERS,
-    TEXT,
-    WHOLES,
-    Kind,
-    check_kinds,
-    check_largest,
-    find_section,
-    maybe,
-    number,
-    refuse,
-    whole,
-)
+from sa2va_lab.sa2va.sam2 import CANVAS, OUR_SAM2, SAM2_RULES
+from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -65,54 +51,16 @@ VISION_RULES = (
         kind="third",
     ),
 )
-VISION_KINDS = {
-    "hidden_size": whole(needed=True),
-    "intermediate_size": whole(needed=True),
-    "num_hidden_layers": whole(MOST_LAYERS, needed=True),
-    "num_attention_heads": whole(needed=True),
-    "num_channels": Kind("3", lambda value: value == 3),
-    "patch_size": whole(),
-    "hidden_act": TEXT,
-    "norm_type": TEXT,
-    "layer_norm_eps": number(),
-    "qkv_bias": FLAG,
-    "qk_normalization": FLAG,
-}
-LANGUAGE_KINDS = {
-    "hidden_size": whole(needed=True),
-    "intermediate_size": whole(needed=True),
-    "num_hidden_layers": whole(MOST_LAYERS, needed=True),
-    "num_attention_heads": whole(needed=True),
-    "num_key_value_heads": maybe(whole()),
-    "head_dim": maybe(whole()),
-    "vocab_size": whole(),
-    "max_position_embeddings": whole(),
-    "hidden_act": TEXT,
-    "rms_norm_eps": number(),
-    "rope_theta": number(),
-    "rope_scaling": maybe(MAPPING),
-    "rope_parameters": maybe(MAPPING),
-    "tie_word_embeddings": FLAG,
-    "use_sliding_window": FLAG,
-    "sliding_window": maybe(whole()),
-    "max_window_layers": whole(),
-}
-EXTRA_KINDS = {
-    "tile": whole(CANVAS),
-    "max_tiles": whole(MAX_TILES),
-    "canvas": whole(CANVAS),
-    "sam2": MAPPING,
-    "stamp": maybe(TEXT),
-}
-SAM2_KINDS = {
-    "hidden_size": whole(),
-    **dict.fromkeys(("backbone", "vision", "prompt_encoder", "mask_decoder"), MAPPING),
-}
-HIERA_KINDS = {key: WHOLES if isinstance(value, list) else whole() for key, value in HIERA_L.items()}
+NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+SAME = (
+    *NEEDED,
+    *("num_channels", "patch_size", "hidden_act", "norm_type", "layer_norm_eps"),  # called so in transformers too
+)
 
 
 class InternVL(Family):
-    """An InternVL with the language model that a subclass or its arguments name."""
+    """An InternVL but for the language model, which a subclass names. rules: what of it has other names in the network
+    than in official checkpoints."""
 
     group = "internvl"
     parts = {
@@ -124,36 +72,20 @@ class InternVL(Family):
     }
     marks = r"vision_model\.|mlp1\.|language_model\."
     prefix = "mllm.model."
-    decoder = LAYERS
+    blocks = r"vision_model\.encoder\.layers\."
     hub = "OpenGVLab"
     image = ("<img>", "<IMG_CONTEXT>", "</img>")
     turns = {"qwen_chat": CHAT, "internlm2_chat": CHAT}
+    rules: tuple[Rule, ...] = ()
 
-    rules: tuple[Rule, ...] = ()  # names of the language model that are not the official ones
-    kinds = LANGUAGE_KINDS
-
+    @abstractmethod
     def build_language(self, config: Sa2VAConfig) -> nn.Module:
         """The language model: transformers' class for causal language models, with `model` and `lm_head`."""
-        raise NotImplementedError
-
-    def splits(self, config: Sa2VAConfig) -> dict[str, Split]:
-        """The ways in which `rules` cut matrices."""
-        return SPLITS
 
     def read(self, raw: dict, name: str) -> Sa2VAConfig:
-        """See `Family.read`."""
-        vision, language, extra = (
-            find_section(raw, key, name=name) for key in ("vision_config", "llm_config", EXTRA_KEY)
-        )
-        limits = {"vision_config": LARGEST, "llm_config": LARGEST, EXTRA_KEY: CANVAS}
-        for (where, limit), section in zip(limits.items(), (vision, language, extra), strict=True):
-            check_largest(section, limit, where=where, name=name)
-        check_kinds(vision, VISION_KINDS, where="vision_config", name=name)
-        check_kinds(language, self.kinds, where="llm_config", name=name)
-        check_kinds(extra, EXTRA_KINDS, where=EXTRA_KEY, name=name)
-        sam2 = extra.get("sam2", {})
-        check_kinds(sam2, SAM2_KINDS, where=f"{EXTRA_KEY}.sam2", name=name)
-        check_kinds(sam2.get("backbone", {}), HIERA_KINDS, where=f"{EXTRA_KEY}.sam2.backbone", name=name)
+        vision = find_section(raw, "vision_config", name=name, needed=NEEDED)
+        language = find_section(raw, "llm_config", name=name, needed=NEEDED)
+        extra = find_section(raw, EXTRA_KEY, name=name, most=CANVAS)
         heads = language["num_attention_heads"]
         if heads % (language.get("num_key_value_heads") or heads):
             refuse(name, "llm_config", "num_attention_heads is no multiple of num_key_value_heads")
@@ -170,17 +102,15 @@ class InternVL(Family):
             tile=extra.get("tile", TILE),
             max_tiles=extra.get("max_tiles", MAX_TILES),
             canvas=extra.get("canvas", CANVAS),
-            sam2=sam2,
+            sam2=extra.get("sam2", {}),
             stamp=extra.get("stamp"),
         )
-        patches = config.tile // vision.get("patch_size", 14)
-        if config.downsample not in (1, 0.5, 0.25) or patches < 1 or patches % (1 / config.downsample):
-            why = f"downsample_ratio is {config.downsample!r} and a tile has {patches} x {patches} patches"
-            refuse(name, "downsample_ratio", why)
+        side, ratio = config.tile // vision.get("patch_size", 14), config.downsample
+        if not is_ratio(ratio) or side < 1 or side % round(1 / ratio):
+            refuse(name, "downsample_ratio", f"it is {ratio!r:.40}, and a tile has {side} x {side} patches")
         return config
 
     def shorten(self, config: Sa2VAConfig, few: int) -> Sa2VAConfig:
-        """See `Family.shorten`."""
         vision, language = (
             {key: min(value, few) if key == "num_hidden_layers" else value for key, value in part.items()}
             for part in (config.vision, config.language)
@@ -189,7 +119,6 @@ class InternVL(Family):
         return dataclasses.replace(config, vision=vision, language=language)
 
     def build(self, config: Sa2VAConfig) -> dict[str, nn.Module]:
-        """See `Family.build`."""
         from torch import nn
         from transformers import InternVLVisionModel
 
@@ -205,21 +134,18 @@ class InternVL(Family):
 
     @lru_cache(maxsize=4)  # noqa: B019  (families live as long as the process)
     def names(self, config: Sa2VAConfig) -> NameTable:
-        """See `Family.names`."""
         rules = (*VISION_RULES, *self.rules, *SAM2_RULES)
-        return NameTable(rules, own=(VISION, OUR_SAM2), splits=self.splits(config))
+        return NameTable(rules, own=(VISION, OUR_SAM2))
 
     def pixels(self, image: Image.Image, config: Sa2VAConfig) -> Tensor:
         """(t, 3, tile, tile): see `cut_tiles`."""
         return cut_tiles(image, config)
 
     def count_tiles(self, width: int, height: int, config: Sa2VAConfig) -> int:
-        """See `Family.count_tiles`."""
         columns, rows = choose_grid(width, height, tile=config.tile, max_tiles=config.max_tiles)
         return columns * rows + (columns * rows > 1)
 
     def blank(self, tiles: int, config: Sa2VAConfig) -> Tensor:
-        """See `Family.blank`."""
         import torch
 
         return torch.empty(tiles, 3, config.tile, config.tile, device="meta")
@@ -229,10 +155,14 @@ class InternVL(Family):
         return model.mlp1(see(model, pixels)).flatten(0, 1)
 
     def lay_out(self, prompt: str, count: int, config: Sa2VAConfig) -> tuple[str, str]:
-        """The image where the prompt has it. See `Family.lay_out`."""
         before, after = prompt.split("<image>")
         opening, token, closing = self.image
         return config.turn.before + before + opening + token * count + closing, after + config.turn.after
+
+
+def is_ratio(value: object) -> bool:
+    """Whether it is 1, 1/2, 1/3 ...: one token for so many patches in each direction."""
+    return type(value) in (int, float) and 0 < value <= 1 and (1 / value).is_integer()
 
 
 def see(model: Sa2VA, tiles: Tensor) -> Tensor:
@@ -254,7 +184,7 @@ def _vision_config(config: Sa2VAConfig) -> InternVLVisionConfig:
     from transformers import InternVLVisionConfig
 
     theirs = config.vision
-    same = {key: theirs[key] for key in VISION_KINDS if key in theirs and not key.startswith("qk")}
+    same = {key: theirs[key] for key in SAME if key in theirs}
     return InternVLVisionConfig(
         **same,
         image_size=config.tile,

@@ -26,6 +26,7 @@ PARTS = {  # the first that fits counts
 _PATTERNS = {part: re.compile(rule) for part, rule in PARTS.items()}
 _MATRICES = {module for family in FAMILIES for module in family.lora}
 _LAYER = re.compile(r"((model\.)*language_model\.(model\.)?|model\.)layers\.(?P<layer>[0-9]{1,3})\.(?P<tail>.+)")
+_BLOCK = re.compile(f"({'|'.join(family.blocks for family in FAMILIES)})" r"(?P<layer>[0-9]{1,3})\.(?P<tail>.+)")
 
 
 def part_of(name: str) -> str:
@@ -37,6 +38,12 @@ def split_layer(name: str) -> tuple[int, str] | None:
     """(number of the decoder layer, the tensor's name in it) for a tensor of one, by its official name or the
     network's; None for all others."""
     match = _LAYER.fullmatch(name)
+    return (int(match["layer"]), match["tail"]) if match else None
+
+
+def split_block(name: str) -> tuple[int, str] | None:
+    """The same for a layer of the vision tower, by its official name."""
+    match = _BLOCK.fullmatch(name)
     return (int(match["layer"]), match["tail"]) if match else None
 
 

@@ -19,7 +19,6 @@ _DROPPED = {"architectures", "auto_map", "_name_or_path", "transformers_version"
 class InternVLQwen2(InternVL):
     """Sa2VA-InternVL3 and the releases on Qwen2.5."""
 
-    name = "InternVL on Qwen2"
     architecture = "Qwen2ForCausalLM"
     releases = "Sa2VA-InternVL3 and the Qwen2.5-based Sa2VA releases"
     lora = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -34,14 +33,12 @@ class InternVLQwen2(InternVL):
     tokenizers = ("tokenizer.json", "vocab.json")
 
     def build_language(self, config: Sa2VAConfig) -> nn.Module:
-        """See `InternVL.build_language`."""
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
         known = {key: value for key, value in config.language.items() if key not in _DROPPED and value is not None}
         return Qwen2ForCausalLM(Qwen2Config(**known))
 
     def open_tokenizer(self, folder: Path):
-        """See `Family.open_tokenizer`."""
         from transformers import Qwen2Tokenizer
 
         return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)

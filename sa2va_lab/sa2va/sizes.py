@@ -2,86 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from sa2va_lab.errors import LabError
 
 LARGEST, MOST_LAYERS = 10_000_000, 1000  # an absurd size would be built before it fails
-
-
-@dataclass(frozen=True)
-class Kind:
-    """What a value must be, for a sentence, and whether one is that. needed: whether the key must be there."""
-
-    words: str
-    fits: Callable[[object], bool]
-    needed: bool = False
-
-
-def _is_whole(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-
-
-def _is_number(value: object, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low < value <= high
-
-
-def whole(high: int = LARGEST, *, needed: bool = False) -> Kind:
-    """A whole number from 1."""
-    return Kind(f"a whole number from 1 to {high:,}", lambda value: _is_whole(value, 1, high), needed)
-
-
-def number(high: float = 1e12) -> Kind:
-    """A number above 0."""
-    return Kind("a number above 0", lambda value: _is_number(value, 0, high))
-
-
-def maybe(kind: Kind) -> Kind:
-    """The same, or null."""
-    return Kind(f"{kind.words} or null", lambda value: value is None or kind.fits(value))
-
-
-FLAG = Kind("true or false", lambda value: isinstance(value, bool))
-TEXT = Kind("a text", lambda value: isinstance(value, str))
-MAPPING = Kind("an object", lambda value: isinstance(value, dict))
-WHOLES = Kind(
-    "a list of whole numbers", lambda value: isinstance(value, list) and all(_is_whole(n, 0, LARGEST) for n in value)
+WHOLE = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "vocab_size", "max_position_embeddings", "max_window_layers", "sliding_window", "patch_size"),
+    *("num_channels", "tile", "max_tiles", "canvas"),
 )
+LISTS = (
+    *("blocks_per_stage", "embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"),
+    *("global_attention_blocks", "patch_stride"),
+)
+KINDS = {
+    "a whole number above 0": (lambda value: is_whole(value) and value > 0, WHOLE),
+    "a list of whole numbers": (lambda value: isinstance(value, list) and all(map(is_whole, value)) and value, LISTS),
+    "a number above 0": (
+        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value > 0,
+        ("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio"),
+    ),
+    "true or false": (
+        lambda value: isinstance(value, bool),
+        ("qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window"),
+    ),
+    "a text": (lambda value: isinstance(value, str), ("hidden_act", "norm_type", "stamp")),
+    "an object": (
+        lambda value: isinstance(value, dict),
+        ("rope_scaling", "rope_parameters", "sam2", "backbone", "vision", "prompt_encoder", "mask_decoder"),
+    ),
+}
+MAY_BE_NULL = {"rope_scaling", "rope_parameters", "sliding_window", "num_key_value_heads", "head_dim", "stamp"}
 
 
-def find_section(raw: dict, key: str, *, name: str) -> dict:
-    """The object under a key of config.json; LabError where it is none. name: of the file, for the sentence."""
-    value = raw.get(key, {})
-    if not isinstance(value, dict):
-        refuse(name, key, f"it is {_show(value)}, not an object")
-    return value
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, 0 or above."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def check_kinds(section: dict, kinds: dict[str, Kind], *, where: str, name: str) -> None:
-    """LabError for the first value of the section `where` that is not of its kind."""
-    for key, kind in kinds.items():
-        if (key in section or kind.needed) and not kind.fits(section.get(key)):
-            said = _show(section[key]) if key in section else "not there"
-            refuse(name, where, f"{key} is {said}; expected {kind.words}")
+def find_section(raw: dict, key: str, *, name: str, needed: tuple[str, ...] = (), most: int = LARGEST) -> dict:
+    """The object under a key of config.json, {} where there is none.
 
-
-def check_largest(section: object, limit: float, *, where: str, name: str) -> None:
-    """LabError where any number of a section, however deep, is above the limit."""
-    if (largest := _find_largest(section)) > limit:
-        refuse(name, where, f"{largest:g} is in it; expected at most {limit:,}")
+    Raises LabError for what is no object, for values of wrong kinds however deep, for sizes above `most`, and where
+    one that is `needed` is not there. name: of the file, for the sentence.
+    """
+    section = raw.get(key, {})
+    if not isinstance(section, dict):
+        refuse(name, key, f"it is {section!r:.40}, not an object")
+    _check(section, key, name=name)
+    if (largest := _find_largest(section)) > most:
+        refuse(name, key, f"{largest:g} is in it; expected at most {most:,}")
+    for size in needed:
+        if size not in section:
+            refuse(name, f"{key}.{size}", "it is not there")
+    if section.get("num_hidden_layers", 1) > MOST_LAYERS:
+        refuse(name, f"{key}.num_hidden_layers", f"expected at most {MOST_LAYERS}")
+    return section
 
 
 def refuse(name: str, where: str, why: str) -> None:
-    """Raises the LabError for a section that makes no sense."""
+    """Raises the LabError for sizes that make no network."""
     raise LabError(f"{name} has no sensible sizes in {where} ({why}): copy the file again from its source.")
+
+
+def _check(section: dict, where: str, *, name: str) -> None:
+    for words, (fits, keys) in KINDS.items():
+        for key in keys:
+            value = section.get(key)
+            if key in section and not fits(value) and not (value is None and key in MAY_BE_NULL):
+                said = "null" if value is None else f"{value!r:.40}"
+                refuse(name, f"{where}.{key}", f"it is {said}; expected {words}")
+    for key, value in section.items():
+        if isinstance(value, dict):
+            _check(value, f"{where}.{key}", name=name)
 
 
 def _find_largest(value: object) -> float:
     if isinstance(value, dict | list):
         return max(map(_find_largest, value.values() if isinstance(value, dict) else value), default=0)
     return value if isinstance(value, int | float) else 0
-
-
-def _show(value: object) -> str:
-    return "null" if value is None else repr(value)[:60]

@@ -1,10 +1,17 @@
 """config.json as data: families told apart, damage said in a sentence, nothing executed."""
 
+import contextlib
+import copy
+import functools
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.forecast import forecast
+from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import parse_config, read_config
 from tools.demo import tiny
 
@@ -42,6 +49,62 @@ def test_our_extra_key_changes_them():
 def test_other_families_are_named(change, said):
     with pytest.raises(LabError, match=said):
         parse_config(RAW | change)
+
+
+LAYER = "language_model.model.layers.0.mlp.up_proj.weight"
+BAD = [None, 0, {}, [], -1, 1.5, True, "x", float("nan"), 10**12]
+SIZED = {
+    "vision_config": ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "patch_size"),
+    "llm_config": ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size"),
+    "sa2va_lab": ("tile", "max_tiles", "canvas"),
+}
+PLACES = [(section, key) for section, keys in SIZED.items() for key in keys]
+PLACES += [("vision_config",), ("llm_config",), ("downsample_ratio",)]
+
+
+def changed(place, value):
+    """config.json of the tiny model with something else in one place."""
+    raw = copy.deepcopy(RAW)
+    *sections, key = place
+    functools.reduce(dict.__getitem__, sections, raw)[key] = value
+    return raw
+
+
+@pytest.mark.parametrize("value", BAD, ids=repr)
+@pytest.mark.parametrize("place", PLACES, ids=".".join)
+def test_what_is_no_size_is_one_sentence(place, value):
+    with pytest.raises(
+        LabError, match=r"^config\.json has (no sensible sizes in|the language model unknown)"
+    ) as refused:
+        parse_config(changed(place, value))
+    assert len(str(refused.value)) < 400
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("section", ["vision_config", "llm_config"])
+def test_sizes_that_no_network_can_do_without(section):
+    for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+        raw = copy.deepcopy(RAW)
+        del raw[section][key]
+        with pytest.raises(LabError, match=rf"in {section}\.{key} \(it is not there\)"):
+            parse_config(raw)
+
+
+def leaves(value, place=()):
+    """Every place in config.json that holds something, sections included."""
+    if place:
+        yield place
+    for key, inner in value.items() if isinstance(value, dict) else ():
+        yield from leaves(inner, (*place, key))
+
+
+@settings(max_examples=60)
+@given(place=st.sampled_from(list(leaves(RAW))), value=st.sampled_from(BAD))
+def test_any_value_anywhere_is_a_network_or_a_sentence(place, value):
+    """Whatever stands in config.json, one image can be counted through, or a LabError says why not."""
+    with contextlib.suppress(LabError):
+        config = parse_config(changed(place, value))
+        forecast({LAYER: LazyTensor((1, 1), "fp32")}, config, precision="fp32")
 
 
 @pytest.mark.parametrize(

@@ -128,11 +128,71 @@ def test_images_of_every_kind_give_the_same(tiny_segmenter, grey_image, tmp_path
         np.testing.assert_array_equal(tiny_segmenter.predict(image, "blood vessel", answer=TWO).logits, expected)
 
 
-def test_predict_many(tiny_segmenter, grey_image):
-    pictures = [grey_image, np.fliplr(grey_image)]
-    many = list(tiny_segmenter.predict_many(pictures, "blood vessel", answer=TWO))
-    for one, picture in zip(many, pictures, strict=True):
-        np.testing.assert_array_equal(one.logits, tiny_segmenter.predict(picture, "blood vessel", answer=TWO).logits)
+PICTURES = ("grey", "mirrored", "grey", "dark", "dark")  # a second question about the last image twice
+
+
+@pytest.fixture
+def pictures(grey_image):
+    kinds = {"grey": grey_image, "mirrored": np.fliplr(grey_image), "dark": grey_image // 2}
+    return [kinds[name] for name in PICTURES]
+
+
+def same(one, other):
+    return one.answer == other.answer and one.size == other.size and np.array_equal(one.logits, other.logits)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 9])
+@pytest.mark.parametrize("options", [{"answer": TWO}, {"limit": 5}], ids=["answer", "limit"])
+def test_a_batch_gives_what_one_at_a_time_gives(tiny_segmenter, pictures, batch, options):
+    tiny_segmenter.forget()
+    draft = tiny_segmenter.draft
+    expected = [tiny_segmenter.predict(picture, "blood vessel", **options) for picture in pictures]
+    tiny_segmenter.forget()
+    tiny_segmenter.draft = draft
+    many = list(tiny_segmenter.predict_many(iter(pictures), "blood vessel", batch=batch, **options))
+    assert len(many) == len(expected)
+    assert all(map(same, many, expected))
+    assert all(one.seconds.keys() == {"pixels", "vision", "answer", "canvas", "masks"} for one in many)
+
+
+def test_batches_are_taken_lazily(tiny_segmenter, pictures):
+    taken = []
+    given = (taken.append(number) or picture for number, picture in enumerate(pictures))
+    many = tiny_segmenter.predict_many(given, "blood vessel", batch=2, answer=TWO)
+    assert taken == []
+    next(many)
+    assert taken == [0, 1]
+    with pytest.raises(LabError, match="batch is 0; expected at least 1"):
+        list(tiny_segmenter.predict_many(pictures, "x", batch=0))
+
+
+def test_what_came_before_a_failure_is_handed_out_first(tiny_segmenter, pictures, tmp_path):
+    many = tiny_segmenter.predict_many([*pictures[:2], tmp_path / "none.png", pictures[3]], "x", batch=4, answer=TWO)
+    assert [one.n_seg for one in (next(many), next(many))] == [2, 2]
+    with pytest.raises(LabError, match="No image file"):
+        next(many)
+
+
+def test_a_step_in_a_batch_costs_no_image(tiny_folder, pictures, monkeypatch):
+    """Memory runs out at the third image of four: the first two stay, the others come from the next rung."""
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    before = [segmenter.predict(picture, "x", answer=TWO) for picture in pictures[:2]]
+    after = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu")
+    after = [after.predict(picture, "x", answer=TWO) for picture in pictures[2:]]
+    segmenter.forget()
+    whole, asked = type(segmenter.model).draw, []
+
+    def draw(*given):
+        asked.append(1)
+        if len(asked) == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(*given)
+
+    monkeypatch.setattr(type(segmenter.model), "draw", draw)
+    with pytest.warns(UserWarning, match="out of memory in a prediction"):
+        many = list(segmenter.predict_many(pictures, "x", batch=4, answer=TWO))
+    assert all(map(same, many, before + after))
+    assert segmenter.provenance["precision"]["actual"] == "bf16"
 
 
 def test_provenance_gives_reasons(tiny_segmenter, tiny_folder):
