@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from sa2va_lab.commands import checkpoints, data, plans, predictions, reports, runs
+from sa2va_lab.commands import checkpoints, data, predictions, reports, runs
 from sa2va_lab.errors import LabError
 
 app = typer.Typer(
@@ -17,19 +17,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (
-    checkpoints.inspect,
-    checkpoints.merge,
-    plans.plan,
-    predictions.predict,
-    runs.evaluate,
-    runs.runs,
-    runs.compare,
-    data.audit,
-    data.convert,
-    data.split,
-    reports.training,
-    reports.report,
-    reports.init,
+    *(checkpoints.inspect, checkpoints.merge, checkpoints.plan),
+    *(predictions.predict, runs.evaluate, runs.runs, runs.compare),
+    *(data.audit, data.convert, data.split),
+    *(reports.training, reports.report, reports.init),
 ):
     app.command()(command)
 

@@ -1,76 +1,99 @@
-"""inspect and merge: what is in a checkpoint, and a fine-tune made one with its base."""
+"""inspect, plan and merge: what is in a checkpoint, whether it fits, and a fine-tune made one with its base."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
-from sa2va_lab.commands.options import AsJson, FineTuned, LoraAlpha, Sam2, TrainingConfig
+from sa2va_lab.commands import options as o
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.inventory import read_inventory
 
 
 def inspect(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Checkpoint folders and .pth files.")],
-    config: TrainingConfig = None,
-    lora_alpha: LoraAlpha = None,
+    config: o.TrainingConfig = None,
+    lora_alpha: o.LoraAlpha = None,
     content: Annotated[bool, typer.Option("--content", help="Also digest every byte; 32 GB take minutes.")] = False,
-    as_json: AsJson = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """What is in it, what is missing, what is stored twice: from headers. A base, SAM2, a .pth: also together."""
-    from sa2va_lab.loading.inventory import read_inventory
-
     given = {"config": config, "lora_alpha": lora_alpha, "content": content}
     found = [read_inventory(path, **given) for path in paths]
     bases = [item.path for item in found if item.kind in ("sa2va", "base")]
-    tuned = [item.path for item in found if item.kind == "finetune"]
-    masks = [item.path for item in found if item.kind == "sam2"]
-    if len(bases) == 1 and max(len(tuned), len(masks)) == 1:
-        found.append(read_inventory(bases[0], sam2=_only(masks), finetune=_only(tuned), **given))
+    parts = {name: [item.path for item in found if item.kind == name] for name in ("sam2", "finetune")}
+    if len(bases) == 1 and max(map(len, parts.values())) == 1:
+        only = {name: of_kind[0] if of_kind else None for name, of_kind in parts.items()}
+        found.append(read_inventory(bases[0], **only, **given))
     if as_json:
         said = [item.to_dict() for item in found]
-        print(json.dumps(said[0] if len(said) == 1 else {"inventories": said}, ensure_ascii=False))
+        o.print_json(said[0] if len(said) == 1 else {"inventories": said})
         return
     print("\n\n".join("\n".join(item.to_lines()) for item in found))
 
 
-def _only(paths: list[Path]) -> Path | None:
-    return paths[0] if paths else None
+def plan(
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder; only headers are read.")],
+    gpu: Annotated[str | None, typer.Option(help="Memory of one GPU that is not here, such as 24GiB.")] = None,
+    gpus: Annotated[int | None, typer.Option(help="How many of them; without --gpu, of those that are here.")] = None,
+    cpu: Annotated[str | None, typer.Option(help="Memory of the host, such as 64GiB.")] = None,
+    tiles: Annotated[int | None, typer.Option(help="Tiles of an image; the most there can be if not given.")] = None,
+    sam2: o.Sam2 = None,
+    finetune: o.FineTuned = None,
+    config: o.TrainingConfig = None,
+    lora_alpha: o.LoraAlpha = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Print every rung of the ladder: what it needs, whether it fits, by how much."""
+    from sa2va_lab.loading.forecast import GIB  # torch comes with it
+    from sa2va_lab.loading.plan import plan as make_plan
+
+    tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
+    made = make_plan(model, **tuned, gpu=gpu, gpus=gpus, cpu=cpu, tiles=tiles)
+    if as_json:
+        o.print_json(made.to_dict())
+        return
+    for place, rung in enumerate(made.rungs):
+        mark = "->" if place == made.chosen else "  "
+        free = min(share.budget for share in rung.shares)
+        print(f"{mark} {rung.precision:<5}{_name(rung):<15}{free / GIB:7.2f} GiB free  {rung.reason}")
+    if made.chosen is None:
+        raise LabError(made.explain_none())
+
+
+def _name(rung) -> str:
+    """The devices in short: "cuda:0", "cuda:0-3", "cpu + files"."""
+    many = rung.layout.devices[1:]
+    return rung.device + (f"-{many[-1].partition(':')[2]}" if many else "") + " + files" * (rung.layout.kept_back > 0)
 
 
 def merge(
     base: Annotated[Path, typer.Argument(help="A complete Sa2VA folder, or with --sam2 an InternVL folder.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
-    sam2: Sam2 = None,
-    finetune: FineTuned = None,
-    config: TrainingConfig = None,
-    lora_alpha: LoraAlpha = None,
+    out: o.Out,
+    sam2: o.Sam2 = None,
+    finetune: o.FineTuned = None,
+    config: o.TrainingConfig = None,
+    lora_alpha: o.LoraAlpha = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "bf16",
     shard_gb: Annotated[float, typer.Option(help="Size of a weight file at most; one is in memory at a time.")] = 4.0,
-    as_json: AsJson = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Write base and fine-tune as one folder in the official form; without a fine-tune, the base at PRECISION."""
-    from tqdm import tqdm
+    from sa2va_lab.loading.merge import merge as make  # torch comes with it
 
-    from sa2va_lab.loading.merge import merge as make
-
-    done = make(
-        base,
-        out,
-        sam2=sam2,
-        finetune=finetune,
-        config=config,
-        lora_alpha=lora_alpha,
-        precision=precision,
-        shard_bytes=max(1, int(shard_gb * (1 << 30))),
-        progress=iter if as_json else lambda names: tqdm(names, desc="write", unit="tensor"),
-    )
+    if not 0 < shard_gb < float("inf"):
+        raise LabError(f"--shard-gb is {shard_gb}; expected a size above 0, such as 4")
+    tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
+    how = {"precision": precision, "shard_bytes": max(1, int(shard_gb * (1 << 30)))}
+    progress = iter if as_json else lambda names: tqdm(names, desc="write", unit="tensor")
+    done = make(base, out, **tuned, **how, progress=progress)
     if as_json:
-        print(json.dumps(done, ensure_ascii=False))
+        o.print_json(done)
         return
     print(f"{done['tensors']} tensors, {done['bytes']:,} bytes in {out}; LoRA merged into {done['lora_layers']} layers")
-    print(
-        f"read back: {', '.join(done['checked'])} differ by {done['largest_difference']:.3g} at most from "
-        f"{'base + scale B A' if done['lora_layers'] else 'the base'} (rounding allows {done['allowed']:.3g})"
-    )
+    source = "base + scale B A" if done["lora_layers"] else "the base"
+    largest = f"{done['largest_difference']:.3g} at most from {source} (rounding allows {done['allowed']:.3g})"
+    print(f"read back: {', '.join(done['checked'])} differ by {largest}")

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson
+from sa2va_lab.commands import options as o
+from sa2va_lab.datasets import audit as examination
+from sa2va_lab.datasets.ceilings import rasteriser_ceilings, resolution_ceilings
+from sa2va_lab.datasets.export import export_dataset
+from sa2va_lab.datasets.formats import open_dataset
+from sa2va_lab.datasets.splits import draw_splits, fold_shares, refuse_near_duplicates, write_splits
+from sa2va_lab.views.audits import ceiling_table
 
 
 def audit(
-    data: Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder, or its annotations file.")],
+    data: o.Data,
     fix: Annotated[Path | None, typer.Option(help="Write a repaired copy into this new folder.")] = None,
     phrase: Annotated[str | None, typer.Option(help="What to look for; the most frequent phrase if not given.")] = None,
-    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+    groups: o.Groups = None,
     names: Annotated[bool, typer.Option("--names", help="Say which file each id is: for your eyes only.")] = False,
     write_sizes: Annotated[
-        bool,
-        typer.Option("--write-sizes", help="Believe the suspected sizes: write sizes.json beside the data."),
+        bool, typer.Option("--write-sizes", help="Believe the suspected sizes: write sizes.json beside the data.")
     ] = False,
     against: Annotated[
         Path | None, typer.Option(help="A training set: nearly identical frames in both are an error.")
@@ -30,16 +34,9 @@ def audit(
             "--ceilings", help="Draw 24 truths again by other rasterisers, and on Sa2VA's own 256 x 256 grid."
         ),
     ] = False,
-    as_json: AsJson = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Examine images and annotations: every defect by kind, and what training makes of it."""
-    from sa2va_lab.datasets import audit as examination
-    from sa2va_lab.datasets.ceilings import rasteriser_ceilings, resolution_ceilings
-    from sa2va_lab.datasets.export import export_dataset
-    from sa2va_lab.datasets.formats import open_dataset
-    from sa2va_lab.datasets.splits import refuse_near_duplicates
-    from sa2va_lab.views.audits import ceiling_table
-
     dataset = open_dataset(data, phrase=phrase, groups=groups)
     other = None if against is None else open_dataset(against)
     found = examination.audit_dataset(dataset, progress=not as_json)
@@ -54,12 +51,11 @@ def audit(
     drawn = [*rasteriser_ceilings(some), *resolution_ceilings(some)] if ceilings else []
     if as_json:
         said = found.to_dict() | {"changes": len(changes)}
-        said |= {"files": {sample.id: str(sample.image) for sample in dataset}} if names else {}
+        said |= {"files": {sample.id: sample.image for sample in dataset}} if names else {}
         said |= {"ceilings": [ceiling.to_dict() for ceiling in drawn]} if ceilings else {}
-        print(json.dumps(said, ensure_ascii=False))
+        o.print_json(said)
         return
-    print(f"{dataset.reason}\nids: {dataset.pseudonyms}")
-    print("\n".join(found.to_lines(names=names)))
+    print("\n".join([dataset.reason, f"ids: {dataset.pseudonyms}", *found.to_lines(names=names)]))
     if fix is not None:
         print(f"{len(changes)} changes in the copy {fix}; changes.json there lists them")
     if ceilings:
@@ -67,15 +63,12 @@ def audit(
 
 
 def convert(
-    data: Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder, or its annotations file.")],
-    out: Annotated[Path, typer.Argument(help="A new folder.")],
+    data: o.Data,
+    out: o.Out,
     to: Annotated[str, typer.Option(help="sa2va (annotations.json as Sa2VA trains on) or coco.")] = "sa2va",
-    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+    groups: o.Groups = None,
 ) -> None:
     """Write a data set of any format anew, with pseudonyms for file names and nothing but pixels in the images."""
-    from sa2va_lab.datasets.export import export_dataset
-    from sa2va_lab.datasets.formats import open_dataset
-
     dataset = open_dataset(data, groups=groups)
     changes = export_dataset(dataset, out, format=to)
     print(f"{dataset.reason}\n{len(changes)} changes on the way to {out}; changes.json there lists them")
@@ -84,21 +77,17 @@ def convert(
 def split(
     data: Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder without a splits.json.")],
     train: Annotated[float, typer.Option(help="Share of the images.")] = 0.6,
-    val: Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")] = 0.2,
-    test: Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")] = 0.2,
+    val: o.Share = 0.2,
+    test: o.Share = 0.2,
     folds: Annotated[int, typer.Option(help="Instead, so many equal parts for cross-validation: fold1, ...")] = 0,
     seed: Annotated[int, typer.Option(help="Another seed gives another split.")] = 0,
-    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
+    groups: o.Groups = None,
 ) -> None:
     """Split by patient, stratified by vessel share; writes splits.json beside the data, with its seed and hash.
 
     Patients that share nearly identical frames stay on one side.
     """
-    from sa2va_lab.datasets.formats import open_dataset
-    from sa2va_lab.datasets.splits import draw_splits, fold_shares, write_splits
-
     dataset = open_dataset(data, groups=groups)
     shares = {name: share for name, share in (("train", train), ("val", val), ("test", test)) if share}
-    shares = fold_shares(folds) if folds else shares
-    splits, reason = draw_splits(dataset, shares=shares, seed=seed)
+    splits, reason = draw_splits(dataset, shares=fold_shares(folds) if folds else shares, seed=seed)
     print(f"{reason}\n{write_splits(dataset, splits, seed=seed, reason=reason)}")

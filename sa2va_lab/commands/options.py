@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their results are said."""
+"""Options that several commands share, and how a result is said as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 Data = Annotated[Path, typer.Argument(metavar="DATASET", help="A data folder, or its annotations file.")]
+Out = Annotated[Path, typer.Argument(help="A new folder.")]
 Model = Annotated[Path, typer.Option(help="Checkpoint folder: config.json, tokenizer, *.safetensors.")]
 Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or nf4.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
@@ -17,7 +18,9 @@ Sam2 = Annotated[Path | None, typer.Option(help="SAM2 (.pt or folder), where the
 FineTuned = Annotated[Path | None, typer.Option(help="xtuner's iter_*.pth, laid over the checkpoint.")]
 TrainingConfig = Annotated[Path | None, typer.Option(help="The training config; it is read, never executed.")]
 LoraAlpha = Annotated[float | None, typer.Option(help="LoRA's alpha, where there is no config.")]
+Phrase = Annotated[str | None, typer.Option(help="What to find, if the data set names several things.")]
 Groups = Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")]
+Share = Annotated[float, typer.Option(help="Share of the images; 0 makes no such split.")]
 Outputs = Annotated[Path | None, typer.Option(help="Where runs/ lies; outputs/ of the clone if not given.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 

@@ -16,6 +16,7 @@ from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, runs_folder
 from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
 from sa2va_lab.runs.shares import claim_folder, find_rank, predict_share
+from sa2va_lab.views.overlays import save_overlay
 
 
 def predict(
@@ -99,8 +100,6 @@ def _predict_data(
 def _predict_images(
     images: list[Path], prompt: str, out: Path, answer: str | None, loading: dict, *, as_json: bool
 ) -> None:
-    from sa2va_lab.views.overlays import save_overlay
-
     names = name_files(images) if hides_names(out) else {}
     samples = [Picture(names.get(image, image.stem), image) for image in images]
     check_images(samples, prompt, out)
@@ -121,7 +120,7 @@ def _predict_images(
 
 def _load(loading: dict, as_json: bool):
     """The model, after what runs, where and why was said; a notice that belongs to the model first."""
-    from sa2va_lab.loading.load import load
+    from sa2va_lab.loading.load import load  # torch comes with it
 
     segmenter = load(**loading, progress=not as_json)
     said = segmenter.provenance

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sa2va_lab.commands.options import AsJson, FineTuned, Sam2, TrainingConfig
+from sa2va_lab.commands import options as o
+from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import use_language
+from sa2va_lab.paths import find_root
+from sa2va_lab.reports.runner import choose_notebooks, keep_relevant, run_report
+from sa2va_lab.reports.settings import FILE, Settings, read_settings, write_settings
+from sa2va_lab.training.sources import audit_logs
+
+Language = Annotated[str | None, typer.Option(help="en or zh.")]
 
 
 def training(
@@ -19,14 +25,12 @@ def training(
     config: Annotated[Path | None, typer.Option(help="The xtuner config; it is read, never executed.")] = None,
     samples: Annotated[int | None, typer.Option(help="Images; from the config's annotations if not given.")] = None,
     ranks: Annotated[int, typer.Option(help="Processes that were meant, one a GPU.")] = 4,
-    as_json: AsJson = False,
+    as_json: o.AsJson = False,
 ) -> None:
     """Audit training logs: how the losses fell, how many processes took part, what went wrong unseen."""
-    from sa2va_lab.training.sources import audit_logs
-
     audits = audit_logs(logs, config=config, samples=samples, ranks=ranks)
     if as_json:
-        print(json.dumps({"runs": [found.to_dict() for found in audits]}, ensure_ascii=False, allow_nan=False))
+        o.print_json({"runs": [found.to_dict() for found in audits]})
         return
     print("\n\n".join("\n".join(found.to_lines()) for found in audits))
     print("\nA training loss is no metric: how good the masks are, only a Run on images with ground truth can say.")
@@ -39,22 +43,18 @@ def report(
         list[str] | None, typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A notebook's parameter.")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="Checkpoint folder; the demo's if not given.")] = None,
-    sam2: Sam2 = None,
-    finetune: FineTuned = None,
-    config: TrainingConfig = None,
+    sam2: o.Sam2 = None,
+    finetune: o.FineTuned = None,
+    config: o.TrainingConfig = None,
     data: Annotated[Path | None, typer.Option(help="Data set; the demo's if not given.")] = None,
     log: Annotated[Path | None, typer.Option(help="A training log; the demo's if nothing is given.")] = None,
     run: Annotated[Path | None, typer.Option(help="An existing Run: no model is loaded.")] = None,
-    lang: Annotated[str | None, typer.Option(help="en or zh.")] = None,
+    lang: Language = None,
     outputs: Annotated[Path | None, typer.Option(help="Where results go; outputs/ of the clone if not given.")] = None,
     settings: Annotated[Path | None, typer.Option(help="A lab.yml; the one in this folder if there is one.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the last report that was not finished.")] = False,
 ) -> None:
     """Run the notebooks into one report and print where it is."""
-    from sa2va_lab import paths
-    from sa2va_lab.reports.runner import choose_notebooks, keep_relevant, run_report
-    from sa2va_lab.reports.settings import FILE, read_settings
-
     if names and everything:
         raise LabError(f"--all and {', '.join(names)} were given: name notebooks, or ask for all of them.")
     if settings is None and Path(FILE).is_file():
@@ -70,7 +70,7 @@ def report(
         names, left_out = choose_notebooks(said | asked)
     given = keep_relevant(said, names) | asked
     given.pop("outputs", None)
-    where = Path((said | asked).get("outputs") or paths.find_root() / "outputs")
+    where = Path((said | asked).get("outputs") or find_root() / "outputs")
     own = given.get("run") or given.get("data") or given.get("model")
     title = Path(own).resolve().name if own else "demo"
     if settings is not None:
@@ -82,18 +82,16 @@ def report(
 def init(
     out: Annotated[Path, typer.Option(help="The file to write.")] = Path("lab.yml"),
     model: Annotated[Path | None, typer.Option(help="Checkpoint folder.")] = None,
-    sam2: Sam2 = None,
-    finetune: FineTuned = None,
-    config: TrainingConfig = None,
+    sam2: o.Sam2 = None,
+    finetune: o.FineTuned = None,
+    config: o.TrainingConfig = None,
     data: Annotated[Path | None, typer.Option(help="Images and annotations.")] = None,
     log: Annotated[Path | None, typer.Option(help="The training log.")] = None,
-    phrase: Annotated[str | None, typer.Option(help="What to find, if the data set names several things.")] = None,
-    groups: Annotated[str | None, typer.Option(help="Regular expression for the patient in a file name.")] = None,
-    lang: Annotated[str, typer.Option(help="en or zh.")] = "en",
+    phrase: o.Phrase = None,
+    groups: o.Groups = None,
+    lang: Language = "en",
 ) -> None:
     """Write a lab.yml with your own paths, so that `sa2va-lab report` needs no options."""
-    from sa2va_lab.reports.settings import Settings, write_settings
-
     use_language(lang)
     given = {"model": model, "sam2": sam2, "finetune": finetune, "config": config, "data": data, "log": log}
     for name, path in given.items():
@@ -102,8 +100,6 @@ def init(
     if finetune is not None and config is None:
         print("Without the training config LoRA's alpha is unknown: add config, or parameters: {lora_alpha: 128}.")
     if data is not None:
-        from sa2va_lab.datasets.formats import open_dataset
-
         opened = open_dataset(data, phrase=phrase, groups=groups)
         phrase = phrase or opened.phrase
         print(opened.reason)

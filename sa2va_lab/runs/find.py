@@ -8,7 +8,7 @@ from pathlib import Path
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
 from sa2va_lab.runs.read import META, Role, Run, open_run
-from sa2va_lab.runs.write import Images, predict_dataset
+from sa2va_lab.runs.write import predict_dataset
 
 PLACES = (f"*/{META}", f"asked/*/{META}")  # the second: where questions in other words lie, so that they fill no list
 
@@ -64,7 +64,7 @@ def open_named(named: Path | str, runs: Path) -> Run:
     return open_run(fits[-1])
 
 
-def choose_run(asked: str | Path, dataset: Images, *, runs: Path | str, split: str = "") -> tuple[Run, str]:
+def choose_run(asked: str | Path, dataset, *, runs: Path | str, split: str = "") -> tuple[Run, str]:
     """The Run to look at, and why: the one asked for; else the newest in `runs` that was made on this data set; else,
     on the shipped images, a new one of the demo model.
 
@@ -91,7 +91,7 @@ def choose_run(asked: str | Path, dataset: Images, *, runs: Path | str, split: s
     ), "predicted now: there was none"
 
 
-def _step_aside(run: Run, dataset: Images, split: str) -> tuple[Run, str]:
+def _step_aside(run: Run, dataset, split: str) -> tuple[Run, str]:
     if split in ("", run.split):
         return run, "as asked"
     for other in _find_of(run.folder.parent, dataset):
@@ -100,7 +100,7 @@ def _step_aside(run: Run, dataset: Images, split: str) -> tuple[Run, str]:
     return run, f'as asked; no Run of the same model on split "{split}" lies beside it'
 
 
-def _find_of(folder: Path | str, dataset: Images) -> list[Run]:
+def _find_of(folder: Path | str, dataset) -> list[Run]:
     """The Runs in a folder that were made on this data set or a part of it with its own words, newest first."""
     known, found = {sample.id: sample for sample in dataset.samples}, []
     for run in find_runs(folder):

@@ -21,7 +21,7 @@ import numpy as np
 
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
-from sa2va_lab.runs.write import Image, check_prompt, predict_samples
+from sa2va_lab.runs.write import check_prompt, predict_samples
 
 LINES = "predictions.jsonl"
 
@@ -47,7 +47,7 @@ def hides_names(folder: Path | str) -> bool:
     return "outputs" in Path(folder).resolve().parts
 
 
-def check_images(samples: Sequence[Image], prompt: str, folder: Path | str) -> None:
+def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) -> None:
     """Raises LabError for what can be refused before a model is loaded: no prompt, a folder that holds something else,
     and images that would take the place of another image's result."""
     check_prompt(prompt)
@@ -73,7 +73,7 @@ def check_images(samples: Sequence[Image], prompt: str, folder: Path | str) -> N
 
 def predict_images(
     segmenter,
-    samples: Sequence[Image],
+    samples: Sequence[Picture],
     prompt: str,
     *,
     folder: Path | str,

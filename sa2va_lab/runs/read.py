@@ -36,22 +36,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
 
 
-class _Precision(_Part):
-    actual: str | None = None
-
-
-class _Source(_Part):
-    file: str | None = None
-
-
 class _Segmenter(_Part):
     weights_sha256: str
     model: str = ""
     parameters: int = 0
     stamp: str | None = None
-    finetune: _Source | None = None
-    sam2: _Source | None = None
-    precision: _Precision = _Precision()
+    finetune: dict[str, Any] | None = None
+    sam2: dict[str, Any] | None = None
+    precision: dict[str, str | None] = {}
     device: dict[str, Any] | None = None
 
 
@@ -256,7 +248,7 @@ def read_lines(path: Path) -> tuple[list[dict], int]:
 
 def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
     """The maker that run.json names; with records, at the precisions that they were really made at."""
-    began = (meta["segmenter"].get("precision") or {}).get("actual")
+    began = meta["segmenter"].get("precision", {}).get("actual")
     made = [record.get("precision") or began for record in records if record["error"] is None] or [began]
     version, git = meta["packages"].get("sa2va-lab"), meta["git"]
     return Maker(

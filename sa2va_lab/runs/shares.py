@@ -20,7 +20,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.runs.find import name_folder
 from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
-from sa2va_lab.runs.write import Images, choose_samples, predict_dataset
+from sa2va_lab.runs.write import choose_samples, predict_dataset
 
 RANKS = "ranks"
 
@@ -59,7 +59,7 @@ def find_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
 
 
 def predict_share(
-    segmenter, dataset: Images, *, rank: Rank, folder: str | Path, split: str = "all", limit: int | None = None, **how
+    segmenter, dataset, *, rank: Rank, folder: str | Path, split: str = "all", limit: int | None = None, **how
 ) -> Run | None:
     """Predicts this process's share of a split; every `count`-th image, so that all are about equally long at work.
 
@@ -90,7 +90,7 @@ def predict_share(
         return _put_together(done, chosen, spread, folder)
 
 
-def _put_together(shares: list[Run], chosen: Images, spread: str, folder: Path) -> Run:
+def _put_together(shares: list[Run], chosen, spread: str, folder: Path) -> Run:
     """Moves the shares' records and logits into one Run; run.json comes last: a kill before it costs nothing."""
     (folder / LOGITS).mkdir(exist_ok=True)
     for path in folder.glob(f"{RANKS}/*/{LOGITS}/*.npz"):

@@ -13,12 +13,11 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -32,37 +31,9 @@ LOCK = ".lock"
 PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
 
-class Image(Protocol):
-    """What is needed of a sample: an id that names nobody and may be a file's name, the image, what to find in it."""
-
-    id: str
-    image: Path
-    phrase: str | None
-
-    def image_sha256(self) -> str | None:
-        """Hash of the file's bytes as they are now; None where it cannot be read."""
-
-
-class Images(Protocol):
-    """What is needed of a data set: samples in a fixed order, what they are, and parts of them."""
-
-    samples: Sequence[Image]
-    phrase: str | None
-    format: str
-    reason: str
-    split_name: str
-    manifest_sha256: str  # of ids, phrases and the images' bytes
-
-    def split(self, name: str) -> Images:
-        """The part of that name; "all" is everything."""
-
-    def select(self, ids: Iterable[str]) -> Images:
-        """The samples of these ids, in the same order."""
-
-
 def predict_dataset(
     segmenter,
-    dataset: Images,
+    dataset,
     *,
     folder: str | Path,
     prompt: str | None = None,
@@ -79,6 +50,8 @@ def predict_dataset(
     segmenter: has `predict(image_path, prompt) -> Prediction`, for batches `predict_many(image_paths, prompt, batch=)`,
     and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
     start, so that no logits hang on where a start began.
+    dataset: has phrase (None where only a prompt says what to find), format, reason, split_name, manifest_sha256,
+    `split(name)`, `select(ids)` and samples, each with an id that may name a file, image (a path) and `image_sha256()`.
     prompt: for every image; None takes the phrase of the data set.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
@@ -94,7 +67,7 @@ def predict_dataset(
     meta |= {"batch": batch, "role": role, "of": of and of.folder.name}
     if (folder / META).exists():
         run = open_run(folder)
-        _refuse_other(run, meta)
+        _refuse_other(run, _list_facts(meta))
         if run.finished and run.meta["finished"] and not (retry_failed and run.failed_ids):
             return run
     try:
@@ -112,14 +85,14 @@ def predict_dataset(
 
 
 def check_request(
-    dataset: Images,
+    dataset,
     *,
     folder: str | Path,
     prompt: str | None = None,
     split: str = "all",
     limit: int | None = None,
     batch: int = 1,
-) -> tuple[Images, str]:
+) -> tuple:
     """The samples that would be predicted, and how they were chosen; nothing is written.
 
     Raises LabError for an empty prompt, an unknown split, a limit or batch below 1, a folder that holds something else,
@@ -136,14 +109,9 @@ def check_request(
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
-        here = {"prompt": prompt or chosen.phrase, "batch": str(batch)}
-        there = {"prompt": run.meta["prompt"], "batch": str(run.meta.get("batch", 1))}
-        _refuse_differences(run, there, here)
+        _refuse_other(run, {"prompt": prompt or chosen.phrase, "batch": str(batch)})
         if run.sample_ids != [sample.id for sample in chosen.samples]:
-            raise LabError(
-                f"the run {folder} was made with other images ({len(run.sample_ids)} there, {len(chosen.samples)} "
-                "here); choose a new folder, or delete this one"
-            )
+            _refuse(run, "images", len(run.sample_ids), len(chosen.samples))
     return chosen, how
 
 
@@ -153,7 +121,7 @@ def check_prompt(prompt: str) -> None:
         raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
 
 
-def choose_samples(dataset: Images, limit: int | None) -> tuple[Images, str]:
+def choose_samples(dataset, limit: int | None) -> tuple:
     """The samples that a limit leaves, and how they were chosen; LabError for a limit below 1."""
     if limit is not None and limit < 1:
         raise LabError(f"the limit is {limit}; expected at least 1 image, or no limit at all")
@@ -164,7 +132,7 @@ def choose_samples(dataset: Images, limit: int | None) -> tuple[Images, str]:
     return dataset.select(spread), f"{limit} of {count} images, evenly spread over the ids"
 
 
-def _describe(segmenter, dataset: Images, *, prompt: str | None, how: str) -> dict:
+def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
     provenance = segmenter.provenance
     return {
         "format": 1,
@@ -232,20 +200,25 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _refuse_other(run: Run, meta: dict) -> None:
-    there, here = describe_maker(run.meta), describe_maker(meta)
-    differ = there.differences(here)
-    sides = [{name: getattr(side, name) for name in differ} for side in (there, here)]
-    for side, of in zip(sides, (run.meta, meta), strict=True):
-        side["images"] = of["dataset"]["manifest_sha256"]
-    _refuse_differences(run, *sides)
+def _refuse_other(run: Run, here: dict[str, str]) -> None:
+    """Refuses to go on with a run that was made otherwise; here: what is known of what would be made now."""
+    there = _list_facts(run.meta)
+    for name in here:
+        if there[name] != here[name]:
+            _refuse(run, name, there[name], here[name])
 
 
-def _refuse_differences(run: Run, there: dict[str, str], here: dict[str, str]) -> None:
-    differ = [name for name in there if there[name] != here[name]]
-    if differ:
-        told = ", ".join(f"other {name} ({there[name][:16]} there, {here[name][:16]} here)" for name in differ)
-        raise LabError(f"the run {run.folder} was made with {told}; choose a new folder, or delete this one")
+def _list_facts(meta: dict) -> dict[str, str]:
+    maker = describe_maker(meta)
+    facts = {"weights": maker.weights, "precision": maker.precision, "prompt": maker.prompt}
+    return facts | {"batch": str(meta.get("batch", 1)), "images": meta["dataset"]["manifest_sha256"]}
+
+
+def _refuse(run: Run, what: str, there: object, here: object) -> None:
+    raise LabError(
+        f"the run {run.folder} was made with other {what} ({str(there)[:16]} there, {str(here)[:16]} here); "
+        "choose a new folder, or delete this one"
+    )
 
 
 @contextmanager
@@ -268,7 +241,7 @@ def _start(folder: Path, meta: dict) -> None:
         write_json(folder / META, meta)
         return
     run = open_run(folder)
-    _refuse_other(run, meta)
+    _refuse_other(run, _list_facts(meta))
     if (folder / LINES).exists():
         os.truncate(folder / LINES, read_lines(folder / LINES)[1])
     again = {name: meta[name] for name in ("started", "python", "packages", "git")}
@@ -276,7 +249,7 @@ def _start(folder: Path, meta: dict) -> None:
     write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
 
 
-def _predict_rest(segmenter, chosen: Images, meta: dict, folder: Path, *, retry_failed: bool, progress: bool) -> None:
+def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: bool, progress: bool) -> None:
     run, samples, prompt, batch = open_run(folder), chosen.samples, meta["prompt"], meta["batch"]
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     before, noted = run.meta.get("steps", []), None
@@ -304,7 +277,7 @@ def _predict_rest(segmenter, chosen: Images, meta: dict, folder: Path, *, retry_
                 bar.update()
 
 
-def predict_samples(segmenter, samples: Sequence[Image], prompt: str, **how) -> list[tuple[dict, Prediction | None]]:
+def predict_samples(segmenter, samples: Sequence, prompt: str, **how) -> list[tuple[dict, Prediction | None]]:
     """A record for each sample and what was predicted, None where that failed: the one way from images to answers.
 
     how: more that `predict` takes. Where a batch fails, its images are asked one by one: one must not cost the others.
@@ -339,7 +312,7 @@ def predict_samples(segmenter, samples: Sequence[Image], prompt: str, **how) -> 
     return pairs
 
 
-def _without_names(text: str, sample: Image) -> str:
+def _without_names(text: str, sample) -> str:
     """An error's text with the image's pseudonym for its file name, which may name a patient."""
     image = sample.image
     for name in (str(image.resolve()), str(image), image.name, image.stem):

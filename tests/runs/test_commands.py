@@ -124,12 +124,12 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
 
 
 def test_a_data_set_that_cannot_be_opened_is_refused_before_a_model_is_loaded(lab, drawn_data, tmp_path, monkeypatch):
-    from sa2va_lab.commands import predictions
+    from sa2va_lab.loading import load as loading
 
     def load(*given, **how):
         raise AssertionError("a model was loaded")
 
-    monkeypatch.setattr(predictions, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     (tmp_path / "empty").mkdir()
     taken = tmp_path / "out" / "runs" / "20260101T000000Z_taken"
     taken.mkdir(parents=True)
