@@ -16,7 +16,6 @@ from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, runs_folder
 from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
 from sa2va_lab.runs.shares import claim_folder, find_rank, predict_share
-from sa2va_lab.views.overlays import save_overlay
 
 
 def predict(
@@ -100,6 +99,8 @@ def _predict_data(
 def _predict_images(
     images: list[Path], prompt: str, out: Path, answer: str | None, loading: dict, *, as_json: bool
 ) -> None:
+    from sa2va_lab.views.overlays import save_overlay  # torch and matplotlib come with it
+
     names = name_files(images) if hides_names(out) else {}
     samples = [Picture(names.get(image, image.stem), image) for image in images]
     check_images(samples, prompt, out)
