@@ -16,7 +16,7 @@ from IPython.display import Image
 from matplotlib import font_manager, patheffects
 from matplotlib.figure import Figure
 
-from sa2va_lab.language import current_language, tr, use_language
+from sa2va_lab.language import current_language, use_language
 
 TRUE_POSITIVE = "#000000"  # black, the palette's ink: what is right needs no alarm, and errors stand out against it
 FALSE_POSITIVE = "#E69F00"  # orange: found, not there
@@ -61,32 +61,15 @@ def _find_chinese_font() -> str | None:
 def drawing(height: float, *, width: float = WIDTH, stamp: str | None = None):
     """An empty figure (inches) to draw on inside the `with`; it belongs to no window and needs no closing.
 
-    stamp: a notice (such as the demo model's) at its foot. Nothing outside our figures changes.
+    Inside, matplotlib has our settings and figures a language that they can be labelled in: boxes in place of Chinese
+    characters are never drawn. stamp: a notice (such as the demo model's) at its foot. Nothing outside changes.
     """
-    figure = new_figure(width, height)
-    with figure_settings():
-        yield figure
-        set_stamp(figure, stamp)
-
-
-@contextmanager
-def figure_settings():
-    """Within it matplotlib has our settings, and figures a language that they can be labelled in: boxes in place of
-    Chinese characters are never drawn."""
     shown = current_language() if current_language() == "en" or _find_chinese_font() else "en"
     with use_language(shown), matplotlib.rc_context(rc()):
-        yield
-
-
-def new_figure(width: float, height: float) -> Figure:
-    with matplotlib.rc_context(rc()):
-        return Figure(figsize=(width, height), layout="constrained")
-
-
-def set_stamp(figure: Figure, text: str | None) -> Figure:
-    if text:
-        figure.supxlabel(tr(text), x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
-    return figure
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure
+        if stamp:
+            figure.supxlabel(stamp, x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
 
 
 def rc() -> dict:
@@ -109,9 +92,6 @@ def rc() -> dict:
         "hatch.linewidth": 0.6,
         "legend.frameon": False,
     }
-
-
-stamp = set_stamp  # curves
 
 
 def memory_unit(count: int) -> tuple[int, str]:

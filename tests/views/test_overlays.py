@@ -15,6 +15,11 @@ MASK = np.array([[c == "x" for c in row] for row in ("......", ".xxx..", ".xxx..
 TRUTH = np.array([[c == "x" for c in row] for row in ("......", "..xxx.", "..xxx.", "......")])
 
 
+def blank_figure(width, height):
+    with style.drawing(height, width=width) as figure:
+        return figure
+
+
 def _case(**changes):
     values = dict(
         id="P01-V1-F001", group="P01", image=np.full((4, 6), 90, np.uint8), probability=MASK * np.float32(0.9),
@@ -33,13 +38,13 @@ def test_errors_are_told_apart():
 def test_sizes_must_agree():
     with pytest.raises(LabError, match="the mask is .4, 6. but the ground truth is .6, 4."):
         overlays.split_errors(MASK, TRUTH.T)
-    axes = style.new_figure(1, 1).subplots()
+    axes = blank_figure(1, 1).subplots()
     with pytest.raises(LabError, match="the image is .9, 9."):
         overlays.draw_comparison(np.zeros((9, 9), np.uint8), MASK, TRUTH, ax=axes)
 
 
 def test_each_kind_is_drawn_in_its_colour_line_and_hatch():
-    axes = style.new_figure(3, 2).subplots()
+    axes = blank_figure(3, 2).subplots()
     overlays.draw_comparison(np.full((4, 6), 255, np.uint8), MASK, TRUTH, ax=axes)
     [drawn] = axes.images
     pixels = np.asarray(drawn.get_array())
@@ -57,7 +62,7 @@ def test_each_kind_is_drawn_in_its_colour_line_and_hatch():
 
 
 def test_without_truth_only_the_prediction_is_drawn():
-    axes = style.new_figure(3, 2).subplots()
+    axes = blank_figure(3, 2).subplots()
     overlays.draw_comparison(np.zeros((4, 6), np.uint8), MASK, None, ax=axes, backdrop=0)
     pixels = np.asarray(axes.images[0].get_array())
     assert (pixels.min(axis=2) < 1).sum() == MASK.sum()

@@ -15,6 +15,12 @@ def _luminance(colour: str) -> float:
     return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
 
 
+def blank_figure(width, height, *, stamp=None):
+    with style.drawing(height, width=width, stamp=stamp) as figure:
+        pass
+    return figure
+
+
 def test_roles_have_okabe_and_itos_colours():
     assert (style.FALSE_POSITIVE, style.FALSE_NEGATIVE) == ("#E69F00", "#0072B2")
     palette = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
@@ -31,7 +37,7 @@ def test_right_and_wrong_differ_in_lightness_too():
 
 
 def test_picture_carries_its_sentence_and_not_without():
-    figure = style.new_figure(2, 1)
+    figure = blank_figure(2, 1)
     image = style.picture(figure, "Dice is 0.5.")
     data, metadata = image._repr_mimebundle_()
     assert metadata["image/png"]["alt"] == "Dice is 0.5."
@@ -42,7 +48,7 @@ def test_picture_carries_its_sentence_and_not_without():
 
 def test_same_figure_same_bytes():
     def draw():
-        figure = style.new_figure(2, 1)
+        figure = blank_figure(2, 1)
         figure.subplots().plot([0, 1])
         return style.to_png(figure)
 
@@ -51,9 +57,7 @@ def test_same_figure_same_bytes():
 
 def test_stamp_is_drawn_only_when_there_is_one():
     def ink(text):
-        pixels = np.asarray(
-            Image.open(io.BytesIO(style.to_png(style.stamp(style.new_figure(4, 1), text)))).convert("L")
-        )
+        pixels = np.asarray(Image.open(io.BytesIO(style.to_png(blank_figure(4, 1, stamp=text)))).convert("L"))
         return int((pixels < 200).sum())
 
     assert ink(None) == ink("") == 0
@@ -61,14 +65,14 @@ def test_stamp_is_drawn_only_when_there_is_one():
 
 
 def test_a_role_rides_along_for_the_index():
-    figure = style.new_figure(1, 1)
+    figure = blank_figure(1, 1)
     _, about = style.picture(figure, "A finding.", role="border_shift")._repr_mimebundle_()
     assert (about["image/png"]["role"], about["image/png"]["alt"]) == ("border_shift", "A finding.")
     assert "role" not in style.picture(figure, "A finding.")._repr_mimebundle_()[1]["image/png"]
 
 
 def test_halo_is_a_white_edge():
-    axes = style.new_figure(1, 1).subplots()
+    axes = blank_figure(1, 1).subplots()
     [effect] = style.halo(axes.text(0, 0, "x")).get_path_effects()
     assert effect._gc["foreground"] == "white"
 
@@ -84,9 +88,9 @@ def look_for_fonts(monkeypatch):
 def test_chinese_without_a_font_warns_once_and_speaks_english(look_for_fonts):
     look_for_fonts("No Such Font")
     with use_language("zh"):
-        with pytest.warns(UserWarning, match="no Chinese font was found"), style.figure_settings():
+        with pytest.warns(UserWarning, match="no Chinese font was found"), style.drawing(1):
             assert current_language() == "en"
-        with warnings.catch_warnings(), style.figure_settings():
+        with warnings.catch_warnings(), style.drawing(1):
             warnings.simplefilter("error")
             assert current_language() == "en"
         assert current_language() == "zh"
@@ -94,6 +98,6 @@ def test_chinese_without_a_font_warns_once_and_speaks_english(look_for_fonts):
 
 def test_chinese_with_a_font_uses_it(look_for_fonts):
     look_for_fonts("DejaVu Serif")  # stands for any font that is installed
-    with use_language("zh"), style.figure_settings():
+    with use_language("zh"), style.drawing(1):
         assert current_language() == "zh"
         assert style.rc()["font.family"][0] == "DejaVu Serif"
