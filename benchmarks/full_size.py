@@ -29,9 +29,9 @@ import sa2va_lab
 import sa2va_lab.loading.ladder  # what is imported later would be counted as the model
 import sa2va_lab.sa2va.processing
 import sa2va_lab.segmenter
+from sa2va_lab.evaluation.memory import Watch
 from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.forecast import MIB
-from sa2va_lab.loading.memory import Watch
 from sa2va_lab.sa2va.configuration import parse_config, read_config
 from sa2va_lab.sa2va.processing import cut_tiles, read_image
 from sa2va_lab.sa2va.weights import INDEX, build_empty

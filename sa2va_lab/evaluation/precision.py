@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.memory import Watch
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
-from sa2va_lab.loading.memory import Watch
 from sa2va_lab.runs import Run, choose_samples, open_run, predict_dataset
 
 STAGES = ("pixels", "vision", "answer", "canvas", "masks")

@@ -32,6 +32,9 @@ from sa2va_lab.sa2va.sam2 import SAM2
 if TYPE_CHECKING:
     from torch import Tensor
 
+WANTED = "a checkpoint folder, a .pth, or a hub id OWNER/NAME"
+WANTED_SAM2 = "Meta's sam2_hiera_large.pt, or the Hugging Face folder"
+WANTED_FINETUNE = "the iter_*.pth file that the training wrote"
 FULL_DIGEST = 1 << 30
 ADDED_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")  # of a released Sa2VA, in the order of their ids
 GROWN = ("embed_tokens", "lm_head", "seg_projection")  # which no InternVL has, or not of the full length
@@ -61,7 +64,9 @@ class Layer:
 
     def sha256(self) -> str:
         """Digest of every byte: of the file, or of the folder's weight files with their names."""
-        return sha256(self.path) if not self.path.is_dir() else digest_files(self.files)
+        if not self.path.is_dir():
+            return sha256(self.path)
+        return hashlib.sha256("".join(f"{path.name}\0{sha256(path)}\0" for path in self.files).encode()).hexdigest()
 
     def sample_sha256(self) -> tuple[str, str]:
         """A digest that changes with the weights, and what it was taken of.
@@ -70,7 +75,7 @@ class Layer:
         the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
         """
         digest, total = hashlib.sha256(), self.mapped_bytes()
-        for path in sorted(self.files):
+        for path in self.files:
             size = path.stat().st_size
             digest.update(f"{path.name}\0{size}\0".encode())
             spans = [(0, size)]
@@ -87,15 +92,16 @@ class Layer:
         return sum(path.stat().st_size for path in self.files) if self.is_folder else 0
 
 
-def open_layer(path: Path | str) -> Layer:
+def open_layer(path: Path | str, *, wanted: str = WANTED) -> Layer:
     """A folder of safetensors, a .pth, DeepSpeed's folder, or a hub id, of which headers alone are fetched.
 
+    wanted: what should have been given where there is nothing.
     Raises LabError for a path that is no checkpoint, for damaged or absurd files, and for a file that asks to run code.
     """
     path = Path(os.path.expanduser(path))  # which, unlike Path's, leaves a name alone that it does not know
     if not os.path.exists(path):
         if not is_hub_id(path):
-            raise LabError(f"There is nothing at {path}: give a checkpoint folder, a .pth, or a hub id OWNER/NAME.")
+            raise LabError(f"There is nothing at {path}: give {wanted}.")
         return _open_hub(path)
     if path.is_dir() and not is_zero(path):
         return _open_folder(path)
@@ -103,7 +109,7 @@ def open_layer(path: Path | str) -> Layer:
     names = {part_of(name) for name in tuned.tensors}
     kind = "finetune" if names & {"language", "embed_tokens", "projector", "seg_projection"} else "sam2"
     tensors = {name: replace(tensor, origin=(path.name,)) for name, tensor in tuned.tensors.items()}
-    files = tuple(path.glob("*_states.pt")) if path.is_dir() else (path,)
+    files = tuple(sorted(path.glob("*_states.pt"))) if path.is_dir() else (path,)
     return Layer(path, kind, tensors, tuned.sha256, files, tuned=tuned)
 
 
@@ -163,12 +169,6 @@ def digest_all(*parts: object) -> str:
     return hashlib.sha256("\0".join(map(str, parts)).encode()).hexdigest()
 
 
-def digest_files(paths: Iterable[Path]) -> str:
-    """sha256 over the names and contents of several files, in order of their names."""
-    told = "".join(f"{path.name}\0{sha256(path)}\0" for path in sorted(paths))
-    return hashlib.sha256(told.encode()).hexdigest()
-
-
 class Checkpoint:
     """A base, SAM2 where it has none, and a fine-tune laid over both; nothing is loaded.
 
@@ -192,17 +192,10 @@ class Checkpoint:
     ):
         self.given = Path(os.path.expanduser(base))
         self.base = open_layer(fetch_model(str(base)) if download and is_hub_id(base) else base)
-        self.sam2 = self.finetune = None
-        if sam2 is not None:
-            said = "SAM2 at {}: give Meta's sam2_hiera_large.pt, or the Hugging Face folder."
-            self.sam2 = _open_part(sam2, said, download=download)
-        if finetune is not None:
-            said = "fine-tune at {}: give the iter_*.pth file that the training wrote."
-            self.finetune = _open_part(finetune, said, download=download)
-            if not self.finetune.tuned:
-                raise LabError(
-                    f"{finetune} is a checkpoint folder: give the fine-tune, a .pth, or load the folder itself."
-                )
+        self.sam2 = open_layer(sam2, wanted=WANTED_SAM2) if sam2 is not None else None
+        self.finetune = open_layer(finetune, wanted=WANTED_FINETUNE) if finetune is not None else None
+        if self.finetune and not self.finetune.tuned:
+            raise LabError(f"{finetune} is a checkpoint folder: give {WANTED_FINETUNE}, or load the folder itself.")
         self.config, self.lora_alpha = config, lora_alpha
         under = dict(self.base.tensors)  # what the fine-tune is laid over
         if self.sam2 is not None:
@@ -354,16 +347,10 @@ class Checkpoint:
         return differing
 
 
-def _open_part(path: Path | str, missing: str, *, download: bool) -> Layer:
-    if not os.path.exists(os.path.expanduser(path)) and (download or not is_hub_id(path)):
-        raise LabError(f"No {missing}".format(path))
-    return open_layer(path)
-
-
 def _as_official(sam2: Layer) -> dict[str, LazyTensor]:
     """A SAM2's tensors by official name; a row of Hugging Face's is one of the official ones."""
     if sam2.kind != "sam2":
-        raise LabError(f"{sam2.path} is no SAM2 but {sam2.kind}: give Meta's sam2_hiera_large.pt, or its folder.")
+        raise LabError(f"{sam2.path} is no SAM2 but {sam2.kind}: give {WANTED_SAM2}.")
     official = {}
     for name, (stored, row) in place_sam2(sam2.tensors, str(sam2.path)).items():
         tensor = replace(sam2.tensors[stored], origin=(sam2.path.name,))

@@ -6,18 +6,12 @@ its official name, and `layer_bytes` the decoder layers, so that a planner can c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint, digest_all
-from sa2va_lab.loading.parts import (
-    Missing,
-    Part,
-    describe_language,
-    find_missing,
-    group_parts,
-)
+from sa2va_lab.loading.parts import Missing, Part, describe_language, find_missing, group_parts
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import find_fault
 from sa2va_lab.sa2va.parts import layer_of, tell_group
@@ -65,11 +59,11 @@ class Inventory:
     @property
     def layer_bytes(self) -> tuple[int, ...]:
         """Stored bytes of each decoder layer, in order."""
-        found: dict[int, int] = {}
-        for name, header in self.tensors.items():
+        layers: dict[int, int] = {}
+        for name, tensor in self.tensors.items():
             if (layer := layer_of(name)) is not None and "lora_" not in name:
-                found[layer] = found.get(layer, 0) + header.bytes
-        return tuple(found[layer] for layer in sorted(found))
+                layers[layer] = layers.get(layer, 0) + tensor.bytes
+        return tuple(layers[layer] for layer in sorted(layers))
 
     def part(self, name: str) -> Part:
         """The part of that name; one with nothing in it where there is none."""
@@ -77,11 +71,6 @@ class Inventory:
 
     def to_dict(self) -> dict:
         """Plain JSON values."""
-        parts = [
-            {"name": p.name, "tensors": p.tensors, "parameters": p.parameters, "bytes": p.bytes}
-            | {"dtypes": p.dtypes, "origin": list(p.origin)}
-            for p in self.parts
-        ]
         return {
             "path": str(self.path),
             "kind": self.kind,
@@ -89,7 +78,7 @@ class Inventory:
             "language_model": self.language,
             "parameters": self.parameters,
             "bytes": self.bytes,
-            "parts": parts,
+            "parts": [asdict(part) for part in self.parts],
             "lora": self.lora,
             "duplicates": self.duplicates,
             "complete": self.complete,
@@ -100,26 +89,22 @@ class Inventory:
 
     def to_lines(self) -> list[str]:
         """For a terminal."""
+        several = len({file for part in self.parts for file in part.origin}) > 1
         lines = [
             f"{self.path}: {self.kind}, family {self.family}; {self.language}",
             f"{self.parameters:,} parameters, {self.bytes:,} bytes ({self.bytes / (1 << 30):.2f} GiB)",
         ]
         for p in self.parts:
             dtypes = ", ".join(f"{name} ({count})" for name, count in p.dtypes.items())
-            origin = f"  from {', '.join(p.origin)}" if len({o for q in self.parts for o in q.origin}) > 1 else ""
+            counts = f"{p.tensors:>5} tensors {p.parameters:>14,} {p.bytes:>15,} bytes"
+            lines.append(f"  {p.name:<14} {counts}  {dtypes}" + (f"  from {', '.join(p.origin)}" if several else ""))
+        if lora := self.lora:
+            alpha = f"alpha {lora['alpha']:g}, scale {lora['scale']:g}" if lora["alpha"] else "alpha unknown"
             lines.append(
-                f"  {p.name:<14} {p.tensors:>5} tensors {p.parameters:>14,} {p.bytes:>15,} bytes  {dtypes}{origin}"
+                f"LoRA: rank {lora['rank']}, {alpha}; {lora['tensors']} tensors on {', '.join(lora['targets'])}"
             )
-        if self.lora:
-            alpha = (
-                f"alpha {self.lora['alpha']:g}, scale {self.lora['scale']:g}" if self.lora["alpha"] else "alpha unknown"
-            )
-            targets = ", ".join(self.lora["targets"])
-            lines.append(f"LoRA: rank {self.lora['rank']}, {alpha}; {self.lora['tensors']} tensors on {targets}")
-        if self.duplicates["parameters"]:
-            lines.append(
-                f"stored twice: {self.duplicates['parameters']:,} parameters ({self.duplicates['bytes']:,} bytes)"
-            )
+        if twice := self.duplicates["parameters"]:
+            lines.append(f"stored twice: {twice:,} parameters ({self.duplicates['bytes']:,} bytes)")
         lines += [f"missing: {missing}" for missing in self.missing] or ["complete: nothing is missing for inference"]
         lines += [self.note] if self.note else []
         return [*lines, f"sha256 of headers {self.sha256['headers']}"]

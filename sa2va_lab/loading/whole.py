@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.checkpoint import GROWN, Checkpoint, lack_files
+from sa2va_lab.loading.checkpoint import GROWN, WANTED_SAM2, Checkpoint, lack_files
 from sa2va_lab.sa2va.configuration import read_raw
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.parts import part_of
@@ -29,13 +29,15 @@ def open_whole(base, **parts) -> Checkpoint:
         )
     if sam2 and not opened.finetune:
         raise LabError(f"{sam2.path} was given as SAM2 without a fine-tune: only that brings [SEG] (--finetune).")
+    if sam2 and not sam2.files:
+        raise LabError(f"There is nothing at {sam2.path}: give {WANTED_SAM2}.")
     if sam2:
         _check_grown(opened)
     sizes = opened.sizes  # or a sentence on what in config.json makes no network
-    if sam2:
-        _check_network(opened, sizes)
     if opened.finetune:
         _check_finetune(opened)
+    if sam2:
+        _check_network(opened, sizes)
     return opened
 
 
@@ -53,8 +55,7 @@ def _check_grown(opened: Checkpoint) -> None:
 
 def _check_network(opened: Checkpoint, sizes: Sa2VAConfig) -> None:
     """LabError where SAM2 is not the one that Sa2VA is built on, or a tensor has another shape than the network."""
-    tensors = {name: opened.tensors[name] for name in opened.tensors if name in opened.under or part_of(name) in GROWN}
-    expected, path = list_wanted(build_empty(sizes), tensors), opened.sam2.path
+    expected, path = list_wanted(build_empty(sizes), opened.names()), opened.sam2.path
     wanted = set(SAM2_TABLE.official(name for name in expected if name.startswith(OUR_SAM2)))
     there = {name for name in opened.under if name.startswith(SAM2)}
     for said, names in (("lacks", wanted - there), ("has", there - wanted)):
@@ -63,14 +64,14 @@ def _check_network(opened: Checkpoint, sizes: Sa2VAConfig) -> None:
                 f"{path} is another SAM2 than Sa2VA is built on (it {said} {min(names).removeprefix(SAM2)}): give "
                 "sam2_hiera_large.pt of SAM 2.0, or the folder of facebook/sam2-hiera-large."
             )
-    for ours, parts in sizes.names.match(tensors, expected).items():
+    for ours, parts in sizes.names.match(opened.names(), expected).items():
         name, place = parts[0]
-        shape = (tensors if part_of(name) in GROWN else opened.under)[name].shape
-        if place.kind == "whole" and shape != tuple(expected[ours].shape):
+        needed = tuple(expected[ours].shape)
+        if place.kind == "whole" and opened.shape(name) != needed:
             where = path if name.startswith(SAM2) else opened.folder
             raise LabError(
-                f"{name} is {shape} and the model needs {tuple(expected[ours].shape)}: "
-                f"{where} belongs to a model of another size."
+                f"{name} is {opened.shape(name)} and the model needs {needed}: {where} belongs to a model of another "
+                "size."
             )
 
 

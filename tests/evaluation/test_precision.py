@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sa2va_lab.evaluation import precision
-from sa2va_lab.loading.memory import look
+from sa2va_lab.evaluation.memory import look
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.views import plans
 
@@ -67,7 +67,7 @@ def test_nothing_ran(measured):
 
 WATCHED = """
 import json
-from sa2va_lab.loading.memory import Watch
+from sa2va_lab.evaluation.memory import Watch
 watch = Watch()
 watch.start()
 held = bytearray(b"x") * (64 << 20)

@@ -133,7 +133,7 @@ def test_parts_that_make_no_whole_are_named(apart, tmp_path, tiny_folder):
     assert "bare InternVL" in refuse(apart, sam2=None)
     assert "a fine-tune, which brings [SEG]" in refuse(apart, finetune=None)
     assert "has its own SAM2" in refuse(apart, base=apart.base)
-    assert "No SAM2 at" in refuse(apart, sam2=tmp_path / "none.pt")
+    assert "give Meta's sam2_hiera_large.pt" in refuse(apart, sam2=tmp_path / "none.pt")
     assert "is no SAM2" in refuse(apart, sam2=apart.tuned)
     assert "is no SAM2" in refuse(apart, sam2=tiny_folder)
 
