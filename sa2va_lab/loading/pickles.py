@@ -76,12 +76,10 @@ def read_pth(path: Path) -> tuple[object, str]:
         raise LabError(f"No fine-tune at {path}: give the iter_*.pth file that the training wrote.")
     try:
         with open(path, "rb") as file:
-            zipped = file.read(4) == b"PK\3\4"  # as torch tells, where Python's own zipfile looks at the last bytes
-            file.seek(0)
-            if not zipped:
-                return _read_legacy(file, path)
-            with zipfile.ZipFile(file) as archive:
-                return _read_zip(archive, path)
+            if file.read(4) != b"PK\3\4":  # as torch tells, where Python's own zipfile looks at the last bytes
+                raise LabError("is no zip file, as torch has written since 1.6: give the .pth that the training wrote.")
+        with zipfile.ZipFile(path) as archive:
+            return _read_zip(archive, path)
     except LabError as error:
         raise LabError(f"{path} {error}") from None
     except Exception as error:  # a damaged pickle fails wherever the damage happens to be
@@ -92,10 +90,10 @@ def read_pth(path: Path) -> tuple[object, str]:
 
 class _Data:
     """The bytes of a file, mapped when the first tensor is asked for. places: where each storage begins and how many
-    bytes it has; spare: bytes for storages whose place is known at the end alone."""
+    bytes it has."""
 
-    def __init__(self, path: Path, places: dict[str, tuple[int, int]], *, spare: int = 0):
-        self.path, self.places, self.spare = path, places, spare
+    def __init__(self, path: Path, places: dict[str, tuple[int, int]]):
+        self.path, self.places = path, places
 
     @cached_property
     def mapped(self) -> mmap.mmap:
@@ -150,27 +148,6 @@ def _find_start(file, entry: zipfile.ZipInfo) -> int:
     file.seek(entry.header_offset)
     header = file.read(30)
     return entry.header_offset + 30 + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:], "little")
-
-
-def _read_legacy(file, path: Path) -> tuple[object, str]:
-    """torch's form before 1.6: pickles one after another, then the storages, each behind the count of its numbers."""
-    raw, data = file.read(LARGEST_PICKLE), _Data(path, {}, spare=path.stat().st_size)
-    stream = _Metered(raw)
-    if _Reader(stream, data).load() != 0x1950A86A20F9469CFC6C:
-        raise LabError("is no checkpoint of torch: give the .pth that the training wrote.")
-    for _ in range(2):  # protocol, machine
-        _Reader(stream, data).load()
-    content = _Reader(stream, data).load()
-    digest = hashlib.sha256(raw[: stream.tell()]).hexdigest()
-    keys = _Reader(stream, data).load()
-    place = stream.tell()
-    for key in keys:
-        room = data.places[key][1]
-        data.places[key] = (place + 8, room)
-        place += 8 + room
-    if place > path.stat().st_size:
-        raise ValueError("it ends before its numbers do")
-    return content, digest
 
 
 class _Metered(io.BytesIO):
@@ -245,14 +222,12 @@ class _Reader(pickle._Unpickler):
         )
 
     def persistent_load(self, key):
-        kind, about, place, _, count, *view = key
+        kind, about, place, _, count = key
         told = kind == "storage" and isinstance(about, _Type) and type(place) is str and type(count) is int
-        if not told or any(view) or not 0 <= count < LARGEST_NUMBER:
+        if not told or not 0 <= count < LARGEST_NUMBER:
             raise ValueError("a storage that is not valid")
         needed = count * BITS.get(about.name, 8) // 8
-        if place not in self.data.places:
-            self.data.spare, self.data.places[place] = self.data.spare - needed, (0, needed)
-        if self.data.spare < 0 or needed > self.data.places[place][1]:
+        if needed > self.data.places.get(place, (0, -1))[1]:
             raise ValueError(f"{needed:,} bytes of numbers that are not in the file")
         return _Storage(self.data, place, about.name)
 
