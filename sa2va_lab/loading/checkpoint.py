@@ -57,23 +57,22 @@ class Layer:
     has_tokenizer: bool = False
     tuned: FineTune | None = None
 
-    @property
-    def is_folder(self) -> bool:
-        """Whether it is a folder of safetensors."""
-        return self.tuned is None
-
+    @cached_property
     def sha256(self) -> str:
         """Digest of every byte: of the file, or of the folder's weight files with their names."""
         if not self.path.is_dir():
             return sha256(self.path)
         return hashlib.sha256("".join(f"{path.name}\0{sha256(path)}\0" for path in self.files).encode()).hexdigest()
 
-    def sample_sha256(self) -> tuple[str, str]:
+    @cached_property
+    def identity(self) -> tuple[str, str]:
         """A digest that changes with the weights, and what it was taken of.
 
-        Up to 1 GiB everything is read. Above that each file's name and size, its first and last MiB (the header is in
-        the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
+        Of a .pth, and of a folder of up to 1 GiB, everything is read. Above that each file's name and size, its first
+        and last MiB (the header is in the first) and 64 blocks of 64 KiB between them, so that 16 GB cost no minute.
         """
+        if self.tuned:
+            return self.sha256, "every byte"
         digest, total = hashlib.sha256(), self.mapped_bytes()
         for path in self.files:
             size = path.stat().st_size
@@ -89,7 +88,7 @@ class Layer:
 
     def mapped_bytes(self) -> int:
         """Bytes of the files that come into memory as they are read; 0 for a .pth."""
-        return sum(path.stat().st_size for path in self.files) if self.is_folder else 0
+        return sum(path.stat().st_size for path in self.files) if not self.tuned else 0
 
 
 def open_layer(path: Path | str, *, wanted: str = WANTED) -> Layer:
@@ -177,7 +176,7 @@ class Checkpoint:
     folder in its place. config: the training config, where LoRA's alpha stands; without it, the copy of it that
     mmengine leaves in the .pth. lora_alpha: alpha itself. Raises LabError for what cannot be read or put together.
 
-    tensors: {official name: LazyTensor}; names, shape, dtype and tensor are the same by name.
+    tensors: {official name: LazyTensor}; names, shape and tensor are the same by name.
     """
 
     def __init__(
@@ -203,7 +202,7 @@ class Checkpoint:
                 raise LabError(f"{self.base.path} has its own SAM2: leave {self.sam2.path} out.")
             under |= _as_official(self.sam2)
         self.under = under
-        self.tensors = self._lay_over(self.tuned) if self.tuned else under
+        self.tensors = self._lay_over(self.tuned) if self.finetune else under
 
     @property
     def name(self) -> str:
@@ -212,8 +211,8 @@ class Checkpoint:
 
     @property
     def tuned(self) -> FineTune | None:
-        """The fine-tune that is laid over the base."""
-        return self.finetune and self.finetune.tuned
+        """The fine-tune that is laid over the base, or that the base is."""
+        return (self.finetune or self.base).tuned
 
     @property
     def layers(self) -> list[Layer]:
@@ -232,15 +231,13 @@ class Checkpoint:
 
     @cached_property
     def alpha(self) -> float | None:
-        """LoRA's alpha, of the fine-tune or of a base that is one; None where it stands nowhere."""
-        tuned = self.tuned or self.base.tuned
-        return find_alpha(tuned.content, self.config, self.lora_alpha) if tuned else None
+        """LoRA's alpha; None where it stands nowhere."""
+        return find_alpha(self.tuned.content, self.config, self.lora_alpha) if self.tuned else None
 
     @property
     def scale(self) -> float | None:
         """alpha / rank, by which B A is multiplied; None without LoRA, or where alpha is not known."""
-        tuned = self.tuned or self.base.tuned
-        return self.alpha / tuned.rank if tuned and tuned.pairs and self.alpha else None
+        return self.alpha / self.tuned.rank if self.tuned and self.tuned.pairs and self.alpha else None
 
     def _lay_over(self, tuned: FineTune) -> dict[str, LazyTensor]:
         own = (tuned.path.name,)
@@ -260,10 +257,6 @@ class Checkpoint:
         """Shape of a tensor; no data is read."""
         return self.tensors[name].shape
 
-    def dtype(self, name: str) -> str:
-        """What it is stored in: "fp32", "bf16", ..."""
-        return self.tensors[name].dtype
-
     def tensor(self, name: str) -> Tensor:
         """The tensor on the CPU: float32 where LoRA was added, else as stored, and a view of its mapped file."""
         return self.tensors[name].read()
@@ -274,35 +267,27 @@ class Checkpoint:
 
     def sha256(self) -> tuple[str, str]:
         """A digest of base, SAM2, fine-tune and scale together, and what it was taken of."""
-        digest, method = self.base.sample_sha256()
+        digest, method = self.base.identity
         if self.sam2:
-            digest = digest_all(digest, self._sam2_sha256)
+            digest = digest_all(digest, self.sam2.identity[0])
             method = f"InternVL ({method}) and SAM2"
         if self.finetune:
-            digest = digest_all(digest, self._finetune_sha256, self.scale)
+            digest = digest_all(digest, self.finetune.sha256, self.scale)
             method = f"base ({method}), fine-tune (every byte) and LoRA scale"
         return digest, method
 
-    @cached_property
-    def _sam2_sha256(self) -> str:
-        return self.sam2.sample_sha256()[0] if self.sam2.is_folder else self.sam2.sha256()
-
-    @cached_property
-    def _finetune_sha256(self) -> str:
-        return self.finetune.sha256()
-
     def describe_sam2(self) -> dict | None:
         """What SAM2 is, for the record."""
-        return {"file": self.sam2.path.name, "sha256": self._sam2_sha256} if self.sam2 else None
+        return {"file": self.sam2.path.name, "sha256": self.sam2.identity[0]} if self.sam2 else None
 
     def describe_finetune(self) -> dict | None:
         """What was laid over the base, for the record: file, digest, tensors, rank, scale."""
-        if not self.tuned:
+        if not self.finetune:
             return None
         note = {"note": self.tuned.note} if self.tuned.note else {}
         return {
             "file": self.tuned.path.name,
-            "sha256": self._finetune_sha256,
+            "sha256": self.finetune.sha256,
             "tensors": len(self.tuned.tensors),
             "rank": self.tuned.rank,
             "scale": self.scale,

@@ -126,7 +126,7 @@ def read_inventory(
     code.
     """
     opened = Checkpoint(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
-    base, tuned = opened.base, opened.tuned or opened.base.tuned
+    base, tuned = opened.base, opened.tuned
     if content and not all(layer.files for layer in opened.layers):
         raise LabError(f"{base.path} is on the hub and only its headers are read: to digest every byte, download it.")
     parts = group_parts(opened.tensors)
@@ -135,7 +135,7 @@ def read_inventory(
     for layer in opened.layers:
         digest = digest_all(digest, layer.headers) if digest else layer.headers
         if content:
-            content_digest = digest_all(content_digest, layer.sha256()) if content_digest else layer.sha256()
+            content_digest = digest_all(content_digest, layer.sha256) if content_digest else layer.sha256
     doubled = tuned.doubled if tuned else []
     return Inventory(
         path=base.path,
@@ -154,7 +154,7 @@ def read_inventory(
 
 
 def _describe_lora(opened: Checkpoint) -> dict:
-    tuned = opened.tuned or opened.base.tuned
+    tuned = opened.tuned
     targets = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in tuned.pairs}
     return {
         "rank": tuned.rank,
@@ -183,6 +183,6 @@ def _find_missing(opened: Checkpoint, parts: tuple[Part, ...]) -> tuple[Missing,
     if misfits := opened.misfits():
         names = tuple(name for name, *_ in misfits[:5])
         missing.append(Missing(names, "the shape differs: trained on another model than this base"))
-    if opened.tuned and opened.tuned.pairs and opened.scale is None:
+    if opened.finetune and opened.tuned.pairs and opened.scale is None:
         missing.append(Missing(("LoRA's alpha",), "the training config (--config), or --lora-alpha"))
     return tuple(missing)

@@ -61,7 +61,7 @@ def merge(
             shard_bytes=shard_bytes,
             progress=progress,
         )
-    record = {"base": opened.name, "base_sha256": opened.base.sample_sha256(), "sam2": opened.describe_sam2()}
+    record = {"base": opened.name, "base_sha256": opened.base.identity, "sam2": opened.describe_sam2()}
     write_json(out / RECORD, record | {"finetune": opened.describe_finetune(), "precision": precision})
     pairs = opened.tuned.pairs if opened.tuned else {}
     said = {"folder": str(out), "bytes": sum(bytes_of.values()), "tensors": len(bytes_of), "lora_layers": len(pairs)}
