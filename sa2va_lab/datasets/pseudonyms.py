@@ -1,7 +1,8 @@
 """Ids that name nobody: patient, video and frame by number, the same numbers every time.
 
-File names carry patients' names and hospital numbers, so nothing beyond this room sees them. A number is looked up by
-a keyed hash of the name; key and numbers lie in one file beside the data, readable by its owner only, and hold no name.
+File names carry patients' names and hospital numbers, so nothing beyond this room sees them. Patients are numbered in
+the order of a keyed hash, so key and grouping decide the ids. The key lies in a file beside the data, readable by its
+owner only, with the id of each image by a hash of its name: images that are added get the next numbers.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import hmac
-import json
 import os
 import re
 import secrets
@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_json, write_json
 
 KEY_FILE = ".sa2va-lab-key.json"
 ALONE = "alone: "
-LEVELS = ("patients", "videos", "frames")
+Entries = dict[str, dict]  # {hash of an image's name: {"home": hashes of its patient and video, "id", "stated"}}
 PSEUDONYM = re.compile(r"P(\d{2,6})-V(\d{1,6})-F(\d{3,9})")
 
 
@@ -49,6 +50,14 @@ class Pseudonym:
         """The video, such as P07-V2."""
         return f"{self.group}-V{self.video}"
 
+    @classmethod
+    def parse(cls, text: str) -> Pseudonym:
+        """What an id says; ValueError for a text that is none."""
+        match = PSEUDONYM.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text[:20]!r} is not an id")
+        return cls(*(int(number) for number in match.groups()))
+
     @property
     def order(self) -> tuple[int, int, int]:
         """What samples are sorted by."""
@@ -60,10 +69,10 @@ def name_images(root: Path, places: Mapping[str, tuple[str, str]], *, stated: bo
 
     places: image name -> (patient, video); a patient that begins with ALONE is unknown. stated: whether somebody said
     so, rather than the file names; an image that is unknown or not stated keeps the place that was stated last, so that
-    a pattern for the patients need be given only once. Names that are pseudonyms already are kept. Otherwise numbers
-    come from the key file in `root`, which is made (mode 600) and grows with the data. Where none may lie
-    (the folder cannot be written to, or is under an outputs folder) they follow from the names themselves: the same
-    for the same images, but other ones once an image is added.
+    a pattern for the patients need be given only once. Names that are pseudonyms already are kept. Otherwise ids
+    follow from the key file in `root`, which is made (mode 600) and grows with the data; what it holds of another
+    grouping counts for nothing. Where none may lie (the folder cannot be written to, or is under an outputs folder)
+    the names themselves are the key: the same ids for the same images, but other ones once an image is added.
     """
     kept = _keep_pseudonyms(places)
     if kept is not None:
@@ -76,10 +85,11 @@ def name_images(root: Path, places: Mapping[str, tuple[str, str]], *, stated: bo
         return found, f"numbers by these {len(names)} names alone, no key file ({why_not})"
     try:
         with _only_one(root):
-            content = _load(root)
-            found, numbers = _number(places, bytes.fromhex(content["key"]), content["numbers"], stated=stated)
-            if numbers != content["numbers"]:
-                _save(root, content | {"numbers": numbers})
+            key, recorded = _load(root, places)
+            found, entries = _number(places, key, recorded, stated=stated)
+            if entries != recorded:
+                content = {"about": "key of the pseudonyms: keep it private", "key": key.hex(), "images": entries}
+                write_json(root / KEY_FILE, content, mode=0o600)
     except OSError as error:
         raise LabError(
             f"the key file {KEY_FILE} in {root} cannot be read or written ({error.strerror}); correct its permissions"
@@ -94,12 +104,10 @@ def natural(text: str) -> list:
 
 def _keep_pseudonyms(places: Mapping[str, tuple[str, str]]) -> dict[str, Pseudonym] | None:
     """The names as they are, if all are pseudonyms, all differ and none contradicts what the data says of patients."""
-    found = {}
-    for name in places:
-        match = PSEUDONYM.fullmatch(os.path.splitext(os.path.basename(name))[0])
-        if match is None:
-            return None
-        found[name] = Pseudonym(*(int(number) for number in match.groups()))
+    try:
+        found = {name: Pseudonym.parse(os.path.splitext(os.path.basename(name))[0]) for name in places}
+    except ValueError:
+        return None
     said = {(places[name][0], pseudonym.patient) for name, pseudonym in found.items()}
     patients, numbers = ({pair[place] for pair in said} for place in (0, 1))
     alone = all(name.startswith(ALONE) for name in patients)
@@ -107,51 +115,53 @@ def _keep_pseudonyms(places: Mapping[str, tuple[str, str]]) -> dict[str, Pseudon
     return found if whole and (alone or len(patients) == len(numbers) == len(said)) else None
 
 
+def _digest(key: bytes, *words: str) -> str:
+    return hmac.new(key, "\0".join(words).encode("utf-8", "surrogatepass"), "sha256").hexdigest()[:24]
+
+
+def _home(key: bytes, patient: str, video: str) -> str:
+    """The hashes of a patient and of one of the patient's videos."""
+    return f"{_digest(key, 'patient', patient)}/{_digest(key, 'video', patient, video)[:12]}"
+
+
 def _number(
-    places: Mapping[str, tuple[str, str]], key: bytes, numbers: dict, *, stated: bool
-) -> tuple[dict[str, Pseudonym], dict]:
-    """Numbers for all images: those in `numbers` as they are, new ones after them; also `numbers` with them in it.
+    places: Mapping[str, tuple[str, str]], key: bytes, recorded: Entries, *, stated: bool
+) -> tuple[dict[str, Pseudonym], Entries]:
+    """Ids for all images, and `recorded` with them in it.
 
-    numbers: by level the number of each hash within what it belongs to, and under "images" whose each image was last.
+    The recorded ones stay unless an image has moved to another patient or video since: then all are numbered anew.
     """
+    hashes = {name: _digest(key, "image", name) for name in places}
+    entries: Entries = {}
+    for name, (patient, video) in places.items():
+        entry = {"home": _home(key, patient, video), "stated": stated and not patient.startswith(ALONE)}
+        before = recorded.get(hashes[name], entry)
+        entries[name] = before if before["stated"] and not entry["stated"] else entry
+    moved = any(recorded.get(hashes[name], entry)["home"] != entry["home"] for name, entry in entries.items())
+    recorded = {} if moved else dict(recorded)
+    numbers: dict[str, int] = {}  # by the hashes of a patient, or of a patient and a video
+    last: dict[str, int] = {}  # within everything (""), a patient, a video
+    for entry in recorded.values():
+        patient, pseudonym = entry["home"].split("/")[0], Pseudonym.parse(entry["id"])
+        numbers |= {patient: pseudonym.patient, entry["home"]: pseudonym.video}
+        for owner, number in zip(("", patient, entry["home"]), pseudonym.order, strict=True):
+            last[owner] = max(last.get(owner, 0), number)
 
-    def digest(*words: str) -> str:
-        return hmac.new(key, "\0".join(words).encode("utf-8", "surrogatepass"), "sha256").hexdigest()[:24]
+    def count(owner: str) -> int:
+        last[owner] = last.get(owner, 0) + 1
+        return last[owner]
 
-    known = {level: dict(numbers.get(level, {})) for level in (*LEVELS, "images")}
-    unsure = [name for name, (patient, _) in places.items() if not stated or patient.startswith(ALONE)]
-    remembered = {name: known["images"].get(digest("image", name)) for name in unsure}
-    pseudonyms = {name: Pseudonym(*numbers) for name, numbers in remembered.items() if numbers}
-    places = {name: place for name, place in places.items() if name not in pseudonyms}
-    patients = {patient: digest("patient", patient) for patient, _ in places.values()}
-    last = max(known["patients"].values(), default=0)
-    for patient_hash in sorted(set(patients.values())):  # by hash: the numbers do not follow the alphabet
-        if patient_hash not in known["patients"]:
-            last += 1
-            known["patients"][patient_hash] = last
-    # hashes of videos and frames begin with those of what they belong to, so that their numbers can be continued
-    counts: dict[str, int] = {}
-    for level in ("videos", "frames"):
-        for found, number in known[level].items():
-            owner = found.rsplit("/", 1)[0]
-            counts[owner] = max(counts.get(owner, 0), number)
-    videos: dict[tuple[str, str], str] = {}
+    for patient in sorted({entry["home"].split("/")[0] for entry in entries.values()} - numbers.keys()):
+        numbers[patient] = count("")  # in the order of the hashes, which is not that of the alphabet
     for name in sorted(places, key=lambda name: (natural(places[name][1]), natural(name))):
-        patient, video = places[name]
-        owner = patients[patient]
-        if (patient, video) not in videos:
-            videos[patient, video] = f"{owner}/{digest('video', patient, video)[:12]}"
-        sequence = videos[patient, video]
-        frame = f"{sequence}/{digest('frame', patient, video, name)[:12]}"
-        for level, found, above in (("videos", sequence, owner), ("frames", frame, sequence)):
-            if found not in known[level]:
-                counts[above] = counts.get(above, 0) + 1
-                known[level][found] = counts[above]
-        found = known["patients"][owner], known["videos"][sequence], known["frames"][frame]
-        pseudonyms[name] = Pseudonym(*found)
-        if stated and not patient.startswith(ALONE):
-            known["images"][digest("image", name)] = list(found)
-    return pseudonyms, known
+        home = entries[name]["home"]
+        patient = home.split("/")[0]
+        if home not in numbers:
+            numbers[home] = count(patient)
+        known = recorded.get(hashes[name])
+        found = known["id"] if known else Pseudonym(numbers[patient], numbers[home], count(home)).id
+        entries[name] = recorded[hashes[name]] = {"home": home, "id": found, "stated": entries[name]["stated"]}
+    return {name: Pseudonym.parse(entry["id"]) for name, entry in entries.items()}, recorded
 
 
 def _refuses_key(root: Path) -> str | None:
@@ -176,36 +186,51 @@ def _only_one(root: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _load(root: Path) -> dict:
+def _load(root: Path, places: Mapping[str, tuple[str, str]]) -> tuple[bytes, Entries]:
+    """The key, a new one where there is no key file, and what is recorded of images by the hashes of their names."""
     path = root / KEY_FILE
     if not os.path.lexists(path):
-        return {"about": "key of the pseudonyms: keep it private", "key": secrets.token_hex(32), "numbers": {}}
+        return secrets.token_bytes(32), {}
     if path.is_symlink():
         raise LabError(f"{path} is a symbolic link; expected the key file itself, copy it there")
     if path.stat().st_mode & 0o077 and os.access(path, os.W_OK):
         path.chmod(0o600)
     try:
-        content = json.loads(path.read_bytes())
-        bytes.fromhex(content["key"])
-        numbers = [n for level in LEVELS for n in content["numbers"].get(level, {}).values()]
-        places = list(content["numbers"].get("images", {}).values())
-        numbers += [number for place in places for number in place]
-        whole = all(type(number) is int and number > 0 for number in numbers) and all(len(p) == 3 for p in places)
-        if not whole or len(content["key"]) < 32:
-            raise ValueError("its numbers or its key are damaged")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        content = read_json(path)
+        key = bytes.fromhex(content["key"])
+        if len(key) < 16:
+            raise ValueError("its key is too short")
+        if "numbers" in content:
+            return key, _translate(content["numbers"], key, places)
+        for entry in content["images"].values():
+            Pseudonym.parse(entry["id"])
+            if len(entry["home"].split("/")) != 2 or not isinstance(entry["stated"], bool):
+                raise ValueError("an image of it is damaged")
+        return key, content["images"]
+    except (LabError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise LabError(
             f"{path} is not a key file ({error}); restore it, or delete it to get new ids that fit no former run"
         ) from error
-    return content
 
 
-def _save(root: Path, content: dict) -> None:
-    unfinished = root / f"{KEY_FILE}.part"
-    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        os.fchmod(file.fileno(), 0o600)
-        json.dump(content, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, root / KEY_FILE)
+def _translate(numbers: dict, key: bytes, places: Mapping[str, tuple[str, str]]) -> Entries:
+    """What the first form of the file says of these images: a table of numbers for patients, videos and frames each by
+    chained hashes, and one of the images whose place was stated."""
+    patients, videos, frames, images = (
+        dict(numbers.get(level, {})) for level in ("patients", "videos", "frames", "images")
+    )
+    levels = [*patients.values(), *videos.values(), *frames.values(), *(n for place in images.values() for n in place)]
+    if not all(type(number) is int and number > 0 for number in levels):
+        raise ValueError("its numbers are damaged")
+    entries: Entries = {}
+    homes = {(patients[home.split("/")[0]], number): home for home, number in videos.items()}
+    for name, (patient, video) in places.items():
+        home, image = _home(key, patient, video), _digest(key, "image", name)
+        frame = f"{home}/{_digest(key, 'frame', patient, video, name)[:12]}"
+        if image in images:
+            pseudonym = Pseudonym(*images[image])
+            entries[image] = {"home": homes[pseudonym.order[:2]], "id": pseudonym.id, "stated": True}
+        elif frame in frames:
+            pseudonym = Pseudonym(patients[home.split("/")[0]], videos[home], frames[frame])
+            entries[image] = {"home": home, "id": pseudonym.id, "stated": False}
+    return entries

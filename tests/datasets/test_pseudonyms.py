@@ -1,10 +1,12 @@
 """Pseudonyms: stable, in no telling order, kept in a file that only its owner can read and that names nobody."""
 
+import hmac
 import json
 import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -75,6 +77,85 @@ def test_what_was_stated_is_remembered_and_what_is_stated_now_wins(tmp_path):
     assert len({found[:3] for found in ids(tmp_path).values()}) == 5
 
 
+def groupings():
+    """Ways to say whose the images are: none, by the file names, and two that somebody stated."""
+    stated = {name: (name[13:18], "1") for name in NAMES}
+    return [
+        ({name: (f"alone: {name}", "") for name in NAMES}, False),
+        (PLACES, False),
+        (stated, True),
+        ({name: (f"person {name[20]}", "") for name in NAMES}, True),
+    ]
+
+
+@pytest.mark.parametrize("last", [2, 3])
+def test_ids_follow_from_key_and_grouping_whatever_was_opened_before(tmp_path, last):
+    roots = [tmp_path / name for name in ("fresh", "used")]
+    for root in roots:
+        root.mkdir()
+        (root / KEY_FILE).write_text(json.dumps({"key": f"{7:064x}", "numbers": {}}))
+    for places, stated in groupings():
+        ids(roots[1], places, stated=stated)
+    places, stated = groupings()[last]
+    found = ids(roots[0], places, stated=stated)
+    assert ids(roots[1], places, stated=stated) == found
+    assert {name[:3] for name in found.values()} == {f"P0{n}" for n in range(1, 6)}
+    more = places | {"new.png": ("somebody", "")}
+    assert {name: one for name, one in ids(roots[1], more, stated=stated).items() if name in places} == found
+
+
+def test_file_names_may_be_read_otherwise_when_images_come(tmp_path):
+    alone, by_name = (places for places, _ in groupings()[:2])
+    first = ids(tmp_path, by_name)
+    ids(tmp_path, alone)
+    assert ids(tmp_path, by_name) == first
+
+
+def test_a_key_file_of_the_first_form_keeps_its_ids():
+    demo = Path(__file__).parents[2] / "data" / "demo" / "angiograms"
+    content = json.loads((demo / KEY_FILE).read_bytes())
+    assert set(content["numbers"]) == {"patients", "videos", "frames", "images"}
+    dataset = open_dataset(demo)
+    assert json.loads((demo / KEY_FILE).read_bytes()) == content  # nothing new, so nothing is written
+    assert len({sample.group for sample in dataset}) == len(content["numbers"]["patients"]) == 12
+    stated = {f"P{p:02d}-V{v}-F{f:03d}" for p, v, f in content["numbers"]["images"].values()}
+    assert {sample.id for sample in dataset} == stated
+
+
+def test_a_key_file_of_the_first_form_grows(tmp_path):
+    few = dict(list(PLACES.items())[::2])
+    numbers = {"patients": {}, "videos": {}, "frames": {}, "images": {}}
+    key, last = bytes(32), {}
+
+    def digest(*words):
+        return hmac.new(key, "\0".join(words).encode(), "sha256").hexdigest()[:24]
+
+    for name, (patient, video) in few.items():  # as it was written
+        owner = digest("patient", patient)
+        sequence = f"{owner}/{digest('video', patient, video)[:12]}"
+        frame = f"{sequence}/{digest('frame', patient, video, name)[:12]}"
+        numbers["patients"].setdefault(owner, 20 - len(numbers["patients"]))
+        numbers["videos"].setdefault(sequence, int(video[1:]) + 3)
+        last[sequence] = last.get(sequence, 6) + 1
+        numbers["frames"][frame] = last[sequence]
+    (tmp_path / KEY_FILE).write_text(json.dumps({"key": key.hex(), "numbers": numbers}))
+    before = ids(tmp_path, few)
+    assert before[NAMES[0]] == "P20-V4-F007"
+    after = ids(tmp_path)
+    assert {name: after[name] for name in few} == before
+    assert ids(tmp_path) == after
+    assert len(set(after.values())) == len(NAMES)
+
+
+def test_the_draft_of_a_key_file_follows_no_link(tmp_path):
+    root, victim = tmp_path / "received", tmp_path / "victim.txt"
+    root.mkdir()
+    victim.write_text("VICTIM")
+    os.symlink(victim, root / f"{KEY_FILE}.part")
+    ids(root)
+    assert victim.read_text() == "VICTIM"
+
+
 @pytest.mark.parametrize("where", ["outputs/data", "outputs"])
 def test_no_key_lies_under_outputs(tmp_path, where):
     root = tmp_path / where
@@ -113,7 +194,8 @@ def test_names_that_are_pseudonyms_are_kept_unless_a_table_says_otherwise(make_f
     "content",
     ["", "{}", "[]", '{"key": "zz", "numbers": {}}', '{"key": "00", "numbers": {}}', '{"key": 3, "numbers": {}}',
      '{"key": "%s", "numbers": []}' % ("0" * 64), '{"key": "%s", "numbers": {"frames": {"x": -1}}}' % ("0" * 64),
-     '{"key": "%s", "numbers": {"images": {"x": 4}}}' % ("0" * 64)],
+     '{"key": "%s", "numbers": {"images": {"x": 4}}}' % ("0" * 64), '{"key": "%s", "images": {"x": 4}}' % ("0" * 64),
+     '{"key": "%s", "images": {"x": {"home": "a/b", "id": "P1", "stated": true}}}' % ("0" * 64)],
 )  # fmt: skip
 def test_a_damaged_key_file_is_one_sentence(tmp_path, content):
     (tmp_path / KEY_FILE).write_text(content)
