@@ -7,7 +7,7 @@ model does it, and what Dice is left is what the grid allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ from sa2va_lab.datasets.drawings import DrawnTruth
 from sa2va_lab.datasets.polygons import RASTERISERS, fill_otherwise
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
-from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
 
 GRID, CANVAS = 256, 1024
@@ -100,7 +99,9 @@ def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
     """Each way of drawing every truth again, against that truth; images without anything to find say nothing."""
     scores: dict[str, list[float]] = {name: [] for name in others}
     counts = {name: np.zeros((len(CLASSES), 3), np.int64) for name in others}  # in both, drawn again, in the truth
-    for sample, truth in _truths(dataset):
+    for sample, truth in dataset.truths():
+        if not truth.any():
+            continue
         classes = classify_pixels(truth)
         for name, again in others.items():
             mask = again(sample, truth)
@@ -124,16 +125,6 @@ def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
         for name, found in scores.items()
         if found
     ]
-
-
-def _truths(dataset: Dataset) -> Iterable[tuple[Sample, np.ndarray]]:
-    for sample in dataset:
-        try:
-            truth = sample.truth()
-        except LabError:  # a damaged file is the audit's to report
-            continue
-        if truth is not None and truth.any():
-            yield sample, truth
 
 
 def _dice(mask: np.ndarray, truth: np.ndarray) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from pycocotools import mask as coco
 
 from sa2va_lab.datasets.polygons import fill_polygons
 
@@ -53,9 +54,7 @@ def count_twice(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> int:
     """How often pixels of an image of (height, width) are covered again by another of the polygons; 0 for a few."""
     if len(polygons) < 2:
         return 0
-    from pycocotools import mask as coco
-
     drawn = coco.frPyObjects(list(polygons), *size)
     union = int(coco.area(coco.merge(drawn)))
-    twice = int(coco.area(drawn).sum()) - union
+    twice = sum(int(coco.area(each)) for each in drawn) - union  # one by one: of 256 and more its count overflows
     return twice if twice > max(OVERLAP * union, 2) else 0

@@ -38,9 +38,11 @@ def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
     try:
         with warnings.catch_warnings(), open_image(path) as opened:
             warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
+            # Pillow turns a TIFF while loading and forgets that it did; a PNG may say it only after its pixels
+            before = Image.Image.getexif(opened).get(EXIF_ORIENTATION) if opened.format == "TIFF" else None
             opened.load()
             mode, told = opened.mode, _private_texts(opened)
-            turned = Image.Image.getexif(opened).get(EXIF_ORIENTATION, 1) not in (0, 1)
+            turned = (before or Image.Image.getexif(opened).get(EXIF_ORIENTATION, 1)) not in (0, 1)
             frames = getattr(opened, "n_frames", 1)
             upright = ImageOps.exif_transpose(opened)
             grey = to_eight_bits(upright).convert("L")

@@ -197,6 +197,16 @@ class Dataset:
         count = min(count, len(self))
         return self.select([self.samples[place * len(self) // count].id for place in range(count)])
 
+    def truths(self) -> Iterator[tuple[Sample, np.ndarray]]:
+        """Each sample that has a truth, with it; what is damaged is left out, as the audit's to report."""
+        for sample in self.samples:
+            try:
+                truth = sample.truth()
+            except LabError:
+                continue
+            if truth is not None:
+                yield sample, truth
+
     @property
     def manifest_sha256(self) -> str:
         """Hash of what a model is given: ids, phrases, and the bytes of the images, read now.

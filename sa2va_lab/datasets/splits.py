@@ -171,15 +171,10 @@ def _group_shares(dataset: Dataset, groups: dict[str, int]) -> tuple[dict[str, i
     """Groups by number; images and mean share of vessel pixels of each number (NaN where nothing is annotated)."""
     sizes, total, known = (np.zeros(max(groups.values(), default=-1) + 1) for _ in range(3))
     for sample in dataset:
-        place = groups[sample.group]
-        sizes[place] += 1
-        try:
-            truth = sample.truth()
-        except LabError:  # a damaged file is the audit's to report; its patient is placed by the others
-            continue
-        if truth is not None:
-            total[place] += truth.mean()
-            known[place] += 1
+        sizes[groups[sample.group]] += 1
+    for sample, truth in dataset.truths():  # the patient of a damaged image is placed by the others
+        total[groups[sample.group]] += truth.mean()
+        known[groups[sample.group]] += 1
     with np.errstate(invalid="ignore"):
         return groups, sizes, total / known
 

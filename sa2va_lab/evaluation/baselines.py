@@ -30,9 +30,9 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
     """[{name, dice, low, high, n_images, n_groups, scores {id: Dice}}] on the samples with these ids.
 
     dataset: the whole data set; its training part is looked at for the mean mask. A baseline that cannot be made (no
-    training part, no second annotator) is left out. Images without a truth count for nothing.
+    training part, no second annotator) is left out. Images without a truth, or that cannot be read, count for nothing.
     """
-    chosen = [(sample, truth) for sample in dataset.select(ids) if (truth := sample.truth()) is not None]
+    chosen = list(dataset.select(ids).truths())
     mean = _mean_training_mask(dataset, {sample.id for sample, _ in chosen})
     order = _derange(len(chosen), [sample.group for sample, _ in chosen], np.random.default_rng(seed))
     found: dict[str, dict[str, float]] = {name: {} for name in NAMES}
@@ -71,7 +71,7 @@ def filter_vessels(sample: Sample) -> np.ndarray:
 def _mean_training_mask(dataset: Dataset, reported: set[str]) -> np.ndarray | None:
     """bool (GRID, GRID) of the pixels that are vessel often enough; never from an image that is reported."""
     part = dataset.select(set(dataset.splits.get("train", ())) - reported)
-    masks = [_resize(truth, (GRID, GRID)) for sample in part if (truth := sample.truth()) is not None]
+    masks = [_resize(truth, (GRID, GRID)) for _, truth in part.truths()]
     if not masks:
         return None
     stack = np.stack(masks)

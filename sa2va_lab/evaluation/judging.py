@@ -126,7 +126,7 @@ def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = (), worke
         seen=was_seen(run, dataset),
         counts=counts,
         threshold=weigh_threshold(choice, own.table, counts),
-        baselines=measure_baselines(dataset, run.sample_ids),
+        baselines=measure_baselines(dataset, set(run.sample_ids) - {*run.failed_ids}),
         findings=check_run(run, dataset, choice=origin, others=others, threshold=choice.value),
         shapes=summarise_extras(shapes),
         widths=widths.to_dict("records"),

@@ -187,11 +187,12 @@ def _convert(key: str, value, kind: str):
         return value
     if key not in PATHS or not str(value):
         return str(value)
-    parts = str(value).split(";") if key == "log" else [str(value)]  # several logs stand with ; between them
-    paths = [Path(part.strip()).expanduser().resolve() for part in parts]
+    # several logs stand with ; between them; any other name may begin or end in a blank
+    parts = [part.strip() for part in str(value).split(";")] if key == "log" else [str(value)]
+    paths = [Path(part).expanduser().resolve() for part in parts]
     for part, path in zip(parts, paths, strict=True):
         if key != "outputs" and not path.exists():
-            raise LabError(f"{key} is {part.strip()}, which does not exist; give the path of what is there")
+            raise LabError(f"{key} is {part}, which does not exist; give the path of what is there")
     return ";".join(map(str, paths))
 
 

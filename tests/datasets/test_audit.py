@@ -306,3 +306,18 @@ def test_all_frames_of_a_video_are_suspected_and_the_command_can_believe_it(make
     assert open_dataset(root)[by_name["x_V1_F1.png"]].annotated_size == (800, 800)
     assert open_dataset(root)[by_name["x_V2_F1.png"]].annotated_size is None
     assert run_cli(["audit", root, "--write-sizes"], capsys, monkeypatch)[0] == 2
+
+
+def test_an_object_of_256_polygons(make_folder):
+    corners = [(x, y) for y in range(0, 64, 4) for x in range(0, 64, 4)]
+    polygons = [[x, y, x + 2, y, x + 2, y + 2, x, y + 2] for x, y in corners]
+    assert len(polygons) == 256
+    entry = {"image": "a.png", "mask": [polygons], "text": ["x"]}
+    root = make_folder(images=("a.png",), annotations=[entry], size=(64, 64))
+    audit = audit_dataset(open_dataset(root))
+    assert audit.rows[0]["polygons"] == 256
+    assert audit.rows[0]["share"] == 0.25
+    assert [defect.kind for defect in audit.defects["P01-V1-F001"]] == ["image_blank"]
+    polygons += polygons[:8]
+    make_folder(images=("a.png",), annotations=[entry], size=(64, 64))
+    assert "overlap" in {defect.kind for defect in audit_dataset(open_dataset(root)).defects["P01-V1-F001"]}

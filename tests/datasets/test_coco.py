@@ -159,3 +159,12 @@ def test_sizes_and_categories_that_are_not_stated(make_folder):
     sample = open_dataset(make_folder(annotations=said))["P01-V1-F001"]
     assert sample.truth().sum() >= 9
     assert {defect.kind for defect in sample.defects} >= {"wrong_type", "text_type", "duplicate_entry"}
+
+
+def test_a_category_id_of_two_names_is_refused(make_folder):
+    whole = content(annotation([SQUARE]))
+    whole["categories"] = [{"id": 1, "name": "vessel"}, {"id": 1, "name": "vessel"}]
+    assert open_dataset(make_folder(annotations=whole)).phrase == "vessel"
+    whole["categories"][1]["name"] = "catheter"
+    with pytest.raises(LabError, match="the category id 1 stands for two names"):
+        open_dataset(make_folder(annotations=whole))

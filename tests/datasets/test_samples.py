@@ -8,7 +8,9 @@ from PIL import Image, ImageOps
 
 from sa2va_lab.datasets import Sample, open_dataset
 from sa2va_lab.datasets.drawings import MaskTruth
+from sa2va_lab.datasets.pictures import look
 from sa2va_lab.errors import LabError
+from sa2va_lab.sa2va.processing import read_image
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
@@ -21,6 +23,23 @@ def test_the_size_is_what_a_person_sees(tmp_path, suffix, orientation):
     with Image.open(path) as opened:
         width, height = ImageOps.exif_transpose(opened).size
     assert Sample("P01-V1-F001", path, "x", "P01").image_size() == (height, width)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_upright_however_it_is_stored(tmp_path, compression, orientation):
+    pixels = np.arange(60, dtype=np.uint8).reshape(5, 12)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels).save(tmp_path / "turned.tif", exif=exif, compression=compression)
+    with Image.open(tmp_path / "turned.png") as opened:
+        upright = np.asarray(ImageOps.exif_transpose(opened))
+    seen, defects = look(tmp_path / "turned.tif")
+    assert (seen == upright).all()
+    assert (np.asarray(read_image(tmp_path / "turned.tif").convert("L")) == upright).all()
+    assert Sample("P01-V1-F001", tmp_path / "turned.tif", "x", "P01").image_size() == upright.shape
+    assert ("image_rotated" in {defect.kind for defect in defects}) == (orientation > 1)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "I;16", "CMYK"])

@@ -51,3 +51,12 @@ def test_the_filter_finds_a_dark_line_and_nothing_in_an_even_image(tmp_path, dat
     found = filter_vessels(sample)
     assert found[61:63, 20:108].mean() > 0.9
     assert found.mean() < 0.1
+
+
+def test_an_image_that_cannot_be_read_counts_for_nothing(make_dataset):
+    root = make_dataset()
+    dataset = open_dataset(root)
+    dataset[dataset.splits["train"][0]].image.write_bytes(b"")
+    rows = rows_of(open_dataset(root), dataset.splits["test"])
+    assert "training" in rows
+    assert rows_of(open_dataset(root))["everything"]["n_images"] == 5

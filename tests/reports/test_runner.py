@@ -106,6 +106,15 @@ def test_several_logs_are_several_paths(lab, monkeypatch):
         runner.check_parameters(notebook, {"log": "a.log;c.log"})
 
 
+def test_a_folder_whose_name_ends_in_a_blank_is_that_folder(lab, monkeypatch):
+    parameters = new_code_cell('data: str = ""\n', metadata={"tags": ["parameters"]})
+    _write(lab / "root/notebooks/01_data.ipynb", parameters)
+    (lab / "mine ").mkdir()
+    monkeypatch.chdir(lab)
+    notebook = {"01_data": lab / "root/notebooks/01_data.ipynb"}
+    assert runner.check_parameters(notebook, {"data": "mine "})["01_data"] == {"data": str(lab / "mine ")}
+
+
 @pytest.mark.parametrize(
     ("given", "missing"),
     [
