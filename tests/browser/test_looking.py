@@ -34,7 +34,7 @@ def move_and_save(page, run, screenshots, name):
     from playwright.sync_api import expect
 
     widget = page.locator(".jupyter-widgets.widget-hbox").first  # JupyterLab has a "Search" and a "Save" of its own
-    number, curve = widget.get_by_label("Threshold, number"), widget.locator(".widget-html svg")
+    number, curve = widget.get_by_label("Threshold, number"), widget.locator(".widget-html [role=img]")
     overlay, numbers = widget.locator(".widget-html img").first, widget.locator(".widget-html table").first
     overlay.wait_for()
     widget.get_by_label("Search").fill("p01")  # the worst image has no [SEG]: no threshold changes it
