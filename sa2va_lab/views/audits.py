@@ -132,12 +132,7 @@ def split_table(audit: Audit) -> Table:
 
 def ceiling_table(ceilings: Sequence[Ceiling]) -> Table:
     """Mean and worst Dice of each ceiling, and its Dice by vessel width."""
-    columns = {
-        "Compared with the ground truth": name_ceiling,
-        "N": lambda ceiling: ceiling.n,
-        "Dice": lambda ceiling: ceiling.dice,
-        "Worst image": lambda ceiling: ceiling.lowest,
-    }
+    columns = {"Compared with the ground truth": name_ceiling, "N": "n", "Dice": "dice", "Worst image": "lowest"}
     for label in CLASSES:
         if any(label in ceiling.by_width for ceiling in ceilings):
             columns[label] = lambda ceiling, label=label: ceiling.by_width.get(label, (None,))[0]

@@ -78,9 +78,9 @@ def wording_table(compared: list[dict]):
 def _compare(heading: str, *, own: str = "the model of this report") -> dict:
     """Columns of a comparison. heading: of the difference; own: what stands in words for what has none."""
     return {
-        "Mean Dice": lambda row: row["dice"],
+        "Mean Dice": "dice",
         "95 % interval": lambda row: (row["low"], row["high"]),
-        "N images": lambda row: row["n_images"],
+        "N images": "n_images",
         heading: lambda row: show_difference(row["difference"]),
         "In words": lambda row: _judge(row["difference"]) if row["difference"] else tr(own),
     }
@@ -109,8 +109,8 @@ def phrase_table(found: Evaluation) -> Table:
         [{"model": side.name} | told for side in (found.own, *found.rivals) for told in side.phrases],
         {
             "Who": lambda row: tr(row["model"]),
-            "Asked for": lambda row: row["phrase"],
-            "Mean Dice": lambda row: row["dice"],
+            "Asked for": "phrase",
+            "Mean Dice": "dice",
             "95 % interval": lambda row: (row["low"], row["high"]),
             "Where it is there": lambda row: tr(where, images=row["n_there"], groups=row["n_groups"]),
             "Refused where it is not": lambda row: tr(refused, **row) if row["n_absent"] else "–",
@@ -151,7 +151,7 @@ def finding_table(findings: list[Finding]) -> Table:
     return tabulate(
         findings,
         {
-            "Checked for": lambda found: found.kind,
+            "Checked for": "kind",
             "Found": lambda found: tr("YES") if found.alarm else tr("no"),
             "What was seen": lambda found: tr(describe_finding(found)),
         },
@@ -164,9 +164,9 @@ def shape_table(shapes: list[dict]) -> Table:
         shapes,
         {
             "Metric": lambda row: tr(EXTRAS[row["metric"]]),
-            "Mean of images": lambda row: row["macro"],
+            "Mean of images": "macro",
             "95 % interval": lambda row: (row["low"], row["high"]),
-            "N images": lambda row: row["n"],
+            "N images": "n",
         },
     )
 
@@ -175,9 +175,5 @@ def width_table(widths: list[dict]) -> Table:
     """Share of the annotated pixels that were found, by the width of their vessel."""
     return tabulate(
         [row for row in widths if row["there"]],
-        {
-            "Vessel width": lambda row: row["width"],
-            "Share found": lambda row: row["found"] / row["there"],
-            "Annotated pixels": lambda row: row["there"],
-        },
+        {"Vessel width": "width", "Share found": lambda row: row["found"] / row["there"], "Annotated pixels": "there"},
     )

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from IPython.display import Markdown
@@ -163,8 +162,8 @@ def metric_table(summary: dict) -> Table:
 
 def image_table(table: pd.DataFrame) -> Table:
     """Every image of the Run, worst Dice first, the ones without a Dice last."""
-    columns = {"Image": lambda row: row["id"], "Patient": lambda row: row["group"]}
-    columns |= {name_metric(metric): itemgetter(metric) for metric in SHOWN_METRICS}
+    columns = {"Image": "id", "Patient": "group"}
+    columns |= {name_metric(metric): metric for metric in SHOWN_METRICS}
     columns |= {
         "Ground truth, px": lambda row: show(row["truth_area"], ",.0f"),
         "Mask, px": lambda row: show(row["mask_area"], ",.0f"),

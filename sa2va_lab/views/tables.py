@@ -51,15 +51,21 @@ class Table:
         return ' class="number" style="text-align:right"' if numbers else ' style="text-align:left"'
 
 
-def tabulate(items: Iterable, columns: dict[str, Callable], *, nothing: str = "") -> Table:
-    """A row an item. columns: {heading in English: what of an item stands there, for `show`}.
+def tabulate(items: Iterable, columns: dict[str, str | Callable], *, nothing: str = "") -> Table:
+    """A row an item. columns: {heading in English: key or attribute of an item, or a function of it, for `show`}.
 
     nothing: what the only row says, in English, where there is no item.
     """
-    rows = [[show(value(item)) for value in columns.values()] for item in items]
+    rows = [[show(_look_up(item, what)) for what in columns.values()] for item in items]
     if nothing and not rows:
         rows = [[tr(nothing), *"–" * (len(columns) - 1)]]
     return Table([tr(heading) for heading in columns], rows)
+
+
+def _look_up(item, what: str | Callable):
+    if callable(what):
+        return what(item)
+    return item[what] if isinstance(item, dict) else getattr(item, what)
 
 
 def tabulate_facts(facts: dict[str, object], *heads: str) -> Table:
