@@ -33,7 +33,6 @@ BINS = 1000
 THRESHOLDS = np.arange(BINS) / BINS  # 0, .001, ..., .999: a pixel is in the mask strictly above its threshold
 _EDGES = np.append(THRESHOLDS, np.inf).astype(np.float32)
 FILE = "threshold.json"
-CHOOSABLE = ("dice", "iou")  # of the others each has its best at an end: recall at 0, precision near 1
 RULES = ("macro", "pooled")
 RESAMPLES = 2_000
 STEPS = 20  # bars of the calibration curve
@@ -106,7 +105,7 @@ class Counts:
 class Choice:
     """A chosen threshold.
 
-    value: in [0, 1]. score: the metric at it on the images it was chosen on; at_half: the same at 0.5. low, high: 95 %
+    value: in [0, 1]. score: the mean Dice at it, over n_images; at_half: the same at 0.5. low, high: 95 %
     interval of the choice itself, patients drawn again. flat: the thresholds around it that are within FLAT of the
     best. origin: run, weights_sha256, split, merge, image hashes ("images"): where it was chosen.
     """
@@ -184,17 +183,13 @@ def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progres
     )
 
 
-def choose_threshold(
-    counts: Counts, *, metric: str = "dice", rule: str = "macro", seed: int = 0, resamples: int = RESAMPLES
-) -> Choice:
-    """The threshold with the best mean ("macro") or pooled metric; of equally good ones the nearest to 0.5.
+def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Choice:
+    """The threshold with the best mean Dice; of equally good ones the nearest to 0.5.
 
     Its interval says where it would have landed with other patients: groups are drawn again and it is chosen anew.
-    Raises LabError without images, or for a metric whose best is always at an end.
+    Raises LabError without images.
     """
-    if metric not in CHOOSABLE:
-        raise LabError(f"a threshold cannot be chosen by {metric!r}; expected one of {', '.join(CHOOSABLE)}")
-    above, below, groups = _sum_groups(counts, metric, rule)
+    above, below, groups = _sum_groups(counts)
     if not len(counts) or not below.any():
         raise LabError("no image with a truth to choose a threshold on; give annotated images")
     with np.errstate(invalid="ignore"):
@@ -205,40 +200,37 @@ def choose_threshold(
             drawn = np.random.default_rng(seed).multinomial(len(groups), [1 / len(groups)] * len(groups), resamples)
             places = np.apply_along_axis(_find_best, 1, (drawn @ above) / (drawn @ below))
             low, high = np.quantile(THRESHOLDS[places], [0.025, 0.975])
-    name = f"{'mean' if rule == 'macro' else 'pooled'} {'Dice' if metric == 'dice' else 'IoU'}"
-    split = counts.origin.get("split", "")
-    where = f"{len(counts)} images of {len(groups)} patients" + (f', split "{split}"' if split else "")
+    split, n_images, n_groups = (
+        counts.origin.get("split", ""),
+        int(below[:, best].sum()),
+        int((below[:, best] > 0).sum()),
+    )
+    where = f"{n_images} images of {n_groups} patients" + (f', split "{split}"' if split else "")
     return Choice(
         value=float(THRESHOLDS[best]),
-        reason=f"best {name} on {where}",
-        metric=metric,
-        rule=rule,
+        reason=f"best mean Dice on {where}",
         score=float(curve[best]),
         at_half=float(curve[BINS // 2]),
         low=float(low),
         high=float(high),
         flat=_find_flat(curve, best),
-        n_images=len(counts),
-        n_groups=len(groups),
+        n_images=n_images,
+        n_groups=n_groups,
         origin=counts.origin | {"images": sorted(counts.hashes)},
     )
 
 
-def nest_thresholds(counts: Counts, *, metric: str = "dice", rule: str = "macro") -> tuple[np.ndarray, str]:
+def nest_thresholds(counts: Counts) -> tuple[np.ndarray, str]:
     """Where there is no validation split: for each patient the threshold chosen on all others; (n,) and the reason."""
-    if metric not in CHOOSABLE:
-        raise LabError(f"a threshold cannot be chosen by {metric!r}; expected one of {', '.join(CHOOSABLE)}")
-    above, below, groups = _sum_groups(counts, metric, rule)
+    above, below, groups = _sum_groups(counts)
     if len(groups) < 2:
         raise LabError(f"{len(groups)} patient: a nested choice needs at least two; give a threshold instead")
     with np.errstate(invalid="ignore"):
         curves = (above.sum(axis=0) - above) / (below.sum(axis=0) - below)
     chosen = THRESHOLDS[[_find_best(curve) for curve in curves]]
     place = {group: number for number, group in enumerate(groups)}
-    told = f"from {chosen.min():g} to {chosen.max():g}"
-    return chosen[
-        [place[group] for group in counts.groups]
-    ], f"for each of {len(groups)} patients on the others, {told}"
+    reason = f"for each of {len(groups)} patients on the others, from {chosen.min():g} to {chosen.max():g}"
+    return chosen[[place[group] for group in counts.groups]], reason
 
 
 def save_threshold(path: Path | str, choice: Choice, *, note: str = "") -> Path:
@@ -363,11 +355,11 @@ def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
         return (edges + BINS / STEPS / 2) / BINS, -np.diff(inside) / -np.diff(all_of)
 
 
-def _sum_groups(counts: Counts, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Numerators and denominators summed by group, float64 (n_groups, 1000), and the groups' names."""
+def _sum_groups(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sums of Dice and numbers of images that have one by group, float64 (n_groups, 1000), and the groups' names."""
     groups, index = np.unique(np.asarray(counts.groups, str), return_inverse=True)
     sums = [np.zeros((len(groups), BINS)) for _ in range(2)]
-    for total, part in zip(sums, counts._parts(metric, rule), strict=True):
+    for total, part in zip(sums, counts._parts("dice", "macro"), strict=True):
         np.add.at(total, index, part)
     return *sums, groups
 
