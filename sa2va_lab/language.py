@@ -18,6 +18,7 @@ LANGUAGES = {"en": "English", "zh": "中文"}
 LOCALE = Path(__file__).parent / "locale"
 _PLACE = re.compile(r"\{(\w+)[^{}]*\}")
 _ENDS = re.compile(r"(?<=[.;:,]) |(?<=[.;])\n")
+_MARKS = {",": "，", ";": "；", ":": "："}
 _current = "en"
 
 
@@ -77,32 +78,61 @@ def read_catalogue(code: str) -> dict[str, str]:
 
 
 @cache
-def _templates(code: str) -> list[tuple[re.Pattern, str]]:
-    """What finished sentences are held against: the templates with places, those with most fixed words first."""
+def _templates(code: str) -> list[tuple[re.Pattern, str, bool]]:
+    """What finished sentences are held against: the templates with places, those with most fixed words first; then
+    once more, loosely, those that begin with words."""
     found = [(text, said) for text, said in read_catalogue(code).items() if _PLACE.search(text)]
+    found = [(text, said) for text, said in found if len(_PLACE.sub("", text).strip()) > 3]
     found.sort(key=lambda pair: -len(_PLACE.sub("", pair[0])))
-    return [(_as_pattern(text), said) for text, said in found if len(_PLACE.sub("", text).strip()) > 3]
+    strict = [(_as_pattern(text, r"(?:(?![,;:] ).)+?"), said, False) for text, said in found]
+    return strict + [(_as_pattern(text, ".+?"), said, True) for text, said in found if text.find("{") > 3]
 
 
-def _as_pattern(text: str) -> re.Pattern:
+def _as_pattern(text: str, inside: str) -> re.Pattern:
+    """inside: what a place may hold."""
     parts, seen = [], set()
     for literal, name, _, _ in string.Formatter().parse(text):
         parts.append(re.escape(literal))
         if name is not None:
-            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>.+?)")
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{inside})")
             seen.add(name)
     return re.compile("".join(parts), re.DOTALL)
 
 
 @lru_cache(maxsize=4096)
 def _translate(sentence: str, code: str) -> str:
+    """Whole, or else its longest parts between stops and commas; what the catalogue has nothing for stays English."""
+    if said := _find(sentence, code, whole=True):
+        return said
+    pieces, ends = _ENDS.split(sentence), [*_ENDS.findall(sentence), ""]
+    done, start = [], 0
+    while start < len(pieces):
+        for stop in range(len(pieces), start, -1):
+            part = "".join(piece + end for piece, end in zip(pieces[start:stop], ends[start:stop], strict=True))
+            part = part.removesuffix(ends[stop - 1])
+            if said := _find_before_mark(part, code) or _find(part, code):
+                break
+        done += [said or pieces[start], "" if said and said[-1] in _MARKS.values() else ends[stop - 1]]
+        start = stop
+    return "".join(done)
+
+
+def _find(sentence: str, code: str, *, whole: bool = False) -> str | None:
+    """The catalogue's text for a sentence, or that of the template that it is made of.
+
+    A place holds no comma, else a template would swallow what stands beside it in an enumeration. Only a whole
+    sentence that begins as a template does may have one there.
+    """
     known = read_catalogue(code)
-    for pattern, said in _templates(code):
-        if match := pattern.fullmatch(sentence):
-            values = {name: known.get(value) or _translate(value, code) for name, value in match.groupdict().items()}
+    if sentence in known:
+        return known[sentence]
+    for pattern, said, loose in _templates(code):
+        if (not loose or whole) and (match := pattern.fullmatch(sentence)):
+            values = {name: _translate(value, code) for name, value in match.groupdict().items()}
             return re.sub(_PLACE, lambda place, values=values: values[place[1]], said)
-    pieces = _ENDS.split(sentence)
-    if len(pieces) == 1:
-        return sentence
-    ends = [*_ENDS.findall(sentence), ""]
-    return "".join((known.get(p) or _translate(p, code)) + end for p, end in zip(pieces, ends, strict=True))
+    return None
+
+
+def _find_before_mark(part: str, code: str) -> str | None:
+    said = _find(part[:-1], code) if part[-1:] in _MARKS else None
+    return said and said + _MARKS[part[-1]]

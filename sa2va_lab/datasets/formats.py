@@ -123,9 +123,9 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         samples[image] = Sample(
             name.id, path, None, name.group, tuple(noted), MappingProxyType(drawings), name.sequence
         )
-    beside = f", a second annotator for {len(second.keys() & samples.keys())} images" if second else ""
-    if found.drawings.get(CHECK):
-        beside += f", mask files beside {len(found.drawings[CHECK])} outlines"
+    beside = [f"a second annotator for {len(second.keys() & samples.keys())} images"] if second else []
+    beside += [f"mask files beside {len(found.drawings[CHECK])} outlines"] if found.drawings.get(CHECK) else []
+    beside += [f"{len(samples)} images", group_reason]
     return Dataset(
         folder.root,
         found.format,
@@ -135,7 +135,7 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         defects=tuple(found.defects),
         rasteriser=found.rasteriser,
         pseudonyms=pseudonym_reason,
-        words=(found.words, f"{beside}, {len(samples)} images, {group_reason}"),
+        words=(found.words, "".join(f", {part}" for part in beside)),
     )
 
 

@@ -157,7 +157,7 @@ class Dataset:
         samples = [replace(sample, phrase=phrase) for sample in self.samples]
         odd = sum(bool(sample.defects) for sample in samples)
         reason = self.words[0] + self._say_phrase(phrase) + self.words[1]
-        reason += f", {odd} images with problems" if odd else ""
+        reason += ", " + f"{odd} images with problems" if odd else ""
         return replace(self, phrase=phrase, samples=samples, reason=reason)
 
     def _say_phrase(self, phrase: str | None) -> str:

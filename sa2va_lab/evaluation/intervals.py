@@ -59,7 +59,7 @@ def bootstrap_ratio(
     low, high = np.quantile(np.concatenate(ratios), [(1 - level) / 2, (1 + level) / 2])
     reason = f"{level:.0%} percentile bootstrap over {count} groups, {resamples:,} resamples, seed {seed}"
     if count < FEW_GROUPS:
-        reason += f"; with fewer than {FEW_GROUPS} groups it is narrower than it should be"
+        reason += "; " + f"with fewer than {FEW_GROUPS} groups it is narrower than it should be"
     return Interval(float(low), float(high), count, reason)
 
 
@@ -107,7 +107,7 @@ def bootstrap_bca(values, groups, *, level: float = 0.95, resamples: int = RESAM
     low, high = np.quantile(ratios, ndtr(bias + ends / (1 - acceleration * ends)))
     reason = f"{level:.0%} BCa bootstrap over {count} groups, {resamples:,} resamples, seed {seed}"
     if count < FEW_GROUPS:
-        reason += f"; with fewer than {FEW_GROUPS} groups it is narrower than it should be"
+        reason += "; " + f"with fewer than {FEW_GROUPS} groups it is narrower than it should be"
     return Interval(float(low), float(high), count, reason)
 
 

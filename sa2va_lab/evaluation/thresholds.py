@@ -205,7 +205,7 @@ def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLE
         int(below[:, best].sum()),
         int((below[:, best] > 0).sum()),
     )
-    where = f"{n_images} images of {n_groups} patients" + (f', split "{split}"' if split else "")
+    where = f"{n_images} images of {n_groups} patients" + (", " + f'split "{split}"' if split else "")
     return Choice(
         value=float(THRESHOLDS[best]),
         reason=f"best mean Dice on {where}",

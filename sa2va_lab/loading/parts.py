@@ -104,8 +104,8 @@ def describe_language(tensors: dict[str, LazyTensor], config: dict) -> str:
     hidden, layers, rows = measure_language(tensors)
     if not layers:
         return "no language model"
-    vocabulary = f", vocabulary {rows:,}" if rows else ""
-    return f"{named or 'language model'} of {layers} layers, width {hidden}{vocabulary}"
+    facts = [f"{named or 'language model'} of {layers} layers", f"width {hidden}"]
+    return ", ".join([*facts, f"vocabulary {rows:,}"] if rows else facts)
 
 
 def section(config: dict, *names: str) -> dict:

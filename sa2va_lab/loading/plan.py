@@ -289,17 +289,18 @@ def _falling(precision: str, device: str) -> list[str]:
 def _tell(rung: Rung) -> str:
     weights = sum(share.weights for share in rung.shares)
     in_place = rung.total - sum(share.needed for share in rung.shares)
-    what = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"
+    parts = [f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"]
     if in_place > 0:
         which = "the weights" if in_place == weights else f"{in_place / GIB:.2f} GiB of the weights"
-        what += f"; {which} stay in the mapped file and take no memory of their own"
-    layers = [f"{rung.layout.layers.count(name)} on {name}" for name in dict.fromkeys(rung.layout.layers)]
+        parts.append(f"{which} stay in the mapped file and take no memory of their own")
+    counts = {name: rung.layout.layers.count(name) for name in dict.fromkeys(rung.layout.layers)}
+    layers = [f"{n} left in the files" if name == FILES else f"{n} on {name}" for name, n in counts.items()]
     if len(layers) > 1 or rung.layout.kept_back:
-        what += f"; decoder layers: {', '.join(layers).replace(f'on {FILES}', 'left in the files')}"
+        parts.append(f"decoder layers: {', '.join(layers)}")
     if rung.host and rung.host.needed:
-        what += f"; {rung.host.needed / GIB:.2f} GiB of the host while loading"
-    fits = "fits" if rung.fits else "does not fit"
-    what += f": {fits}, {abs(rung.lacking) / GIB:.2f} GiB {'to spare' if rung.fits else 'too much'}"
+        parts.append(f"{rung.host.needed / GIB:.2f} GiB of the host while loading")
+    apart = f"{abs(rung.lacking) / GIB:.2f}"
+    parts[-1] += ": " + (f"fits, {apart} GiB to spare" if rung.fits else f"does not fit, {apart} GiB too much")
     if rung.fits and rung.effort == 2:
-        what += "; but not with the file, so the disk is read at each image"
-    return what if rung.can_be_made else f"{what}; {NO_QUANTISER}"
+        parts.append("but not with the file, so the disk is read at each image")
+    return "; ".join(parts if rung.can_be_made else [*parts, NO_QUANTISER])
