@@ -89,7 +89,7 @@ KINDS = {
     ),
     "duplicate_entry": Kind(
         "annotated more than once",
-        "The image is trained on twice, each time with a part of its truth.",
+        "The image is trained on twice, each time with a part of its ground truth.",
         "one entry with all objects",
     ),
     "duplicate_annotation": Kind(
@@ -98,7 +98,7 @@ KINDS = {
         "kept once",
     ),
     "copied_annotation": Kind(
-        "two images with the very same outlines", "At least one of them is trained on another image's truth."
+        "two images with the very same outlines", "At least one of them is trained on another image's ground truth."
     ),
     # the outlines
     "empty_object": Kind("an object without a polygon", "Trained on as an empty mask for its phrase.", "left out"),

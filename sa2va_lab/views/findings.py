@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 SENTENCES = {
     # kind: (where it is an alarm, where it is not)
     "identical_to_truth": (
-        "{n} of {of} masks equal the annotation pixel for pixel: the truth was very likely copied.",
+        "{n} of {of} masks equal the annotation pixel for pixel: the ground truth was very likely copied.",
         "No mask equals its annotation ({of} looked at).",
     ),
     "derived_by_morphology": (
