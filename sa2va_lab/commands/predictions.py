@@ -10,7 +10,6 @@ import typer
 
 from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.formats import open_dataset
-from sa2va_lab.datasets.groups import name_files
 from sa2va_lab.errors import LabError
 from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, runs_folder
@@ -101,8 +100,10 @@ def _predict_images(
 ) -> None:
     from sa2va_lab.views.overlays import save_overlay  # torch and matplotlib come with it
 
-    names = name_files(images) if hides_names(out) else {}
-    samples = [Picture(names.get(image, image.stem), image) for image in images]
+    if hides_names(out):
+        samples = [Picture(sample.id, sample.image) for sample in open_dataset(images)]
+    else:
+        samples = [Picture(image.stem, image) for image in images]
     check_images(samples, prompt, out)
     failed, segmenter = 0, _load(loading, as_json)
     for line in predict_images(segmenter, samples, prompt, folder=out, save_overlay=save_overlay, answer=answer):

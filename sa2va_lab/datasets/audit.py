@@ -14,8 +14,8 @@ import numpy as np
 from tqdm import tqdm
 
 from sa2va_lab.datasets.defects import KINDS, Defect
-from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth, MaskTruth
-from sa2va_lab.datasets.geometry import OUTSIDE, count_twice, covers_nothing, crosses_itself, reach_outside
+from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth, MaskFile
+from sa2va_lab.datasets.geometry import OUTSIDE, examine, reach_outside
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look
@@ -147,7 +147,7 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
         source = sample.source(annotator=annotator)
         if source is None:
             continue
-        if isinstance(source, MaskTruth):
+        if isinstance(source, MaskFile):
             mask, defect = source.read(size)
             by = "" if annotator == 1 else "mask file: " if annotator == CHECK else "second annotator: "
             found += [Defect(defect.kind, by + defect.text)] if defect else []
@@ -177,24 +177,9 @@ def _check_drawing(drawing: Drawing, size: tuple[int, int] | None) -> Iterator[D
         yield Defect("size_mismatch", text)
     seen: set[bytes] = set()
     for number, thing in enumerate(drawing.things, 1):
-        polygons = thing.polygons
-        if size:
-            polygons = DrawnTruth(tuple(polygons), (), drawing.size).scaled(size)
-        for place, polygon in enumerate(polygons, 1):
-            label = f"object {number}, polygon {place}"
-            if polygon.tobytes() in seen:
-                yield Defect("duplicate_annotation", f"{label} is there already")
-            seen.add(polygon.tobytes())
-            if crosses_itself(polygon):
-                yield Defect("self_intersection", f"{label} crosses itself")
-            if size and reach_outside(polygon, size) > OUTSIDE:
-                yield Defect("out_of_bounds", f"{label} leaves the image by {reach_outside(polygon, size):.0f} pixels")
-            if covers_nothing(polygon):
-                yield Defect("zero_area", f"{label} covers no pixel")
-        twice = count_twice(polygons, size or drawing.size) if size or drawing.size else 0
-        if twice:
-            text = f"object {number}: {twice} pixels are covered by more than one of its {len(polygons)} polygons"
-            yield Defect("overlap", text)
+        polygons = DrawnTruth(tuple(thing.polygons), (), drawing.size).scaled(size or drawing.size or (0, 0))
+        for defect in examine(polygons, size or drawing.size, seen)[1]:
+            yield Defect(defect.kind, f"object {number}: {defect.text}")
 
 
 def _check_across(audit: Audit, outlines: dict[bytes, list[str]], pairs: list[Pair]) -> None:
@@ -208,12 +193,7 @@ def _check_across(audit: Audit, outlines: dict[bytes, list[str]], pairs: list[Pa
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             text = f"nearly the same picture as {other} of another group (likeness {pair.likeness:.3f})"
             audit.defects.setdefault(one, []).append(Defect("near_duplicate", text))
-    try:
-        across = pairs_across(pairs, audit.dataset.splits)
-    except LabError as error:
-        audit.defects.setdefault("", []).append(Defect("split_near_duplicate", str(error)))
-        return
-    for pair, first, second in across:
+    for pair, first, second in pairs_across(pairs, audit.dataset.splits):
         for one, other, here, there in (
             (pair.first, pair.second, first, second),
             (pair.second, pair.first, second, first),

@@ -10,13 +10,14 @@ from PIL import Image, ImageOps
 
 from sa2va_lab.datasets.defects import KINDS, Defect
 from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth, MaskFile
-from sa2va_lab.datasets.geometry import OUTSIDE, count_twice, covers_nothing, crosses_itself, reach_outside
+from sa2va_lab.datasets.geometry import examine
 from sa2va_lab.datasets.outlines import count_holes, trace_mask
 from sa2va_lab.datasets.pictures import look, to_eight_bits
 from sa2va_lab.datasets.samples import Sample
 from sa2va_lab.files import open_image
 
 DECIMALS = 2
+REDRAWN = {"overlap", "self_intersection", "out_of_bounds"}  # outlines that are traced from their mask
 
 
 @dataclass(frozen=True)
@@ -114,29 +115,12 @@ def _mend_things(drawing: Drawing, size: tuple[int, int]) -> tuple[list[CopiedTh
     for thing in drawing.things:
         if thing.phrase is None or thing.empty:
             continue
-        polygons, why = _mend(DrawnTruth(tuple(thing.polygons), (), drawing.size).scaled(size), size, seen)
-        kinds += why
-        if thing.runs or {"overlap", "self_intersection", "out_of_bounds"} & set(why):
+        polygons, odd = examine(DrawnTruth(tuple(thing.polygons), (), drawing.size).scaled(size), size, seen)
+        kinds += [defect.kind for defect in odd]
+        if thing.runs or REDRAWN & {defect.kind for defect in odd}:
             mask = DrawnTruth(tuple(polygons)).rasterise(size)
             mask |= DrawnTruth((), tuple(thing.runs), drawing.size).rasterise(size)
             things += [CopiedThing(thing.phrase, mask=mask)] if mask.any() else []
         elif polygons:
             things.append(CopiedThing(thing.phrase, polygons))
     return things, kinds
-
-
-def _mend(polygons: list[np.ndarray], size: tuple[int, int], seen: set[bytes]) -> tuple[list[np.ndarray], list[str]]:
-    """The polygons worth keeping, and the kinds of what is wrong with them."""
-    kept, why = [], []
-    for polygon in polygons:
-        if polygon.tobytes() in seen:
-            why.append("duplicate_annotation")
-            continue
-        seen.add(polygon.tobytes())
-        if covers_nothing(polygon):
-            why.append("zero_area")
-            continue
-        why += ["self_intersection"] if crosses_itself(polygon) else []
-        why += ["out_of_bounds"] if reach_outside(polygon, size) > OUTSIDE else []
-        kept.append(polygon)
-    return kept, why + (["overlap"] if count_twice(kept, size) else [])

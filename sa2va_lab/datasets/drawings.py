@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,15 +79,26 @@ class DrawnTruth:
 
 
 @dataclass(frozen=True)
-class MaskTruth:
-    """A truth drawn as an image file: 0 is background, its one other value is the thing.
+class MaskFile:
+    """An image file that is a truth: 0 is background, its one other value is the thing.
 
-    value: in a label image, the value of the thing that is meant; None for a mask of two values.
+    labels: in a label image, the value of each phrase. value: the one that is meant; None for a mask of two values.
     """
 
     path: Path
     value: int | None = None
+    labels: Mapping[str, int] = field(default_factory=dict)
+    defects = ()
     size = None  # a file is never scaled: its size must be the image's
+
+    @property
+    def phrases(self) -> Counter[str]:
+        """The phrases that the file may hold, with 0 each: what it does hold is not known before it is read."""
+        return Counter(dict.fromkeys(self.labels, 0))
+
+    def truth(self, phrase: str | None) -> MaskFile:
+        """What there is to find; a value that no pixel has where the labels do not name the phrase."""
+        return replace(self, value=self.labels.get(phrase, -1)) if self.labels else self
 
     def rasterise(self, size: tuple[int, int]) -> np.ndarray:
         """bool (H, W); LabError when the file has another size, cannot be read, or is not a mask."""
@@ -184,24 +195,6 @@ class Drawing:
         polygons = tuple(polygon for thing in chosen for polygon in thing.polygons)
         runs = tuple(runs for thing in chosen for runs in thing.runs)
         return DrawnTruth(polygons, runs, self.size)
-
-
-@dataclass(frozen=True)
-class MaskFile:
-    """An image file that is the truth. labels: the value of each phrase; empty for a mask of two values."""
-
-    path: Path
-    labels: Mapping[str, int] = field(default_factory=dict)
-    defects = ()
-
-    @property
-    def phrases(self) -> Counter[str]:
-        """The phrases that the file may hold, with 0 each: what it does hold is not known before it is read."""
-        return Counter(dict.fromkeys(self.labels, 0))
-
-    def truth(self, phrase: str | None) -> MaskTruth:
-        """What there is to find; a value that no pixel has where the labels do not name the phrase."""
-        return MaskTruth(self.path, self.labels.get(phrase, -1) if self.labels else None)
 
 
 @dataclass

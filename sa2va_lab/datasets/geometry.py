@@ -10,10 +10,40 @@ from collections.abc import Sequence
 import numpy as np
 from pycocotools import mask as coco
 
+from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.polygons import fill_polygons
 
 OUTSIDE = 1.0  # pixels that an outline may leave the image by: annotators click on the border
 OVERLAP = 0.002  # share of an object that may be covered twice: outlines that touch share a pixel here and there
+
+
+def examine(
+    polygons: Sequence[np.ndarray], size: tuple[int, int] | None, seen: set[bytes]
+) -> tuple[list[np.ndarray], list[Defect]]:
+    """The outlines of one object that are worth keeping, and what is odd about them.
+
+    size: (height, width) of the image, None where nobody knows. seen: the outlines of the image so far; grows.
+    """
+    kept, odd = [], []
+    for place, polygon in enumerate(polygons, 1):
+        if polygon.tobytes() in seen:
+            odd.append(Defect("duplicate_annotation", f"polygon {place} is there already"))
+            continue
+        seen.add(polygon.tobytes())
+        if covers_nothing(polygon):
+            odd.append(Defect("zero_area", f"polygon {place} covers no pixel"))
+            continue
+        kept.append(polygon)
+        if crosses_itself(polygon):
+            odd.append(Defect("self_intersection", f"polygon {place} crosses itself"))
+        if size and reach_outside(polygon, size) > OUTSIDE:
+            away = reach_outside(polygon, size)
+            odd.append(Defect("out_of_bounds", f"polygon {place} leaves the image by {away:.0f} pixels"))
+    twice = count_twice(kept, size) if size else 0
+    if twice:
+        text = f"{twice} pixels are covered by more than one of its {len(kept)} polygons"
+        odd.append(Defect("overlap", text))
+    return kept, odd
 
 
 def crosses_itself(polygon: np.ndarray, *, most: int = 1500) -> bool:

@@ -8,10 +8,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from sa2va_lab.datasets.folders import Folder
-from sa2va_lab.datasets.pseudonyms import ALONE, PSEUDONYM, name_images
+from sa2va_lab.datasets.pseudonyms import ALONE, PSEUDONYM
 from sa2va_lab.errors import LabError
 
 # Tried in this order on the name without its ending; the first that fits every image is used, and the reason shows it.
@@ -50,25 +49,6 @@ def find_groups(
             return places, f'{len(patients)} groups by the file names, read as "{name}"', False
     alone = {image: (ALONE + image, "") for image in images}
     return alone, "each image a group of its own (no groups.json, and the file names show none)", False
-
-
-def name_files(images: Sequence[Path]) -> dict[Path, str]:
-    """The id of each image file, the one that it has when its folder is opened as a data set.
-
-    A file that is not there is called by its place in the list. LabError where two folders give the same id.
-    """
-    found = {image: f"image-{number}" for number, image in enumerate(images, 1)}
-    roots = {image.parent.parent if image.parent.name == "images" else image.parent for image in images}
-    for root in sorted(root for root in roots if root.is_dir()):
-        folder = Folder(root)
-        listed = {os.path.realpath(path): name for name, path in sorted(folder.listed.items())}
-        places, _, stated = find_groups(folder, list(listed.values()), None)
-        names, _ = name_images(root, places, stated=stated)
-        real = {image: os.path.realpath(image) for image in images}
-        found |= {image: names[listed[path]].id for image, path in real.items() if path in listed}
-    if len(set(found.values())) < len(found):
-        raise LabError("images of two folders have the same id: predict them into two folders")
-    return found
 
 
 def _by_pattern(images: Sequence[str], pattern: str) -> tuple[dict[str, tuple[str, str]], str]:

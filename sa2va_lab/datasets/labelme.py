@@ -80,18 +80,8 @@ def _read(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[D
 
 
 def _is_labelme(folder: Folder, path: Path) -> bool:
-    """By its first bytes where that is enough: a copy of the image inside makes these files long."""
     try:
-        with open(folder.inside(path), encoding="utf-8", errors="replace") as file:
-            start = file.read(4096)
-    except OSError:
-        return False
-    if not re.match(r"\s*{", start):
-        return False
-    if '"shapes"' in start:
-        return True
-    try:
-        content = read_json(path)
+        content = read_json(folder.inside(path))
     except LabError:
         return False
     return isinstance(content, dict) and "shapes" in content

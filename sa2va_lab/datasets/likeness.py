@@ -1,37 +1,32 @@
-"""Images that are nearly the same: found by a perceptual hash, confirmed by their thumbnails."""
+"""Images that are nearly the same, by the correlation of their thumbnails' details."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageOps
-from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
 from sa2va_lab.datasets.samples import Dataset
-from sa2va_lab.errors import LabError
 from sa2va_lab.files import open_image
 
 SIDE = 48  # of the thumbnail
 FINE, COARSE = 0.8, 3.0  # pixels of the thumbnail: noise finer and shading coarser than this say nothing
 RIM = 2
-BITS = 8  # a side of the hash: the lowest frequencies, without the mean
-MOST_BITS = 14  # of 63: as far as two hashes may differ to be looked at more closely
-# Correlation of the thumbnails. Copies that were resized, recompressed or shifted by 3 pixels have 0.98 and more;
-# different retinas, which resemble each other far more than angiograms, 0.85 at most.
+# Copies that were resized, recompressed or shifted by 3 pixels have 0.98 and more; different retinas, which resemble
+# each other far more than angiograms, 0.85 at most.
 LEAST_LIKENESS = 0.93
 CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """id and group of a sample; code: its perceptual hash, 63 bits; thumbnail: details, float32 (n,), unit length."""
+    """id and group of a sample; thumbnail: its details, float32 (n,) of unit length."""
 
     id: str
     group: str
-    code: int
     thumbnail: np.ndarray
 
 
@@ -48,13 +43,11 @@ def fingerprint(grey: np.ndarray, *, id: str, group: str) -> Fingerprint:
     """The fingerprint of a picture, (H, W) of any number type."""
     picture = Image.fromarray(np.asarray(grey, np.float32))
     small = np.asarray(picture.resize((SIDE, SIDE), Image.Resampling.BOX), np.float64)
-    low = dctn(small, norm="ortho")[:BITS, :BITS].ravel()[1:]
-    code = sum(1 << place for place, above in enumerate(low > np.median(low)) if above)
     details = gaussian_filter(small, FINE) - gaussian_filter(small, COARSE)
     details = details[RIM:-RIM, RIM:-RIM]
     details = (details - details.mean()).ravel()
     length = np.linalg.norm(details)
-    return Fingerprint(id, group, code, (details / length if length > 1e-6 else 0 * details).astype(np.float32))
+    return Fingerprint(id, group, (details / length if length > 1e-6 else 0 * details).astype(np.float32))
 
 
 def fingerprint_dataset(dataset: Dataset) -> list[Fingerprint]:
@@ -76,28 +69,19 @@ def find_near_duplicates(first: list[Fingerprint], second: list[Fingerprint] | N
     second = first if own else second
     if not first or not second:
         return []
-    codes = np.array([found.code for found in second], np.uint64)
-    thumbnails = np.stack([found.thumbnail for found in second])
-    groups = np.array([found.group for found in second])
+    there = np.stack([found.thumbnail for found in second])
     pairs = []
     for start in range(0, len(first), CHUNK):
-        part = first[start : start + CHUNK]
-        apart = np.bitwise_count(np.array([found.code for found in part], np.uint64)[:, None] ^ codes)
-        for row, column in zip(*np.nonzero(apart <= MOST_BITS), strict=True):
-            if own and (start + row >= column or part[row].group == groups[column]):
-                continue
-            likeness = float(part[row].thumbnail @ thumbnails[column])
-            if likeness >= LEAST_LIKENESS:
-                pairs.append(Pair(part[row].id, second[column].id, likeness))
+        likeness = np.stack([found.thumbnail for found in first[start : start + CHUNK]]) @ there.T
+        for row, column in np.argwhere(likeness >= LEAST_LIKENESS):
+            one, other = first[start + row], second[column]
+            if not own or (start + row < column and one.group != other.group):
+                pairs.append(Pair(one.id, other.id, float(likeness[row, column])))
     return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 
-def pairs_across(pairs: Iterable[Pair], splits: dict[str, list[str]]) -> list[tuple[Pair, str, str]]:
+def pairs_across(pairs: Iterable[Pair], splits: Mapping[str, Iterable[str]]) -> list[tuple[Pair, str, str]]:
     """Those pairs whose two images are in different splits, with the names of the splits."""
-    place: dict[str, str] = {}
-    for name, ids in splits.items():
-        for sample_id in ids:
-            if place.setdefault(sample_id, name) != name:
-                raise LabError(f'{sample_id} is in the splits "{place[sample_id]}" and "{name}"; correct splits.json')
-    found = [(pair, place.get(pair.first, ""), place.get(pair.second, "")) for pair in pairs]
+    place = {sample_id: name for name, ids in splits.items() for sample_id in ids}
+    found = [(pair, place.get(pair.first), place.get(pair.second)) for pair in pairs]
     return [(pair, one, other) for pair, one, other in found if one and other and one != other]

@@ -45,7 +45,7 @@ def _pair(folder: Folder, place: str, defects: list[Defect], labels: dict[str, i
     orphans = len(masks.keys() - names.keys())
     if orphans:
         defects.append(Defect("orphan_file", f"{orphans} masks belong to no image"))
-    return {names[stem]: MaskFile(Path(path), labels) for stem, path in masks.items() if stem in names}
+    return {names[stem]: MaskFile(Path(path), labels=labels) for stem, path in masks.items() if stem in names}
 
 
 def _by_stem(files: dict[str, str], where: Path) -> dict[str, str]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, MaskFile, MaskTruth
+from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 
@@ -64,7 +64,7 @@ class Sample:
         """(height, width) of the picture that the first annotator drew on; None where the annotation does not say."""
         return getattr(self.source(), "size", None)
 
-    def source(self, phrase: str | None = None, annotator: int = 1) -> DrawnTruth | MaskTruth | None:
+    def source(self, phrase: str | None = None, annotator: int = 1) -> DrawnTruth | MaskFile | None:
         """What a truth is made from; None where that annotator drew nothing, or nothing usable."""
         drawing = self.drawings.get(annotator)
         return None if drawing is None else drawing.truth(phrase or self.phrase)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from sa2va_lab.datasets import Sample, open_dataset
-from sa2va_lab.datasets.drawings import MaskTruth
+from sa2va_lab.datasets.drawings import MaskFile
 from sa2va_lab.datasets.pictures import look
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.processing import read_image
@@ -101,7 +101,7 @@ def save_mask(path, mode):
 )
 def test_a_mask_is_the_same_truth_however_it_was_saved(tmp_path, mode):
     save_mask(tmp_path / "mask.png", mode)
-    truth = MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+    truth = MaskFile(tmp_path / "mask.png").rasterise((2, 3))
     assert truth.dtype == bool
     assert (truth == TRUTH).all()
 
@@ -109,13 +109,13 @@ def test_a_mask_is_the_same_truth_however_it_was_saved(tmp_path, mode):
 def test_a_mask_of_another_size_is_refused(tmp_path):
     save_mask(tmp_path / "mask.png", "L")
     with pytest.raises(LabError, match="is 3x2 but its image is 2x3"):
-        MaskTruth(tmp_path / "mask.png").rasterise((3, 2))
+        MaskFile(tmp_path / "mask.png").rasterise((3, 2))
 
 
 def test_a_mask_of_many_values_is_refused(tmp_path):
     Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(tmp_path / "mask.png")
     with pytest.raises(LabError, match="5 values besides 0"):
-        MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+        MaskFile(tmp_path / "mask.png").rasterise((2, 3))
 
 
 def test_a_mask_drawn_in_transparency_is_not_taken_for_an_empty_one(tmp_path):
@@ -123,13 +123,13 @@ def test_a_mask_drawn_in_transparency_is_not_taken_for_an_empty_one(tmp_path):
     image.putalpha(Image.fromarray(TRUTH.astype(np.uint8) * 255))
     image.save(tmp_path / "mask.png")
     with pytest.raises(LabError, match="transparency"):
-        MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+        MaskFile(tmp_path / "mask.png").rasterise((2, 3))
 
 
 def test_an_unreadable_mask_is_one_sentence(tmp_path):
     (tmp_path / "mask.png").write_bytes(b"\x89PNG no")
     with pytest.raises(LabError, match="cannot be read"):
-        MaskTruth(tmp_path / "mask.png").rasterise((2, 3))
+        MaskFile(tmp_path / "mask.png").rasterise((2, 3))
 
 
 def test_hashes_follow_what_they_are_about(make_folder, square):
