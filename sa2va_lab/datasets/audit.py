@@ -211,11 +211,12 @@ def _suspect_sizes(audit: Audit) -> None:
     drawn = {sample.id: sample.drawings.get(1) for sample in audit.dataset}
     drawings = {name: drawing for name, drawing in drawn.items() if isinstance(drawing, Drawing)}
     sizes = {row["size"] for row in audit.rows if row["size"]} | {(side, side) for side in USUAL_SIZES}
+    outside = {name for name, defects in audit.defects.items() if any(d.kind == "out_of_bounds" for d in defects)}
     found: dict[tuple[str, tuple], tuple[int, int]] = {}
     unsized = [row for row in audit.rows if row["size"] and row["id"] in drawings and not drawings[row["id"]].size]
     for row in unsized:
         polygons = [polygon for thing in drawings[row["id"]].things for polygon in thing.polygons]
-        if not any(defect.kind == "out_of_bounds" for defect in audit.defects.get(row["id"], ())):
+        if row["id"] not in outside:
             continue
         alike = [size for size in sizes if abs(size[0] / size[1] - row["size"][0] / row["size"][1]) < 0.02]
         fitting = [size for size in alike if max(reach_outside(polygon, size) for polygon in polygons) <= OUTSIDE]
@@ -227,8 +228,7 @@ def _suspect_sizes(audit: Audit) -> None:
         if size is None:
             continue
         audit.suspected[row["id"]] = size
-        own = any(defect.kind == "out_of_bounds" for defect in audit.defects.get(row["id"], ()))
-        whose = "its outlines leave" if own else "the outlines of another frame of its video leave"
+        whose = "its outlines leave" if row["id"] in outside else "the outlines of another frame of its video leave"
         text = f"{whose} the image and would fit {size[1]}x{size[0]}: say so in sizes.json if it is so"
         audit.defects.setdefault(row["id"], []).append(Defect("size_suspected", text))
 

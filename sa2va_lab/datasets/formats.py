@@ -115,7 +115,7 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
     names, group_reason, pseudonym_reason = _name(folder, images, groups)
     samples = {}
-    for image in sorted(images, key=lambda image: names[image].order):
+    for image in sorted(images, key=names.get):
         name, path = names[image], folder.path(image)
         noted = [Defect("unannotated", "nobody annotated it")] if image not in first and found.format != BARE else []
         noted += [MISSING] if image not in folder.listed and not path.exists() else []

@@ -46,7 +46,8 @@ def read_polygon(values: object) -> tuple[np.ndarray | None, Defect | None]:
     if polygon.size == 0:
         return None, Defect("few_points", "is empty")
     if polygon.ndim == 1 and polygon.dtype == object and None in values:  # NaN, for which JSON has no word
-        return None, Defect("bad_coordinates", "has a coordinate that is not a finite number")
+        said = "has a coordinate that is not a finite number, or holds something other than numbers"
+        return None, Defect("bad_coordinates", said)
     if polygon.ndim != 1 or polygon.dtype.kind not in "iuf":
         return None, Defect("bad_coordinates", "holds something other than numbers")
     if len(polygon) % 2:

@@ -13,10 +13,11 @@ import hmac
 import os
 import re
 import secrets
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json, write_json
@@ -27,9 +28,8 @@ Entries = dict[str, dict]  # {hash of an image's name: {"home": hashes of its pa
 PSEUDONYM = re.compile(r"P(\d{2,6})-V(\d{1,6})-F(\d{3,9})")
 
 
-@dataclass(frozen=True)
-class Pseudonym:
-    """patient, video and frame: numbers from 1, in no order that says anything about the patients."""
+class Pseudonym(NamedTuple):
+    """Numbers from 1, in no order that says anything about the patients; samples are sorted by them."""
 
     patient: int
     video: int
@@ -50,18 +50,13 @@ class Pseudonym:
         """The video, such as P07-V2."""
         return f"{self.group}-V{self.video}"
 
-    @classmethod
-    def parse(cls, text: str) -> Pseudonym:
-        """What an id says; ValueError for a text that is none."""
-        match = PSEUDONYM.fullmatch(text)
-        if match is None:
-            raise ValueError(f"{text[:20]!r} is not an id")
-        return cls(*(int(number) for number in match.groups()))
 
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """What samples are sorted by."""
-        return self.patient, self.video, self.frame
+def parse_id(text: str) -> Pseudonym:
+    """What an id says; ValueError for a text that is none."""
+    match = PSEUDONYM.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text[:20]!r} is not an id")
+    return Pseudonym(*map(int, match.groups()))
 
 
 def name_images(root: Path, places: Mapping[str, tuple[str, str]], *, stated: bool) -> tuple[dict[str, Pseudonym], str]:
@@ -105,7 +100,7 @@ def natural(text: str) -> list:
 def _keep_pseudonyms(places: Mapping[str, tuple[str, str]]) -> dict[str, Pseudonym] | None:
     """The names as they are, if all are pseudonyms, all differ and none contradicts what the data says of patients."""
     try:
-        found = {name: Pseudonym.parse(os.path.splitext(os.path.basename(name))[0]) for name in places}
+        found = {name: parse_id(os.path.splitext(os.path.basename(name))[0]) for name in places}
     except ValueError:
         return None
     said = {(places[name][0], pseudonym.patient) for name, pseudonym in found.items()}
@@ -132,36 +127,35 @@ def _number(
     The recorded ones stay unless an image has moved to another patient or video since: then all are numbered anew.
     """
     hashes = {name: _digest(key, "image", name) for name in places}
-    entries: Entries = {}
+    homes, sure = {}, {}
     for name, (patient, video) in places.items():
-        entry = {"home": _home(key, patient, video), "stated": stated and not patient.startswith(ALONE)}
-        before = recorded.get(hashes[name], entry)
-        entries[name] = before if before["stated"] and not entry["stated"] else entry
-    moved = any(recorded.get(hashes[name], entry)["home"] != entry["home"] for name, entry in entries.items())
+        homes[name], sure[name] = _home(key, patient, video), stated and not patient.startswith(ALONE)
+        before = recorded.get(hashes[name])
+        if before and before["stated"] and not sure[name]:
+            homes[name], sure[name] = before["home"], True
+    moved = any(hashes[name] in recorded and recorded[hashes[name]]["home"] != home for name, home in homes.items())
     recorded = {} if moved else dict(recorded)
-    numbers: dict[str, int] = {}  # by the hashes of a patient, or of a patient and a video
-    last: dict[str, int] = {}  # within everything (""), a patient, a video
+    numbers: dict[str, int] = {}  # of patients and videos, by their hashes
+    last: Counter[str] = Counter()  # within everything (""), a patient, a video
     for entry in recorded.values():
-        patient, pseudonym = entry["home"].split("/")[0], Pseudonym.parse(entry["id"])
-        numbers |= {patient: pseudonym.patient, entry["home"]: pseudonym.video}
-        for owner, number in zip(("", patient, entry["home"]), pseudonym.order, strict=True):
-            last[owner] = max(last.get(owner, 0), number)
-
-    def count(owner: str) -> int:
-        last[owner] = last.get(owner, 0) + 1
-        return last[owner]
-
-    for patient in sorted({entry["home"].split("/")[0] for entry in entries.values()} - numbers.keys()):
-        numbers[patient] = count("")  # in the order of the hashes, which is not that of the alphabet
+        home, patient, pseudonym = entry["home"], entry["home"].split("/")[0], parse_id(entry["id"])
+        numbers |= {patient: pseudonym.patient, home: pseudonym.video}
+        last |= Counter({"": pseudonym.patient, patient: pseudonym.video, home: pseudonym.frame})  # the larger ones
+    for patient in sorted({home.split("/")[0] for home in homes.values()} - numbers.keys()):
+        last[""] += 1  # in the order of the hashes, which is not that of the alphabet
+        numbers[patient] = last[""]
+    entries = {}
     for name in sorted(places, key=lambda name: (natural(places[name][1]), natural(name))):
-        home = entries[name]["home"]
-        patient = home.split("/")[0]
+        home, patient = homes[name], homes[name].split("/")[0]
         if home not in numbers:
-            numbers[home] = count(patient)
-        known = recorded.get(hashes[name])
-        found = known["id"] if known else Pseudonym(numbers[patient], numbers[home], count(home)).id
-        entries[name] = recorded[hashes[name]] = {"home": home, "id": found, "stated": entries[name]["stated"]}
-    return {name: Pseudonym.parse(entry["id"]) for name, entry in entries.items()}, recorded
+            last[patient] += 1
+            numbers[home] = last[patient]
+        entries[name] = recorded.get(hashes[name])
+        if entries[name] is None:
+            last[home] += 1
+            entries[name] = {"home": home, "id": Pseudonym(numbers[patient], numbers[home], last[home]).id}
+        recorded[hashes[name]] = entries[name] = entries[name] | {"stated": sure[name]}
+    return {name: parse_id(entry["id"]) for name, entry in entries.items()}, recorded
 
 
 def _refuses_key(root: Path) -> str | None:
@@ -203,7 +197,7 @@ def _load(root: Path, places: Mapping[str, tuple[str, str]]) -> tuple[bytes, Ent
         if "numbers" in content:
             return key, _translate(content["numbers"], key, places)
         for entry in content["images"].values():
-            Pseudonym.parse(entry["id"])
+            parse_id(entry["id"])
             if len(entry["home"].split("/")) != 2 or not isinstance(entry["stated"], bool):
                 raise ValueError("an image of it is damaged")
         return key, content["images"]
@@ -229,7 +223,7 @@ def _translate(numbers: dict, key: bytes, places: Mapping[str, tuple[str, str]])
         frame = f"{home}/{_digest(key, 'frame', patient, video, name)[:12]}"
         if image in images:
             pseudonym = Pseudonym(*images[image])
-            entries[image] = {"home": homes[pseudonym.order[:2]], "id": pseudonym.id, "stated": True}
+            entries[image] = {"home": homes[pseudonym[:2]], "id": pseudonym.id, "stated": True}
         elif frame in frames:
             pseudonym = Pseudonym(patients[home.split("/")[0]], videos[home], frames[frame])
             entries[image] = {"home": home, "id": pseudonym.id, "stated": False}

@@ -318,6 +318,6 @@ def test_an_object_of_256_polygons(make_folder):
     assert audit.rows[0]["polygons"] == 256
     assert audit.rows[0]["share"] == 0.25
     assert [defect.kind for defect in audit.defects["P01-V1-F001"]] == ["image_blank"]
-    polygons += polygons[:8]
+    polygons += [[x + 1, y, x + 3, y, x + 3, y + 2, x + 1, y + 2] for x, y in corners[:8]]
     make_folder(images=("a.png",), annotations=[entry], size=(64, 64))
     assert "overlap" in {defect.kind for defect in audit_dataset(open_dataset(root)).defects["P01-V1-F001"]}
