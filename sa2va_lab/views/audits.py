@@ -145,7 +145,7 @@ def source_table(dataset: Dataset) -> Table:
         {
             "data manifest sha256": dataset.manifest_sha256,
             "ground truth sha256": dataset.truth_sha256,
-            "Masks from polygons by": dataset.rasteriser,
+            "Masks from polygons by": tr(dataset.rasteriser),
             "Ids": tr(dataset.pseudonyms),
         }
     )

@@ -99,7 +99,7 @@ def trained_table(inventory: Inventory) -> Table:
     twice = inventory.duplicates
     facts = {
         "Family": inventory.family,
-        "Language model": inventory.language,
+        "Language model": tr(inventory.language),
         "LoRA": told,
         "Stored twice (the base has them too)": f"{twice['parameters']:,} ({say_size(twice['bytes'])})",
         "sha256 of the headers": inventory.sha256["headers"],

@@ -136,7 +136,7 @@ def run_table(run: Run, dataset: Dataset) -> Table:
         "Looked for": [data["phrase"], ""],
         "Prompt": [run.meta["prompt"], tr(run.meta["prompt_reason"])],
         "In training?": [tr(SEEN[seen]), tr(reason)],
-        "Masks from polygons by": [dataset.rasteriser, ""],
+        "Masks from polygons by": [tr(dataset.rasteriser), ""],
     }
     return tabulate_facts(facts, "What", "Value", "Why")
 
