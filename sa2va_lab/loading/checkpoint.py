@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import sha256
 from sa2va_lab.loading.finetune import FineTune, add_lora, find_alpha, find_training, is_zero, read_finetune
-from sa2va_lab.loading.hub import TOKENIZERS, fetch_headers, fetch_model, is_hub_id
+from sa2va_lab.loading.hub import fetch_headers, fetch_model, is_hub_id
 from sa2va_lab.loading.parts import place_sam2
 from sa2va_lab.loading.tensors import LazyTensor, Shard, describe, digest_headers, first_line
 from sa2va_lab.sa2va.configuration import parse_config, read_raw
 from sa2va_lab.sa2va.family import Sa2VAConfig
-from sa2va_lab.sa2va.files import list_shards, read_json
+from sa2va_lab.sa2va.files import TOKENIZERS, list_shards, read_json
 from sa2va_lab.sa2va.parts import part_of
 from sa2va_lab.sa2va.sam2 import SAM2
 

@@ -13,19 +13,9 @@ from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, Safe
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.tensors import first_line
+from sa2va_lab.sa2va.files import INDEX, TOKENIZER_FILES
 
-TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
-WANTED = (
-    "config.json",
-    "model.safetensors.index.json",
-    *TOKENIZERS,
-    "*.safetensors",
-    "tokenizer_config.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
+WANTED = ("config.json", INDEX, "*.safetensors", *TOKENIZER_FILES)
 SPARE = 64 << 20  # bytes that stay free on a disk
 
 

@@ -9,6 +9,11 @@ from sa2va_lab import files
 from sa2va_lab.errors import LabError
 
 INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")  # one of which makes a tokenizer
+TOKENIZER_FILES = (
+    *TOKENIZERS,
+    *("tokenizer_config.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja"),
+)
 # bytes; the index of the 8 B folder has 0.2 MB, and lists of nothing would fill 30 times as much
 LARGEST_JSON = 8 << 20
 

@@ -6,7 +6,6 @@ and goes to a GPU one at a time. Every tensor must land and every place must be 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -19,21 +18,13 @@ from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import write_json
 from sa2va_lab.sa2va.family import Sa2VAConfig
-from sa2va_lab.sa2va.files import INDEX
+from sa2va_lab.sa2va.files import INDEX, TOKENIZER_FILES
 from sa2va_lab.sa2va.modeling import HEAD, Sa2VA
 from sa2va_lab.sa2va.names import Place
 
 SPARE = 64 << 20  # bytes that stay free on a disk
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
 
 
 def build_empty(config: Sa2VAConfig) -> Sa2VA:
@@ -165,7 +156,7 @@ def write_folder(
                 "make room, choose another disk, or a smaller precision."
             )
         _write_shards(draft, make, sizes, shard_bytes=shard_bytes, progress=progress)
-        (draft / "config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(draft / "config.json", config)
         for file in TOKENIZER_FILES:
             if (Path(tokenizer) / file).is_file():
                 shutil.copyfile(_own(Path(tokenizer) / file), draft / file)
@@ -205,4 +196,4 @@ def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_b
     next(bar, None)
     if len(shards) > 1:
         index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        (draft / INDEX).write_text(json.dumps(index, indent=1))
+        write_json(draft / INDEX, index)
