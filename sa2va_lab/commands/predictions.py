@@ -14,7 +14,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, runs_folder
 from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
-from sa2va_lab.runs.shares import claim_folder, find_rank, predict_share
+from sa2va_lab.runs.shares import check_share, claim_folder, find_rank, predict_share
 
 
 def predict(
@@ -74,7 +74,8 @@ def _predict_data(
     if rank is not None and new:
         raise LabError(f"{rank.count} processes were started: give the Run a name (--run), by which they find it.")
     folder = name_folder(runs, name, new=new)
-    check_request(dataset, folder=folder, **of_run)
+    check = check_request if rank is None else check_share
+    check(dataset, folder=folder, **of_run)
     if not as_json:
         print(f"{dataset.reason}; {of_run['split']}: {reason}", file=sys.stderr)
     if rank is not None:
@@ -100,10 +101,8 @@ def _predict_images(
 ) -> None:
     from sa2va_lab.views.overlays import save_overlay  # torch and matplotlib come with it
 
-    if hides_names(out):
-        samples = [Picture(sample.id, sample.image) for sample in open_dataset(images)]
-    else:
-        samples = [Picture(image.stem, image) for image in images]
+    hidden = hides_names(out)  # its files are then called by the ids that the images have in a data set
+    samples = open_dataset(images).samples if hidden else [Picture(image.stem, image) for image in images]
     check_images(samples, prompt, out)
     failed, segmenter = 0, _load(loading, as_json)
     for line in predict_images(segmenter, samples, prompt, folder=out, save_overlay=save_overlay, answer=answer):

@@ -52,7 +52,7 @@ def _describe(path: Path, run: Run | LabError) -> dict:
         "weights": run.maker.weights[:12],
         "finetune": (run.meta["segmenter"].get("finetune") or {}).get("file"),
         "precision": run.maker.precision,
-        "phrase": run.phrase,
+        "phrase": run.phrase or run.maker.prompt,
         "split": run.split,
         "done": len(run.records),
         "of": len(run.sample_ids),

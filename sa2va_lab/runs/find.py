@@ -8,14 +8,15 @@ from pathlib import Path
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
 from sa2va_lab.runs.read import META, Role, Run, open_run
-from sa2va_lab.runs.write import predict_dataset
+from sa2va_lab.runs.write import hash_image, predict_dataset
 
-PLACES = (f"*/{META}", f"asked/*/{META}")  # the second: where questions in other words lie, so that they fill no list
+PLACES = (f"*/{META}", f"asked/*/{META}")  # questions in other words lie apart, so that they fill no list of files
 
 
 def walk_runs(folder: Path | str) -> Iterator[tuple[Path, Run | LabError]]:
-    """Every Run in a folder with its place, by name; for a damaged one what is wrong, so that it hides no other."""
-    for path in sorted(path for place in PLACES for path in Path(folder).glob(place)):
+    """Every Run in a folder with its place, by name, those in other words last. For a damaged one what is wrong: it
+    hides no other."""
+    for path in (path for place in PLACES for path in sorted(Path(folder).glob(place))):
         try:
             yield path.parent, open_run(path.parent)
         except LabError as error:
@@ -59,7 +60,7 @@ def open_named(named: Path | str, runs: Path) -> Run:
     known = [path for path, _ in walk_runs(runs)]
     fits = [path for path in known if str(named) in (path.name, path.name.partition("_")[2])]
     if not fits:
-        told = ", ".join(path.name for path in known[-5:]) or "none so far"
+        told = ", ".join([path.name for path in known if path.parent == runs][-5:]) or "none so far"
         raise LabError(f"no Run is called {named} in {runs} (the newest there: {told}); give its folder or name.")
     return open_run(fits[-1])
 
@@ -107,6 +108,6 @@ def _find_of(folder: Path | str, dataset) -> list[Run]:
         images = {record["id"]: record["image_sha256"] for record in run.records}
         fits = run.phrase == dataset.phrase and run.role != "asked" and images and set(run.sample_ids) <= set(known)
         # ids are pseudonyms that another data set may use as well; bytes are not
-        if fits and images[first := next(iter(images))] == known[first].image_sha256():
+        if fits and images[first := next(iter(images))] == hash_image(known[first].image):
             found.append(run)
     return found

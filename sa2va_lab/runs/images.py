@@ -14,32 +14,23 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
-from sa2va_lab.runs.write import check_prompt, predict_samples
+from sa2va_lab.runs.write import check_prompt, hash_image, predict_samples
 
 LINES = "predictions.jsonl"
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image file that belongs to no data set, as a sample. id: what its files are called."""
 
     id: str
     image: Path
-    phrase: str | None = None
-
-    def image_sha256(self) -> str | None:
-        """Hash of the file's bytes; None where it cannot be read."""
-        try:
-            return files.sha256(self.image)
-        except OSError:
-            return None
 
 
 def hides_names(folder: Path | str) -> bool:
@@ -65,7 +56,7 @@ def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) ->
     lines = _read_lines(folder / LINES)
     for sample in samples:
         line = lines.get(sample.id)
-        if line is None or line.get("image_sha256") == sample.image_sha256() is not None:
+        if line is None or line.get("image_sha256") == hash_image(sample.image) is not None:
             continue
         if hides_names(folder) or line["image"] != str(sample.image):
             raise LabError(f"{folder} holds {sample.id} of another image: predict this one into another folder.")

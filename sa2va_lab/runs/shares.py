@@ -7,12 +7,10 @@ an ordinary Run in `ranks/<number>of<count>/` of the folder: what was killed is 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,9 +18,9 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.runs.find import name_folder
 from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
-from sa2va_lab.runs.write import choose_samples, predict_dataset
+from sa2va_lab.runs.write import check_request, choose_samples, lock_folder, predict_dataset
 
-RANKS = "ranks"
+RANKS, LOCK = "ranks", ".ranks.lock"
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,18 @@ def predict_share(
     if rank.number < len(shares):
         share = chosen.select([sample.id for sample in chosen.samples][rank.number :: len(shares)])
         predict_dataset(segmenter, share, folder=shares[rank.number], **how)
-    with _one_at_a_time(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, LOCK, wait=True):
         done = [open_run(path) for path in shares if (path / META).exists()]
-        if (folder / META).exists() or len(done) < len(shares) or not all(run.finished for run in done):
+        # a share whose last line is written is not done before its run.json says so: its process still writes there
+        if (folder / META).exists() or len(done) < len(shares) or not all(run.meta["finished"] for run in done):
             return None
         return _put_together(done, chosen, spread, folder)
+
+
+def check_share(dataset, *, folder: Path, **how) -> None:
+    """`check_request` for a folder that other processes of this launch, or of one that was killed, may have begun."""
+    check_request(dataset, folder=folder if (folder / META).exists() else folder / RANKS / "new", **how)
 
 
 def _put_together(shares: list[Run], chosen, spread: str, folder: Path) -> Run:
@@ -116,15 +121,8 @@ def _put_together(shares: list[Run], chosen, spread: str, folder: Path) -> Run:
 def claim_folder(runs: Path, name: str) -> Path:
     """The folder in `runs` that all processes of one launch write to: the newest that ends with `name`, else a new one,
     which the first process makes."""
-    with _one_at_a_time(runs):
+    runs.mkdir(parents=True, exist_ok=True)
+    with lock_folder(runs, LOCK, wait=True):
         folder = name_folder(runs, name)
         folder.mkdir(exist_ok=True)
         return folder
-
-
-@contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".ranks.lock", "a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -23,7 +23,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import PART, write_json, write_whole
+from sa2va_lab.files import PART, sha256, write_json, write_whole
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
 
@@ -51,7 +51,7 @@ def predict_dataset(
     and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
     start, so that no logits hang on where a start began.
     dataset: has phrase (None where only a prompt says what to find), format, reason, split_name, manifest_sha256,
-    `split(name)`, `select(ids)` and samples, each with an id that may name a file, image (a path) and `image_sha256()`.
+    `split(name)`, `select(ids)` and samples, each with an id that may name a file and an image (a path).
     prompt: for every image; None takes the phrase of the data set.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
@@ -72,7 +72,7 @@ def predict_dataset(
             return run
     try:
         (folder / LOGITS).mkdir(parents=True, exist_ok=True)
-        with _only_writer(folder):
+        with lock_folder(folder):
             _start(folder, meta)
             _predict_rest(segmenter, chosen, meta, folder, retry_failed=retry_failed, progress=progress)
             write_json(folder / META, open_run(folder).meta | {"finished": _now()})
@@ -134,6 +134,7 @@ def choose_samples(dataset, limit: int | None) -> tuple:
 
 def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
     provenance = segmenter.provenance
+    installed = {found.name.lower(): found.version for found in distributions()}
     return {
         "format": 1,
         "stamp": provenance.get("stamp"),
@@ -153,13 +154,6 @@ def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
         "started": _now(),
         "finished": None,
         "resumed": [],
-        **_describe_code(),
-    }
-
-
-def _describe_code() -> dict:
-    installed = {found.name.lower(): found.version for found in distributions()}
-    return {
         "python": platform.python_version(),
         "packages": {name: installed.get(name) for name in PACKAGES},
         "git": read_git_state(Path(__file__).resolve().parents[2]),
@@ -222,10 +216,12 @@ def _refuse(run: Run, what: str, there: object, here: object) -> None:
 
 
 @contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    with open(folder / LOCK, "a") as handle:  # the lock ends with the process, however that ends
+def lock_folder(folder: Path, name: str = LOCK, *, wait: bool = False) -> Iterator[None]:
+    """Within it no other process is; LabError, or with `wait` patience, while one is. It ends with the process, however
+    that ends."""
+    with open(folder / name, "a") as handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LabError(
                 f"another process is writing to the run {folder}; wait until it is done, or choose another folder"
@@ -300,7 +296,7 @@ def predict_samples(segmenter, samples: Sequence, prompt: str, **how) -> list[tu
     precision = segmenter.provenance.get("precision", {}).get("actual")
     pairs = []
     for sample, prediction in zip(samples, made, strict=True):
-        record = {"id": sample.id, "image_sha256": sample.image_sha256(), "error": None if prediction else said}
+        record = {"id": sample.id, "image_sha256": hash_image(sample.image), "error": None if prediction else said}
         record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
         record |= {"seconds": {"wall": wall}, "precision": precision}
         if prediction:
@@ -310,6 +306,14 @@ def predict_samples(segmenter, samples: Sequence, prompt: str, **how) -> list[tu
             record["seconds"] = stages | record["seconds"]
         pairs.append((record, prediction))
     return pairs
+
+
+def hash_image(path: Path) -> str | None:
+    """Hash of the bytes of an image's file as they are now; None where it cannot be read."""
+    try:
+        return sha256(path) if path.is_file() else None
+    except OSError:
+        return None
 
 
 def _without_names(text: str, sample) -> str:

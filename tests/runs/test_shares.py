@@ -11,8 +11,8 @@ import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.runs import open_run, predict_dataset
-from sa2va_lab.runs.shares import Rank, claim_folder, find_rank, predict_share
+from sa2va_lab.runs import check_request, open_run, predict_dataset
+from sa2va_lab.runs.shares import Rank, check_share, claim_folder, find_rank, predict_share
 
 BIN = Path(sys.executable).parent
 
@@ -82,11 +82,25 @@ def test_a_killed_share_is_resumed_and_nothing_is_done_twice(dataset, alone, mak
     assert predict_share(make_segmenter(), dataset, rank=Rank(1, 2), folder=folder, progress=False) is None
     with pytest.raises(LabError, match="was begun by 2 processes, and this is one of 3: start 2 again"):
         predict_share(make_segmenter(), dataset, rank=Rank(0, 3), folder=folder, progress=False)
+    check_share(dataset, folder=folder)  # as before the model is loaded to go on
+    with pytest.raises(LabError, match="holds something else"):
+        check_request(dataset, folder=folder)  # by a process alone
     second = make_segmenter()
     run = predict_share(second, dataset, rank=Rank(0, 2), folder=folder, progress=False)
     assert records_of(run) == records_of(alone)
     assert {image for image, _ in second.seen}.isdisjoint(image for image, _ in dying.seen)
     assert len(run.meta["resumed"]) == 1
+
+
+def test_a_share_is_not_taken_from_a_process_that_still_writes(dataset, alone, make_segmenter, tmp_path):
+    folder, how = tmp_path / "run", {"progress": False}
+    predict_share(make_segmenter(), dataset, rank=Rank(1, 2), folder=folder, **how)
+    meta = folder / "ranks" / "2of2" / "run.json"
+    meta.write_text(json.dumps(json.loads(meta.read_text()) | {"finished": None}))  # after its last line
+    assert predict_share(make_segmenter(), dataset, rank=Rank(0, 2), folder=folder, **how) is None
+    assert records_of(predict_share(make_segmenter(), dataset, rank=Rank(1, 2), folder=folder, **how)) == records_of(
+        alone
+    )
 
 
 def test_a_kill_while_the_shares_are_put_together_costs_nothing(dataset, alone, make_segmenter, tmp_path, monkeypatch):
