@@ -12,18 +12,14 @@ Only the decoder layers of the language model are quantised; `check_quantised` p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.devices import QUANTISED
+from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import is_decoder_matrix
-
-if TYPE_CHECKING:
-    from sa2va_lab.sa2va.modeling import Sa2VA
 
 ROWS = 2048  # of a weight at once in float32: 28 MiB at the width of the 8 B model
 FEW_ROWS = 256  # so many stay in the processor's cache while they are rounded

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import re
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+
+import psutil
+import torch
 
 from sa2va_lab.errors import LabError
-
-if TYPE_CHECKING:
-    import torch
 
 QUANTISED = ("int8", "nf4")
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
     """The torch device and why. Raises LabError for a device that is not there."""
-    import torch
-
     if asked == "auto":
         if torch.cuda.is_available():
             return "cuda:0", f"cuda:0: {torch.cuda.get_device_name(0)} is there"
@@ -38,8 +35,6 @@ def choose_device(asked: str = "auto") -> tuple[str, str]:
 
 def choose_precision(device: str) -> tuple[str, str]:
     """The precision in which a CUDA device of this machine computes best, and why."""
-    import torch
-
     major, minor = torch.cuda.get_device_capability(device)
     if major >= 8:
         return "bf16", f"bf16: compute capability {major}.{minor}"
@@ -54,15 +49,11 @@ def can_quantise(precision: str, *, device: str) -> bool:
 
 def as_dtype(precision: str) -> torch.dtype:
     """The torch dtype of a precision; what is not quantised in int8 and nf4 stays bf16."""
-    import torch
-
     return {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)
 
 
 def is_here(device: str) -> bool:
     """Whether a GPU of that name can be one of this machine."""
-    import torch
-
     return device.startswith("cuda") and torch.cuda.is_available()
 
 
@@ -72,9 +63,6 @@ def find_budgets(gpus: int | None = None) -> dict[str, int]:
     gpus: the first so many, all if not given; CUDA_VISIBLE_DEVICES says which those are. Raises LabError where there
     are fewer.
     """
-    import psutil
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if gpus is not None and not 0 < gpus <= count:
         raise LabError(

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import torch
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module, attach_align_device_hook
+from torch import Tensor
 
 from sa2va_lab.sa2va.family import LAYERS
+from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import layer_of
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-    from sa2va_lab.sa2va.modeling import Sa2VA
+from sa2va_lab.sa2va.weights import match_parts
 
 FILES = "files"  # the place of a decoder layer that fits nowhere
 
@@ -73,8 +72,6 @@ class Shelf(Mapping):
     """The network's tensors by name, read from their source each time they are asked for."""
 
     def __init__(self, model: Sa2VA, source, dtype: torch.dtype):
-        from sa2va_lab.sa2va.weights import match_parts
-
         self._source, self._dtype, self._names = source, dtype, model.config.names
         self._parts = match_parts(model, source)
 
@@ -94,8 +91,6 @@ def connect(model: Sa2VA, layout: Layout, shelf: Mapping) -> None:
     Each decoder layer takes what it is given to its own device, and the norm after them takes it home. The key/value
     cache is left alone: each layer keeps its part where it runs.
     """
-    from accelerate.hooks import AlignDevicesHook, add_hook_to_module, attach_align_device_hook
-
     if set(layout.layers) == {layout.home}:
         return
     cache = "past_key_values"

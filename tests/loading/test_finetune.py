@@ -14,6 +14,7 @@ import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.finetune import read_finetune
+from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.parts import official_name
 from tools.demo.xtuner import TrainingLog, write_checkpoint
@@ -152,3 +153,24 @@ def test_a_bare_internvl_is_no_base(tiny_folder, pth, tmp_path):
     shutil.copy(tiny_folder / "config.json", tmp_path)
     with pytest.raises(LabError, match=r"has no SAM2.*complete Sa2VA folder"):
         open_whole(tmp_path, finetune=pth, lora_alpha=4)
+
+
+def test_tensors_are_those_that_torch_reads(tmp_path):
+    """Views, turned and empty ones, numbers of every kind: as torch.load gives them, and views of the file."""
+    table = torch.arange(12.0).view(3, 4)
+    state = {"turned": table.t(), "corner": table[1:, 2:], "empty": torch.zeros(2, 0, 3), "one": torch.tensor(3.0)}
+    state |= {"learnt": torch.nn.Parameter(table.half()), "brief": table.bfloat16(), "flags": table > 5}
+    state |= {"eighth": table.to(torch.float8_e5m2), "counts": table.to(torch.uint16)}
+    torch.save(state, tmp_path / "all.pth")
+    content, _ = read_pth(tmp_path / "all.pth")
+    for name, wanted in torch.load(tmp_path / "all.pth").items():
+        found = content[name].read()
+        assert (content[name].shape, found.dtype, found.stride()) == (wanted.shape, wanted.dtype, wanted.stride())
+        assert torch.equal(found.float(), wanted.float()), name
+
+
+def test_weights_are_numbers_with_a_fraction(tiny_folder, trained, tmp_path):
+    state = {**trained, "text_hidden_fcs.2.bias": torch.zeros(96, dtype=torch.int64)}
+    torch.save({"state_dict": state}, tmp_path / "x.pth")
+    with pytest.raises(LabError, match=r"text_hidden_fcs\.2\.bias in .* is stored as int64"):
+        open_whole(tiny_folder, finetune=tmp_path / "x.pth", lora_alpha=4)
