@@ -24,6 +24,7 @@ from sa2va_lab.loading.hub import fetch_headers, fetch_model, is_hub_id
 from sa2va_lab.loading.parts import place_sam2
 from sa2va_lab.loading.tensors import LazyTensor, Shard, describe, digest_headers, first_line
 from sa2va_lab.sa2va.configuration import parse_config, read_raw
+from sa2va_lab.sa2va.families import find_family
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.files import TOKENIZERS, list_shards, read_json
 from sa2va_lab.sa2va.parts import part_of
@@ -38,7 +39,6 @@ WANTED_FINETUNE = "the iter_*.pth file that the training wrote"
 FULL_DIGEST = 1 << 30
 ADDED_TOKENS = ("[SEG]", "<p>", "</p>", "<vp>", "</vp>")  # of a released Sa2VA, in the order of their ids
 GROWN = ("embed_tokens", "lm_head", "seg_projection")  # which no InternVL has, or not of the full length
-_NOT_OURS = ("auto_map", "_name_or_path", "_commit_hash", "transformers_version", "system_message")
 
 
 @dataclass(frozen=True)
@@ -299,14 +299,11 @@ class Checkpoint:
         raw = read_raw(self.folder)
         if not self.sam2:
             return raw
-        language = raw.get("llm_config")
-        if isinstance(language, dict):
-            rows = self.shape("language_model.model.embed_tokens.weight")[0]
-            raw = raw | {"llm_config": language | {"vocab_size": rows}}
-        kept = {key: value for key, value in raw.items() if key not in _NOT_OURS}
+        family = find_family(raw, name=str(self.folder / "config.json"))
+        rows = next(tensor.shape[0] for name, tensor in self.tensors.items() if part_of(name) == "embed_tokens")
         training = find_training(self.tuned.content, self.config)
-        template = (training and training.template) or "qwen_chat"  # all templates that are known give the same text
-        return kept | {"architectures": ["Sa2VAChatModel"], "model_type": "sa2va_chat", "template": template}
+        template = (training and training.template) or next(iter(family.turns))
+        return family.grow(raw, rows=rows, template=template)
 
     @cached_property
     def sizes(self) -> Sa2VAConfig:

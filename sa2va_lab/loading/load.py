@@ -43,8 +43,8 @@ def load(
     the thumbnail included; for the most that the model cuts if not given. When memory runs out, here or in a
     prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
     `Segmenter.provenance`. Only safetensors, config.json, the tokenizer files and the tensors of a .pth or .pt are
-    read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of the
-    InternVL family, for a fine-tune that does not fit it, and for devices that are not there.
+    read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of a
+    family that runs here, for a fine-tune that does not fit it, and for devices that are not there.
     """
     opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
     reader = PromptReader(opened.folder, opened.sizes, added=opened.added_tokens)

@@ -5,23 +5,26 @@ from __future__ import annotations
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import GROWN, WANTED_SAM2, Checkpoint, lack_files
 from sa2va_lab.sa2va.configuration import read_raw
+from sa2va_lab.sa2va.families import FAMILIES
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.parts import part_of
 from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE
 from sa2va_lab.sa2va.weights import build_empty, list_wanted
 
+BARE = {family.bare for family in FAMILIES}  # what config.json calls a model without [SEG] and SAM2
+
 
 def open_whole(base, **parts) -> Checkpoint:
     """The `Checkpoint` of these parts, downloaded where it is on the hub; nothing is loaded.
 
-    Raises LabError for parts that do not make one complete Sa2VA of the InternVL family, naming what is wrong.
+    Raises LabError for parts that do not make one complete Sa2VA of a family that runs here, naming what is wrong.
     """
     opened = Checkpoint(base, **parts, download=True)
     folder, sam2, layer = opened.folder, opened.sam2, opened.base
     raw = read_raw(folder)  # says what a base is that is no folder with a config.json
     if layer.lost:
         raise lack_files(folder, layer.lost, of=len(layer.lost) + len(layer.files))
-    if (opened.is_bare or raw.get("model_type") == "internvl_chat") and not (sam2 and opened.finetune):
+    if (opened.is_bare or raw.get("model_type") in BARE) and not (sam2 and opened.finetune):
         lacking = "a fine-tune, which brings [SEG] (finetune=, --finetune)" if sam2 else "SAM2 (sam2=, --sam2)"
         raise LabError(
             f"{folder} has no SAM2 of its own or is a bare InternVL, no Sa2VA: add {lacking}, or give a complete Sa2VA "
@@ -44,7 +47,7 @@ def open_whole(base, **parts) -> Checkpoint:
 def _check_grown(opened: Checkpoint) -> None:
     """LabError where the fine-tune does not bring in full what an InternVL has not."""
     lacking = {*GROWN} - {part_of(name) for name in opened.tuned.whole}
-    if "language_model.lm_head.weight" not in opened.base.tensors:
+    if "lm_head" not in {part_of(name) for name in opened.base.tensors}:
         lacking -= {"lm_head"}
     if lacking:
         raise LabError(

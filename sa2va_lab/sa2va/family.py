@@ -49,9 +49,9 @@ class Family(ABC):
     of what a layer of the vision tower begins with, up to its number; marks: that of names which no other group has.
     prefix: what xtuner's training puts before official names. lora: the official names of the matrices that LoRA is
     trained on, the first with the hidden size as its input. bases: {(hidden size, decoder layers): the model that a
-    training starts from}; hub: whose models these are. turns: {template of config.json: Turn}; image: the tokens
-    before, for and after what an image becomes. tokenizers: files of which one is needed. before_norm: whether [SEG]
-    is read before the language model's final norm.
+    training starts from}; hub: whose models these are; bare: their `model_type`. turns: {template of config.json:
+    Turn}; image: the tokens before, for and after what an image becomes. tokenizers: files of which one is needed.
+    before_norm: whether [SEG] is read before the language model's final norm.
     """
 
     group: str
@@ -64,6 +64,7 @@ class Family(ABC):
     lora: tuple[str, ...]
     bases: dict[tuple[int, int], str]
     hub: str
+    bare: str
     turns: dict[str, Turn]
     image: tuple[str, str, str]
     tokenizers: tuple[str, ...]
@@ -72,6 +73,10 @@ class Family(ABC):
     @abstractmethod
     def read(self, raw: dict, name: str) -> Sa2VAConfig:
         """config.json, whose family is this one. LabError, with `name` in it, for sizes that make no sense."""
+
+    @abstractmethod
+    def grow(self, raw: dict, *, rows: int, template: str) -> dict:
+        """config.json of the Sa2VA that a training makes of a bare model with this one; rows: of its vocabulary."""
 
     @abstractmethod
     def shorten(self, config: Sa2VAConfig, few: int) -> Sa2VAConfig:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 EXTRA_KEY = "sa2va_lab"
 VISION = "vision_model."
+_OF_THE_BASE = ("auto_map", "_name_or_path", "_commit_hash", "transformers_version", "system_message")
 CHAT = Turn("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", stops=("<|im_end|>", "<|endoftext|>"))
 _VISION_NAMES = {
     "embeddings.class_embedding": "embeddings.cls_token",
@@ -73,7 +74,7 @@ class InternVL(Family):
     marks = r"vision_model\.|mlp1\.|language_model\."
     prefix = "mllm.model."
     blocks = r"vision_model\.encoder\.layers\."
-    hub = "OpenGVLab"
+    hub, bare = "OpenGVLab", "internvl_chat"
     image = ("<img>", "<IMG_CONTEXT>", "</img>")
     turns = {"qwen_chat": CHAT, "internlm2_chat": CHAT}
     rules: tuple[Rule, ...] = ()
@@ -109,6 +110,11 @@ class InternVL(Family):
         if not is_ratio(ratio) or side < 1 or side % round(1 / ratio):
             refuse(name, "downsample_ratio", f"it is {ratio!r:.40}, and a tile has {side} x {side} patches")
         return config
+
+    def grow(self, raw: dict, *, rows: int, template: str) -> dict:
+        kept = {key: value for key, value in raw.items() if key not in _OF_THE_BASE}
+        whole = {"architectures": ["Sa2VAChatModel"], "model_type": "sa2va_chat", "template": template}
+        return kept | whole | {"llm_config": raw["llm_config"] | {"vocab_size": rows}}
 
     def shorten(self, config: Sa2VAConfig, few: int) -> Sa2VAConfig:
         vision, language = (
