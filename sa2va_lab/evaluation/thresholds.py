@@ -107,7 +107,8 @@ class Choice:
 
     value: in [0, 1]. score: the mean Dice at it, over n_images; at_half: the same at 0.5. low, high: 95 %
     interval of the choice itself, patients drawn again. flat: the thresholds around it that are within FLAT of the
-    best. origin: run, weights_sha256, split, merge, image hashes ("images"): where it was chosen.
+    best. origin: run, weights_sha256, precision, prompt, code, split, merge, image hashes ("images"): where it was
+    chosen.
     """
 
     value: float
@@ -164,10 +165,12 @@ def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progres
     ids, groups, tp, fp, areas, sizes = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
     origin = {
         "run": run.folder.name,
-        "weights_sha256": run.meta["segmenter"]["weights_sha256"],
+        "weights_sha256": run.maker.weights,
+        "precision": run.maker.precision,
         "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
-        "prompt": run.meta["prompt"],
-        "split": run.meta["dataset"]["split"],
+        "prompt": run.maker.prompt,
+        "code": run.maker.code,
+        "split": run.split,
         "merge": merge,
     }
     shape = (len(rows), BINS)
@@ -300,7 +303,10 @@ def settle_threshold(asked: str, run: Run, dataset: Dataset, segmenter=None, **h
     val = next((one for one in made if one.finished and not one.maker.differences(run.maker)), None)
     if val is None:
         return Choice(0.5, "the validation split was not predicted", origin={"default": True})
-    return choose_threshold(count_run(val, dataset))
+    choice = choose_threshold(count_run(val, dataset))
+    if val.maker.code == run.maker.code:
+        return choice
+    return replace(choice, note=f"the validation split was predicted by other code ({val.maker.code})")
 
 
 def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:

@@ -274,3 +274,12 @@ def test_a_validation_run_of_another_precision_sets_no_threshold(make_dataset, m
     stepping.predict = step_down
     assert predict_dataset(stepping, dataset, **val, **how).maker.precision == "int8"
     assert settle_threshold("", run, dataset).origin == {"default": True}
+    shutil.rmtree(tmp_path / "run_val")
+    made = predict_dataset(make_segmenter(precision="fp32"), dataset, **val, **how)
+    assert settle_threshold("", run, dataset).note == ""
+    meta = json.loads((made.folder / "run.json").read_text())
+    meta["git"]["commit"] = "f" * 40
+    (made.folder / "run.json").write_text(json.dumps(meta))
+    choice = settle_threshold("", run, dataset)  # other code of the same model chooses it, and that is said
+    assert choice.origin["run"] == "run_val"
+    assert "f" * 40 in choice.note
