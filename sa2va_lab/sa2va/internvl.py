@@ -57,6 +57,12 @@ SAME = (
     *NEEDED,
     *("num_channels", "patch_size", "hidden_act", "norm_type", "layer_norm_eps"),  # called so in transformers too
 )
+LANGUAGE = (
+    *NEEDED,
+    *("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "hidden_act", "rms_norm_eps"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
+    *("use_sliding_window", "sliding_window", "max_window_layers"),
+)
 
 
 class InternVL(Family):
@@ -83,6 +89,11 @@ class InternVL(Family):
     def build_language(self, config: Sa2VAConfig) -> nn.Module:
         """The language model: transformers' class for causal language models, with `model` and `lm_head`."""
 
+    def settings(self, config: Sa2VAConfig) -> dict:
+        """What config.json says of the language model in words that transformers' configurations share; all else in
+        it, such as how somebody wanted attention computed, is not handed on."""
+        return {key: config.language[key] for key in LANGUAGE if config.language.get(key) is not None}
+
     def read(self, raw: dict, name: str) -> Sa2VAConfig:
         vision = find_section(raw, "vision_config", name=name, needed=NEEDED)
         language = find_section(raw, "llm_config", name=name, needed=NEEDED)
@@ -90,7 +101,7 @@ class InternVL(Family):
         heads = language["num_attention_heads"]
         if heads % (language.get("num_key_value_heads") or heads):
             refuse(name, "llm_config", "num_attention_heads is no multiple of num_key_value_heads")
-        template = raw.get("template", "qwen_chat")
+        template = raw.get("template", next(iter(self.turns)))
         known = template.replace("-", "_") if isinstance(template, str) else template
         if not isinstance(known, str) or known not in self.turns:
             raise LabError(f"{name} asks for the prompt template {template!r}; known are {', '.join(self.turns)}.")

@@ -15,18 +15,18 @@ _SAM2_PARTS = {
     "sam2_memory": r"(memory_|maskmem_|no_mem|no_obj|obj_ptr|object_pointer|mask_downsample)",
 }
 _LANGUAGE = ("vision", "projector", "embed_tokens", "lm_head", "language")
+_TABLES = (*(family.parts for family in FAMILIES), OTHER_PARTS)
 PARTS = {  # the first that fits counts
-    **{
-        part: "|".join(table[part] for table in (*(family.parts for family in FAMILIES), OTHER_PARTS) if part in table)
-        for part in _LANGUAGE
-    },
+    **{part: "|".join(dict.fromkeys(table[part] for table in _TABLES if part in table)) for part in _LANGUAGE},
     **{part: _SAM2 + rule for part, rule in _SAM2_PARTS.items()},
     "seg_projection": r"text_hidden_fcs\.",
 }
 _PATTERNS = {part: re.compile(rule) for part, rule in PARTS.items()}
 _MATRICES = {module for family in FAMILIES for module in family.lora}
 _LAYER = re.compile(r"((model\.)*language_model\.(model\.)?|model\.)layers\.(?P<layer>[0-9]{1,3})\.(?P<tail>.+)")
-_BLOCK = re.compile(f"({'|'.join(family.blocks for family in FAMILIES)})" r"(?P<layer>[0-9]{1,3})\.(?P<tail>.+)")
+_BLOCK = re.compile(
+    f"({'|'.join(dict.fromkeys(family.blocks for family in FAMILIES))})" r"(?P<layer>[0-9]{1,3})\.(?P<tail>.+)"
+)
 
 
 def part_of(name: str) -> str:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from sa2va_lab.sa2va.family import Sa2VAConfig
 
-_DROPPED = {"architectures", "auto_map", "_name_or_path", "transformers_version", "torch_dtype", "dtype"}
-
 
 class InternVLQwen2(InternVL):
     """Sa2VA-InternVL3 and the releases on Qwen2.5."""
@@ -35,8 +33,7 @@ class InternVLQwen2(InternVL):
     def build_language(self, config: Sa2VAConfig) -> nn.Module:
         from transformers import Qwen2Config, Qwen2ForCausalLM
 
-        known = {key: value for key, value in config.language.items() if key not in _DROPPED and value is not None}
-        return Qwen2ForCausalLM(Qwen2Config(**known))
+        return Qwen2ForCausalLM(Qwen2Config(**self.settings(config)))
 
     def open_tokenizer(self, folder: Path):
         from transformers import Qwen2Tokenizer

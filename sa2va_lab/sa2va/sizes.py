@@ -23,7 +23,7 @@ KINDS = {
     ),
     "true or false": (
         lambda value: isinstance(value, bool),
-        ("qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window"),
+        ("qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window", "attention_bias"),
     ),
     "a text": (lambda value: isinstance(value, str), ("hidden_act", "norm_type", "stamp")),
     "an object": (

@@ -7,16 +7,11 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
-def parity_folder(tmp_path_factory):
-    """The deterministic checkpoint on disk, made on the fly."""
+def write_parity(tmp_path_factory):
+    """family -> its deterministic checkpoint on disk, made on the fly; all share the files of SAM2."""
     spec = importlib.util.spec_from_file_location("parity_weights", HERE / "weights.py")
     weights = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(weights)
-    return weights.write_checkpoint(tmp_path_factory.mktemp("parity") / "internvl")
-
-
-@pytest.fixture(scope="session")
-def segmenter(parity_folder):
-    import sa2va_lab
-
-    return sa2va_lab.load(parity_folder, precision="fp32", device="cpu")
+    home = tmp_path_factory.mktemp("parity")
+    sam2 = weights.write_sam2(home / "sam2")
+    return lambda family: weights.write_checkpoint(home / family, family, sam2=sam2)

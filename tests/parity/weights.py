@@ -1,21 +1,25 @@
 """A Sa2VA checkpoint whose every value follows from a tensor's official name and shape.
 
-The recorded outputs in `internvl/` are the official implementation's on exactly these values (float32, CPU), so the
-statistics below must not be touched. Writing it takes some seconds and 861 MiB.
+The recorded outputs beside this file, a folder for each family, are the official implementation's on exactly these
+values (float32, CPU), so the statistics below must not be touched. SAM2 is the same for all: it is
+written once, which takes some seconds and 855 MiB.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
 from pathlib import Path
 
 import numpy as np
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 HERE = Path(__file__).parent
+FIRST, SAM2 = "internvl", "grounding_encoder."
 
 # official name -> (mean, standard deviation); the first that matches counts
 FIXED = {
@@ -29,7 +33,8 @@ FIXED = {
         0.0,
         0.5,
     ),
-    r"(embed_tokens|visual\.pos_embed)\.weight$": (0.0, 0.5),
+    r"(embed_tokens|tok_embeddings|visual\.pos_embed)\.weight$": (0.0, 0.5),
+    r"^language_model\..*\.(q_norm|k_norm)\.weight$": (3.0, 0.3),  # Qwen3
 }
 # matrices and kernels: deviation gain / sqrt(fan in); the first that matches counts, else gain 1
 GAINS = {
@@ -40,14 +45,18 @@ GAINS = {
     r"sam_mask_decoder\.(output_hypernetworks_mlps|iou_prediction_head|pred_obj_score_head)\..*weight$": 1.8,
     r"^(?!grounding_encoder).*layers\.\d+\.self_attn\.(q_proj|k_proj)\.weight$": 2.0,
     r"vision_model\..*attn\.qkv\.weight$": 1.5,
+    r"^language_model\..*layers\.\d+\.attention\.wqkv\.weight$": 2.5,  # InternLM2
+    r"^language_model\..*layers\.\d+\.self_attn\.qkv_proj\.weight$": 1.8,  # Phi3
 }
+# what is put behind a name before it becomes a seed
+SEEDS = {r"sam_mask_decoder": "#6", r"^language_model\..*\.(qkv_proj|gate_up_proj)\.weight$": "#3"}
 
 
 def value(name: str, shape: list[int]) -> np.ndarray:
     """The float32 value of one official tensor."""
     mean, deviation = _statistics(name, shape)
-    seed = zlib.crc32((name + ("#6" if "sam_mask_decoder" in name else "")).encode())
-    noise = np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)
+    text = name + next((mark for pattern, mark in SEEDS.items() if re.search(pattern, name)), "")
+    noise = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(tuple(shape), dtype=np.float32)
     return (np.float32(mean) + np.float32(deviation) * noise).astype(np.float32)
 
 
@@ -63,18 +72,37 @@ def _statistics(name: str, shape: list[int]) -> tuple[float, float]:
     return 0.0, gain / np.sqrt(int(np.prod(shape[1:])))
 
 
-def write_checkpoint(folder: Path, *, shards: int = 3) -> Path:
-    """An official-form folder: config.json, tokenizer, `shards` safetensors files and their index."""
-    manifest = json.loads((HERE / "internvl" / "manifest.json").read_text())
+def write_sam2(folder: Path) -> Path:
+    """SAM2's tensors as two files, which belong to the checkpoint of every family."""
     folder.mkdir(parents=True, exist_ok=True)
-    for file in [HERE / "internvl" / "config.json", *(HERE / "internvl" / "tokenizer").iterdir()]:
+    shapes = {name: shape for name, shape in _read_shapes(FIRST).items() if name.startswith(SAM2)}
+    for i in range(2):
+        part = {name: value(name, shapes[name]) for name in sorted(shapes)[i::2]}
+        save_file(part, folder / f"model-{i + 1:05d}-of-00003.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def write_checkpoint(folder: Path, family: str, *, sam2: Path) -> Path:
+    """An official-form folder: config.json, tokenizer, three safetensors files and their index.
+
+    sam2: what `write_sam2` wrote; its files are linked. A family without a tokenizer here has that of the first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = next(path for one in (family, FIRST) if (path := HERE / one / "tokenizer").is_dir())
+    for file in [HERE / family / "config.json", *tokenizer.iterdir()]:
         shutil.copyfile(file, folder / file.name)
+    own = {name: value(name, shape) for name, shape in _read_shapes(family).items() if not name.startswith(SAM2)}
+    save_file(own, folder / "model-00003-of-00003.safetensors", metadata={"format": "pt"})
+    for file in sam2.iterdir():
+        os.link(file, folder / file.name)
     weight_map = {}
-    for i in range(shards):
-        part = {name: value(name, manifest[name]) for name in sorted(manifest)[i::shards]}
-        file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
-        save_file(part, folder / file, metadata={"format": "pt"})
-        weight_map |= dict.fromkeys(part, file)
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, framework="numpy") as opened:
+            weight_map |= dict.fromkeys(opened.keys(), file.name)
     index = {"metadata": {}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     return folder
+
+
+def _read_shapes(family: str) -> dict[str, list[int]]:
+    return json.loads((HERE / family / "manifest.json").read_text())
