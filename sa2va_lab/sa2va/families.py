@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.family import Family
+from sa2va_lab.sa2va.internlm2 import InternVLInternLM2
+from sa2va_lab.sa2va.phi3 import InternVLPhi3
 from sa2va_lab.sa2va.qwen2 import InternVLQwen2
 from sa2va_lab.sa2va.qwen3 import InternVLQwen3
 from sa2va_lab.sa2va.sizes import find_section
 
-FAMILIES: tuple[Family, ...] = (InternVLQwen2(), InternVLQwen3())
+FAMILIES: tuple[Family, ...] = (InternVLQwen2(), InternVLQwen3(), InternVLInternLM2(), InternVLPhi3())
 NOT_YET = {  # what config.json calls the language model: what that is
-    "InternLM2ForCausalLM": "InternVL on InternLM2",
-    "Phi3ForCausalLM": "InternVL on Phi-3",
     "qwen2_5_vl_text": "the Qwen-VL family, Qwen2.5-VL",
     "qwen3_vl_text": "the Qwen-VL family, Qwen3-VL",
 }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.family import MAX_TILES, TILE, Family, Sa2VAConfig, Turn
-from sa2va_lab.sa2va.names import NameTable, Rule
+from sa2va_lab.sa2va.names import SPLITS, NameTable, Rule, Split
 from sa2va_lab.sa2va.processing import choose_grid, cut_tiles
 from sa2va_lab.sa2va.sam2 import CANVAS, OUR_SAM2, SAM2_RULES
 from sa2va_lab.sa2va.sizes import find_section, refuse
@@ -152,7 +152,11 @@ class InternVL(Family):
     @lru_cache(maxsize=4)  # noqa: B019  (families live as long as the process)
     def names(self, config: Sa2VAConfig) -> NameTable:
         rules = (*VISION_RULES, *self.rules, *SAM2_RULES)
-        return NameTable(rules, own=(VISION, OUR_SAM2))
+        return NameTable(rules, own=(VISION, OUR_SAM2), splits=SPLITS | self.splits(config))
+
+    def splits(self, config: Sa2VAConfig) -> dict[str, Split]:
+        """The ways of its own in which `rules` cut matrices."""
+        return {}
 
     def pixels(self, image: Image.Image, config: Sa2VAConfig) -> Tensor:
         """(t, 3, tile, tile): see `cut_tiles`."""

@@ -23,7 +23,10 @@ TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CANVAS_MEAN, CANVAS_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
 # one of the questions that Sa2VA was trained with, and the newline that stood before them all
 TRAINING_QUESTION = "<image>\nPlease segment {phrase} in this image."
-RESERVED = ("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
+RESERVED = (
+    *("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
+    *("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<s>", "</s>"),
+)
 
 
 def read_image(source: Path | str | Image.Image | np.ndarray) -> Image.Image:
@@ -184,7 +187,12 @@ class PromptReader:
                     f"The fine-tune has a vocabulary of {rows:,} and {folder} with {' '.join(added)} one of "
                     f"{len(self.tokenizer):,}: give the base and the config that it was trained with."
                 )
-        stops = config.turn.stops
+        stops, rows = config.turn.stops, config.language.get("vocab_size", len(self.tokenizer))
+        if len(self.tokenizer) > rows:
+            raise LabError(
+                f"The tokenizer in {folder} knows {len(self.tokenizer):,} tokens and config.json {rows:,}: copy the "
+                "tokenizer files that belong to these weights."
+            )
         self.seg = self._id("[SEG]")
         self.context = self._id(config.family.image[1])
         self.stops = {self._id(token) for token in stops}
@@ -199,7 +207,9 @@ class PromptReader:
     def prompt_ids(self, prompt: str, count: int) -> PromptIds:
         """Ids of a prompt (with its `<image>`) about an image of so many tokens."""
         head, tail = self.config.family.lay_out(prompt, count, self.config)
-        return PromptIds(head=self._ids(head), tail=self._ids(tail))
+        # as one text: what a tokenizer puts before a text, or between two, belongs there once
+        whole, begun = (self.tokenizer.encode(text) for text in (head + tail, head))
+        return PromptIds(head=begun, tail=whole[len(begun) :])
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of a complete answer, the end of the turn included."""

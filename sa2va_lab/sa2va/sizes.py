@@ -8,7 +8,7 @@ LARGEST, MOST_LAYERS = 10_000_000, 1000  # an absurd size would be built before 
 WHOLE = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "vocab_size", "max_position_embeddings", "max_window_layers", "sliding_window", "patch_size"),
-    *("num_channels", "tile", "max_tiles", "canvas"),
+    *("num_channels", "tile", "max_tiles", "canvas", "original_max_position_embeddings"),
 )
 LISTS = (
     *("blocks_per_stage", "embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"),
@@ -18,12 +18,16 @@ KINDS = {
     "a whole number above 0": (lambda value: is_whole(value) and value > 0, WHOLE),
     "a list of whole numbers": (lambda value: isinstance(value, list) and all(map(is_whole, value)) and value, LISTS),
     "a number above 0": (
-        lambda value: isinstance(value, int | float) and not isinstance(value, bool) and value > 0,
-        ("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio"),
+        lambda value: is_number(value),
+        ("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio", "partial_rotary_factor"),
+    ),
+    "a list of numbers above 0": (
+        lambda value: isinstance(value, list) and all(map(is_number, value)),
+        ("short_factor", "long_factor"),
     ),
     "true or false": (
         lambda value: isinstance(value, bool),
-        ("qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window", "attention_bias"),
+        ("qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window", "attention_bias", "bias"),
     ),
     "a text": (lambda value: isinstance(value, str), ("hidden_act", "norm_type", "stamp")),
     "an object": (
@@ -37,6 +41,11 @@ MAY_BE_NULL = {"rope_scaling", "rope_parameters", "sliding_window", "num_key_val
 def is_whole(value: object) -> bool:
     """Whether it is a whole number, 0 or above."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a number above 0."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def find_section(raw: dict, key: str, *, name: str, needed: tuple[str, ...] = (), most: int = LARGEST) -> dict:

@@ -27,7 +27,7 @@ IMAGES = {
     "chelsea_small": lambda: Image.fromarray(skimage.data.chelsea()).crop((100, 40, 300, 240)),
 }
 
-FAMILIES = ["internvl", "internvl_qwen3"]
+FAMILIES = ["internvl", "internvl_qwen3", "internlm2", "phi3"]
 CASES = [f"{family}/{image}" for family in FAMILIES for image in IMAGES if (HERE / family / f"{image}.npz").is_file()]
 
 pytestmark = pytest.mark.slow
