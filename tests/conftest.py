@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -63,6 +64,36 @@ def tiny_folder(tmp_path_factory):
     base = tmp_path_factory.mktemp("tiny")
     raw = tiny.write_tokenizer(base / "tokenizer")
     return save_official(tiny.build(raw), base / "model", config=raw, tokenizer=base / "tokenizer")
+
+
+@pytest.fixture(scope="session")
+def family_config():
+    """config.json of the demo's sizes with another family's language model, by the name of its folder in parity."""
+    from tools.demo import tiny
+
+    def make(family):
+        theirs = json.loads((ROOT / "tests/parity" / family / "config.json").read_text())
+        extra = {"template": theirs["template"], "llm_config": theirs["llm_config"]}
+        return tiny.config(vocab_size=1, bos=1, eos=2) | extra
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def write_family(family_config, tmp_path_factory):
+    """The same as a folder with untrained weights: write_family("phi3"). A family is written once."""
+    from sa2va_lab.sa2va.weights import save_official
+    from tools.demo import tiny
+
+    @cache
+    def write(family):
+        raw, folder = family_config(family), tmp_path_factory.mktemp(family) / family
+        homes = (ROOT / "tests/parity" / one / "tokenizer" for one in (family, "internvl"))
+        return save_official(
+            tiny.build(raw), folder, config=raw, tokenizer=next(home for home in homes if home.is_dir())
+        )
+
+    return write
 
 
 def pytest_collection_modifyitems(items):

@@ -63,10 +63,12 @@ def build_tokenizer(path: Path, config: dict):
     rules = [normalizers.Precompiled(normal[2])] if normal.get(2) else []
     if normal.get(4, 1):  # blanks at the ends and repeated ones are dropped
         rules += [normalizers.Replace(Regex("^ +| +$"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    prefixed, legacy = bool(normal.get(3, 1)), config.get("legacy", True)
+    if prefixed and legacy:  # a blank before each text between special tokens, else before the first alone
+        rules.append(normalizers.Prepend(BLANK))
     if rules:
         made.normalizer = normalizers.Sequence(rules)
-    prefixed = bool(normal.get(3, 1))
-    where = ("always" if config.get("legacy", True) else "first") if prefixed else "never"
+    where = "first" if prefixed and not legacy else "never"
     made.pre_tokenizer = pre_tokenizers.Metaspace(BLANK, prepend_scheme=where, split=False)
     steps = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
     made.decoder = decoders.Sequence(steps + [decoders.Strip(" ", 1, 0)] * prefixed)

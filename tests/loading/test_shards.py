@@ -15,7 +15,7 @@ from sa2va_lab.loading.plan import climb_down
 from sa2va_lab.loading.shards import FILES, Layout, connect, spread
 from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.answering import read_answer
-from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.configuration import parse_config, read_config
 from sa2va_lab.sa2va.weights import build_empty
 
 LAYERS = 9
@@ -65,6 +65,7 @@ def lend(module, name, where, value=None, **_):
 def run(config, layout, *, connected=True):
     """One answer about one image, from pixels to masks, without data; raises where devices mix."""
     model = build_empty(config)
+    model.language_model.model.rotary_emb.rope_type = "default"  # a dynamic one looks at positions, which have no value
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.inference_mode():
         shelf = place(mode, model, layout)
         if connected:
@@ -99,6 +100,19 @@ def test_no_operator_sees_two_devices(config, name, layout, monkeypatch):
     outs, kept = run(config, layout)
     assert {str(tensor.device) for tensor in outs.values()} == {layout.home}
     assert kept == [layout.home if place == FILES else place for place in layout.layers]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("family", ["internvl_qwen3", "internlm2", "phi3"])
+def test_every_family_runs_spread(family_config, family, count, monkeypatch):
+    monkeypatch.setattr("accelerate.hooks.set_module_tensor_to_device", lend)
+    config = parse_config(family_config(family))
+    config.language["num_hidden_layers"] = LAYERS
+    layout = Layout(device(0), tuple(device(number * count // LAYERS) for number in range(LAYERS)))
+    outs, kept = run(config, layout)
+    assert {str(tensor.device) for tensor in outs.values()} == {layout.home}
+    assert kept == list(layout.layers)
 
 
 def test_the_proof_fails_where_nothing_moves_tensors(config):

@@ -1,0 +1,165 @@
+"""Each family of language models through all that is done with a checkpoint, on small untrained networks."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import sa2va_lab
+from sa2va_lab.errors import LabError
+from sa2va_lab.loading.checkpoint import Checkpoint
+from sa2va_lab.loading.inventory import read_inventory
+from sa2va_lab.loading.merge import merge
+from sa2va_lab.sa2va.configuration import read_config
+from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
+from sa2va_lab.sa2va.weights import save_official
+
+ASKED = {"answer": "Sure, [SEG]."}
+IMAGE = np.random.default_rng(0).integers(0, 255, (64, 80), np.uint8)
+TARGETS = {
+    "internvl_qwen3": ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
+    "internlm2": ("attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+    "phi3": ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"),
+}
+
+
+@pytest.fixture(scope="module", params=list(TARGETS))
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(family, write_family):
+    return write_family(family)
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    """What the folder says in float32."""
+    return sa2va_lab.load(folder, precision="fp32", device="cpu").predict(IMAGE, "blood vessel", **ASKED)
+
+
+@pytest.fixture(scope="module")
+def tuned(family, folder, tmp_path_factory):
+    """A fine-tune as xtuner writes it: LoRA of rank 2 on a layer, copies of the two tables of words, the projector."""
+    made, base = torch.Generator().manual_seed(5), Checkpoint(folder)
+
+    def noise(*shape, size=0.1):
+        return size * torch.randn(*shape, generator=made)
+
+    state, peft = {}, "mllm.model.language_model.base_model.model."
+    for target in TARGETS[family]:
+        module = f"model.layers.1.{target}"
+        rows, columns = base.shape(f"language_model.{module}.weight")
+        state[f"{peft}{module}.lora_A.default.weight"] = noise(2, columns)
+        state[f"{peft}{module}.lora_B.default.weight"] = noise(rows, 2)
+    for name in base.names():
+        if part_of(name) in ("embed_tokens", "lm_head"):
+            module = name.removeprefix("language_model.").removesuffix(".weight")
+            state[f"{peft}{module}.modules_to_save.default.weight"] = noise(*base.shape(name), size=1)
+            state[f"{peft}{module}.original_module.weight"] = noise(4, 4)
+    state |= {"mllm.model.mlp1.0.bias": noise(384), "text_hidden_fcs.2.bias": noise(96)}
+    path = tmp_path_factory.mktemp("tuned") / "iter_24.pth"
+    torch.save({"state_dict": state, "meta": {"iter": 24}}, path)
+    return path
+
+
+@pytest.mark.parametrize(("precision", "largest"), [("bf16", 0.1), ("int8", 0.2)])
+def test_precisions(folder, plain, precision, largest):
+    segmenter = sa2va_lab.load(folder, precision=precision, device="cpu")
+    got = segmenter.predict(IMAGE, "blood vessel", **ASKED)
+    assert np.abs(got.logits - plain.logits).max() < largest * np.abs(plain.logits).max()
+    assert isinstance(segmenter.answer(IMAGE, "blood vessel", limit=4), str)
+    if precision == "int8":
+        dtypes = {name: tensor.dtype for name, tensor in segmenter.model.state_dict().items()}
+        assert {name for name, dtype in dtypes.items() if dtype == torch.int8} == set(filter(is_decoder_matrix, dtypes))
+
+
+def test_a_fine_tune_merges_to_what_it_is_on_the_fly(folder, plain, tuned, tmp_path):
+    said = merge(folder, tmp_path / "merged", finetune=tuned, lora_alpha=4, precision="fp32")
+    assert said["largest_difference"] <= said["allowed"]
+    flying = sa2va_lab.load(folder, finetune=tuned, lora_alpha=4, precision="fp32").predict(IMAGE, "x", **ASKED)
+    fresh = sa2va_lab.load(tmp_path / "merged", precision="fp32").predict(IMAGE, "x", **ASKED)
+    assert np.array_equal(fresh.logits, flying.logits)
+    assert not np.array_equal(fresh.logits, plain.logits)
+    assert read_inventory(folder, finetune=tuned, lora_alpha=4).complete
+
+
+def test_commands(family, folder, tuned, tmp_path, call):
+    (tmp_path / "images").mkdir()
+    Image.fromarray(IMAGE).save(tmp_path / "images" / "one.png")
+    code, out, _ = call("inspect", folder, tuned, "--lora-alpha", 4, "--json", here=tmp_path)
+    assert code == 0
+    both = json.loads(out)["inventories"][-1]
+    assert both["complete"] is True
+    assert both["lora"]["targets"] == sorted(target.rpartition(".")[2] for target in TARGETS[family])
+    code, out, _ = call("plan", folder, "--gpu", "8GiB", "--json", here=tmp_path)
+    assert code == 0
+    assert json.loads(out)["rungs"][0]["fits"] is True
+    asked = ("--model", folder, "--prompt", "blood vessel", "--answer", ASKED["answer"], "--out", "drawn")
+    code, _, said = call("predict", "images/one.png", *asked, here=tmp_path)
+    assert code == 0, said
+    assert (tmp_path / "drawn" / "one.npz").is_file()
+    code, _, said = call("merge", folder, "merged", "--finetune", tuned, "--lora-alpha", 4, here=tmp_path)
+    assert code == 0, said
+    assert read_inventory(tmp_path / "merged").complete
+
+
+def test_every_tensor_has_its_part_and_comes_back(folder, tmp_path):
+    opened = Checkpoint(folder)
+    assert "other" not in set(map(part_of, opened.names()))
+    matrices = [name for name in opened.names() if is_decoder_matrix(name)]
+    assert {layer_of(name) for name in matrices} == {0, 1, 2}
+    inward = {name for name in opened.names() if layer_of(name) is not None and len(opened.shape(name)) == 2}
+    assert inward == set(matrices)
+    model = sa2va_lab.load(folder, precision="fp32", device="cpu").model
+    raw = json.loads((folder / "config.json").read_text())
+    again = Checkpoint(save_official(model, tmp_path / "again", config=raw, tokenizer=folder))
+    assert again.names() == opened.names()
+    assert all(torch.equal(again.tensor(name), opened.tensor(name)) for name in opened.names())
+
+
+def copy(folder, to, **changed):
+    """The folder once more, with links to its weights; changed: sections of config.json."""
+    to.mkdir()
+    for file in folder.iterdir():
+        (to / file.name).symlink_to(file)
+    raw = json.loads((folder / "config.json").read_text())
+    for section, values in changed.items():
+        raw[section] = raw[section] | values if isinstance(values, dict) else values
+    (to / "config.json").unlink()
+    (to / "config.json").write_text(json.dumps(raw))
+    return to
+
+
+def test_weights_of_another_family(write_family, tmp_path):
+    raw = json.loads((write_family("phi3") / "config.json").read_text())
+    mixed = copy(write_family("internlm2"), tmp_path / "mixed", llm_config=raw["llm_config"], template="phi3_chat")
+    with pytest.raises(LabError, match="lacks .* tensors|no place for|tokenizer"):
+        sa2va_lab.load(mixed)
+
+
+def test_a_tokenizer_of_another_model(write_family, tmp_path):
+    mixed = copy(write_family("internlm2"), tmp_path / "mixed")
+    for file in ("tokenizer.model", "tokenizer_config.json"):
+        (mixed / file).unlink()
+        shutil.copy(write_family("phi3") / file, mixed / file)
+    with pytest.raises(LabError, match="tokenizer"):
+        sa2va_lab.load(mixed)
+
+
+def test_packed_rows_that_do_not_divide(write_family, tmp_path):
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 2}
+    folder = copy(write_family("internlm2"), tmp_path / "odd", llm_config=heads)
+    with pytest.raises(LabError, match="wqkv has 192 rows, which do not divide among 2 key/value heads"):
+        sa2va_lab.load(folder)
+
+
+def test_factors_of_another_length(write_family, tmp_path):
+    scaling = {"type": "su", "short_factor": [1.0] * 7, "long_factor": [1.0] * 8}
+    folder = copy(write_family("phi3"), tmp_path / "odd", llm_config={"rope_scaling": scaling})
+    with pytest.raises(LabError, match="short_factor .it has 7 numbers, not 8"):
+        read_config(folder)
