@@ -41,7 +41,7 @@ def test_our_extra_key_changes_them():
     ("change", "said"),
     [
         ({"text_config": {"model_type": "qwen3_vl_text"}}, "Qwen-VL family"),
-        ({"llm_config": {"architectures": ["InternLM2ForCausalLM"]}}, "InternLM2ForCausalLM"),
+        ({"llm_config": {"architectures": ["Qwen3MoeForCausalLM"]}}, "Qwen3MoeForCausalLM"),
         ({"llm_config": {}}, "language model unknown"),
         ({"template": "phi3_chat"}, "phi3_chat"),
     ],

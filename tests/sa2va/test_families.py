@@ -50,11 +50,11 @@ def test_what_does_not_run_here_is_refused_in_one_sentence(architecture):
 @pytest.mark.parametrize(
     "change",
     [
-        {"llm_config": RAW["llm_config"] | {"architectures": ["InternLM2ForCausalLM"]}},
+        {"llm_config": RAW["llm_config"] | {"architectures": ["Qwen3MoeForCausalLM"]}},
         {"text_config": {"model_type": "qwen3_vl_text"}},
         {"llm_config": RAW["llm_config"] | {"hidden_size": None}},
     ],
-    ids=["InternLM2", "Qwen3-VL", "sizes"],
+    ids=["mixture of experts", "Qwen3-VL", "sizes"],
 )
 def test_inspect_plan_and_load_agree(tiny_folder, tmp_path, change):
     for file in tiny_folder.iterdir():
