@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sa2va_lab.datasets.copies import Copy
-from sa2va_lab.datasets.drawings import Drawing, Found, Thing
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.errors import LabError
 
@@ -51,12 +51,7 @@ def _read(folder: Folder, path: Path) -> dict[str, Drawing]:
         if not isinstance(entry, dict):
             raise LabError(f"entry {number} of {path} is {kind_of(entry)}; expected image, mask and text in braces")
         image = folder.image(entry.get("image"), f"entry {number} of {path.name}")
-        known = image in drawings
-        drawing = drawings.setdefault(image, Drawing(entries=0, size=sizes.get(image)))
-        drawing.entries += 1
-        if known and drawing.entries == 2:
-            drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
-        _add(drawing, entry)
+        _add(open_entry(drawings, image, sizes.get(image)), entry)
     return drawings
 
 

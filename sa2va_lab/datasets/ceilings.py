@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -44,17 +45,14 @@ class Ceiling:
 def rasteriser_ceilings(dataset: Dataset) -> list[Ceiling]:
     """A ceiling for each other rasteriser; none for truths that are mask files, which nobody rasterises."""
     others = [name for name in RASTERISERS if name != "pycocotools"]
+    return _compare(dataset, {name: partial(_draw_again, name) for name in others})
 
-    def draw(name: str) -> Callable[[Sample, np.ndarray], np.ndarray | None]:
-        def again(sample: Sample, truth: np.ndarray) -> np.ndarray | None:
-            drawn = sample.source()
-            if not isinstance(drawn, DrawnTruth) or drawn.runs:
-                return None
-            return fill_otherwise(drawn.scaled(truth.shape), truth.shape, by=name)
 
-        return again
-
-    return _compare(dataset, {name: draw(name) for name in others})
+def _draw_again(name: str, sample: Sample, truth: np.ndarray) -> np.ndarray | None:
+    drawn = sample.source()
+    if not isinstance(drawn, DrawnTruth) or drawn.runs:
+        return None
+    return fill_otherwise(drawn.scaled(truth.shape), truth.shape, by=name)
 
 
 def resolution_ceilings(dataset: Dataset, *, grid: int = GRID, canvas: int = CANVAS) -> list[Ceiling]:

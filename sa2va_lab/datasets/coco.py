@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from pycocotools import mask as coco
 
 from sa2va_lab.datasets.copies import Copy
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, Found, Thing
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
@@ -91,38 +90,29 @@ def _read(folder: Folder, path: Path) -> tuple[dict[str, Drawing], list[Defect]]
     phrases = _read_categories(path, content.get("categories", []))
     drawings: dict[str, Drawing] = {}
     by_id: dict[object, Drawing] = {}
-    defects = []
     for number, image in enumerate(content["images"], 1):
         where = f"image {number} of {path.name}"
         if not isinstance(image, dict) or type(image.get("id")) not in (int, str):
             raise LabError(f"{where} is {kind_of(image)} without an id; expected id, file_name, width and height")
-        name = folder.image(image.get("file_name"), where)
-        drawing = drawings.setdefault(name, Drawing(entries=0))
-        drawing.entries += 1
         if image["id"] in by_id:
             raise LabError(f"{where} has the id of another image; expected an id for each, export the file again")
-        if drawing.entries == 2:
-            drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
+        drawing = open_entry(drawings, folder.image(image.get("file_name"), where))
         by_id[image["id"]] = drawing
         size = [image.get("width"), image.get("height")]
         if is_size(size):
             drawing.size = (size[1], size[0])
         else:
             drawing.note("wrong_type", "the file states no size for it: taken as the image's own")
-    strangers: Counter[str] = Counter()
+    strangers = 0
     for annotation in content["annotations"]:
-        if not isinstance(annotation, dict):
-            strangers["are not annotations"] += 1
-            continue
-        owner = annotation.get("image_id")
+        owner = annotation.get("image_id") if isinstance(annotation, dict) else None
         drawing = by_id.get(owner) if type(owner) in (int, str) else None
         if drawing is None:
-            strangers["belong to no image"] += 1
+            strangers += 1
         else:
             _add(drawing, annotation, phrases)
-    for what, count in strangers.items():
-        defects.append(Defect("orphan_file", f"{count} annotations {what}"))
-    return drawings, defects
+    text = f"{strangers} annotations belong to no image"
+    return drawings, [Defect("orphan_file", text)] if strangers else []
 
 
 def _read_categories(path: Path, categories: list) -> dict[object, str]:

@@ -197,6 +197,15 @@ class Drawing:
         return DrawnTruth(polygons, runs, self.size)
 
 
+def open_entry(drawings: dict[str, Drawing], image: str, size: tuple[int, int] | None = None) -> Drawing:
+    """The drawing that one more entry about an image goes into; a second entry is a defect."""
+    drawing = drawings.setdefault(image, Drawing(entries=0, size=size))
+    drawing.entries += 1
+    if drawing.entries == 2:
+        drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
+    return drawing
+
+
 @dataclass
 class Found:
     """What a format's reader hands over.

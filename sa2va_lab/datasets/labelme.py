@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, Found, Thing
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import TABLES, Folder, is_size
 from sa2va_lab.datasets.polygons import read_polygon
 from sa2va_lab.errors import LabError
@@ -41,7 +41,7 @@ def _list_files(folder: Folder) -> list[Path]:
     places = dict.fromkeys((folder.root, folder.images, folder.root / "json", folder.root / "labels"))
     paths = [path for place in places if place.is_dir() for path in sorted(place.glob("*.json"))]
     paths = [path for path in paths if path.name not in TABLES and path.is_file() and path.name[0] != "."]
-    return paths if any(_is_labelme(folder, path) for path in paths) else []
+    return paths if any(_read_file(folder, path) is not None for path in paths) else []
 
 
 def _read(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[Defect]]:
@@ -53,38 +53,27 @@ def _read(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[D
     strangers = 0
     for path in paths:
         image = (stems.get(path.stem) or [None])[0]
-        try:
-            content = read_json(folder.inside(path))
-        except LabError:
-            if image is None:
-                strangers += 1
-            else:
-                drawing = drawings.setdefault(image, Drawing([Thing(None)], entries=0))
-                drawing.note("unreadable_annotation", "its annotation file is damaged: not JSON, or not to be read")
-            continue
-        if not isinstance(content, dict) or "shapes" not in content:
-            strangers += image is None
-            if image is not None:
-                drawing = drawings.setdefault(image, Drawing([Thing(None)], entries=0))
-                drawing.note("unreadable_annotation", "its annotation file is JSON, but not LabelMe's")
-            continue
-        image = image or _named(folder, content.get("imagePath")) or f"{path.stem}.png"
-        known = image in drawings
-        drawing = drawings.setdefault(image, Drawing(entries=0))
-        drawing.entries += 1
-        if known:
-            drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
-        _add(drawing, content)
+        content = _read_file(folder, path)
+        if content is not None:
+            image = image or _named(folder, content.get("imagePath")) or f"{path.stem}.png"
+            _add(open_entry(drawings, image), content)
+        elif image is None:
+            strangers += 1
+        else:
+            drawing = open_entry(drawings, image)
+            drawing.things.append(Thing(None))
+            drawing.note("unreadable_annotation", "its annotation file is damaged: not JSON, or not LabelMe's")
     text = f"{strangers} JSON files are no annotation of an image"
     return drawings, [Defect("orphan_file", text)] if strangers else []
 
 
-def _is_labelme(folder: Folder, path: Path) -> bool:
+def _read_file(folder: Folder, path: Path) -> dict | None:
+    """What a file says; None where it is not LabelMe's, or cannot be read."""
     try:
         content = read_json(folder.inside(path))
     except LabError:
-        return False
-    return isinstance(content, dict) and "shapes" in content
+        return None
+    return content if isinstance(content, dict) and "shapes" in content else None
 
 
 def _named(folder: Folder, stated: object) -> str | None:

@@ -34,7 +34,6 @@ def read_size(path: Path) -> tuple[int, int]:
 
 def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
     """The upright picture in grey, uint8 (H, W), and what is wrong with the file; None where it cannot be read."""
-    defects = []
     try:
         with warnings.catch_warnings(), open_image(path) as opened:
             warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
@@ -49,25 +48,20 @@ def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
     except Exception as error:  # Pillow raises many kinds for a damaged file
         said = str(error).replace(str(path), "the file").replace(path.name, "the file")
         return None, [Defect("unreadable_image", f"its image cannot be read ({type(error).__name__}: {said})")]
-    if mode.startswith(("I", "F")):
-        defects.append(Defect("image_16bit", f"its image has more than 8 bits a pixel (mode {mode})"))
-    if mode == "CMYK":
-        defects.append(Defect("image_cmyk", "its image is in CMYK colours"))
-    if mode in ("LA", "PA", "RGBA", "La", "RGBa"):
-        defects.append(Defect("image_transparent", f"its image has transparency (mode {mode})"))
-    if turned:
-        defects.append(Defect("image_rotated", "its EXIF says that it is to be turned or mirrored"))
-    if frames > 1:
-        defects.append(Defect("image_animated", f"its file holds {frames} pictures: the first is taken"))
-    if told:
-        defects.append(Defect("private_metadata", f"its file holds {told} texts beside the pixels"))
     pixels = np.asarray(grey)
-    if pixels.min() == pixels.max():
-        defects.append(Defect("image_blank", "its image has one grey value everywhere"))
     rows = find_writing(pixels)
-    if rows:
-        defects.append(Defect("burnt_in_text", f"{rows} rows of bright marks that may be writing: look at it"))
-    return pixels, defects
+    deep, clear = mode.startswith(("I", "F")), mode in ("LA", "PA", "RGBA", "La", "RGBa")
+    found = [
+        (deep, "image_16bit", f"its image has more than 8 bits a pixel (mode {mode})"),
+        (mode == "CMYK", "image_cmyk", "its image is in CMYK colours"),
+        (clear, "image_transparent", f"its image has transparency (mode {mode})"),
+        (turned, "image_rotated", "its EXIF says that it is to be turned or mirrored"),
+        (frames > 1, "image_animated", f"its file holds {frames} pictures: the first is taken"),
+        (told, "private_metadata", f"its file holds {told} texts beside the pixels"),
+        (pixels.min() == pixels.max(), "image_blank", "its image has one grey value everywhere"),
+        (rows, "burnt_in_text", f"{rows} rows of bright marks that may be writing: look at it"),
+    ]
+    return pixels, [Defect(kind, text) for wrong, kind, text in found if wrong]
 
 
 def to_eight_bits(image):

@@ -59,11 +59,6 @@ class Sample:
         """What is wrong with it, in words."""
         return tuple(defect.text for defect in self.defects)
 
-    @property
-    def annotated_size(self) -> tuple[int, int] | None:
-        """(height, width) of the picture that the first annotator drew on; None where the annotation does not say."""
-        return getattr(self.source(), "size", None)
-
     def source(self, phrase: str | None = None, annotator: int = 1) -> DrawnTruth | MaskFile | None:
         """What a truth is made from; None where that annotator drew nothing, or nothing usable."""
         drawing = self.drawings.get(annotator)

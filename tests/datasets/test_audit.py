@@ -280,7 +280,7 @@ def test_sizes_are_suspected_only_where_another_size_fits(make_folder):
         write_sizes(audit)
     dataset = open_dataset(root)
     sample = dataset["P01-V1-F001"]
-    assert sample.annotated_size == (1024, 1024)
+    assert sample.source().size == (1024, 1024)
     assert sample.truth()[1:350, 1:450].all()
     assert not sample.truth()[351:].any()
     assert "size_mismatch" in audit_dataset(dataset).by_kind()
@@ -303,8 +303,8 @@ def test_all_frames_of_a_video_are_suspected_and_the_command_can_believe_it(make
     assert status == 0
     assert "size_mismatch: 2" in out
     assert "size_suspected" not in out
-    assert open_dataset(root)[by_name["x_V1_F1.png"]].annotated_size == (800, 800)
-    assert open_dataset(root)[by_name["x_V2_F1.png"]].annotated_size is None
+    assert open_dataset(root)[by_name["x_V1_F1.png"]].source().size == (800, 800)
+    assert open_dataset(root)[by_name["x_V2_F1.png"]].source().size is None
     assert run_cli(["audit", root, "--write-sizes"], capsys, monkeypatch)[0] == 2
 
 

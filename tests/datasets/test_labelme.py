@@ -81,7 +81,7 @@ def test_several_labels_can_be_one_phrase(labelled):
 def test_coordinates_are_scaled_to_the_image(labelled):
     root = labelled(content(shape([[2, 2], [8, 2], [8, 8], [2, 8]]), imageWidth=16, imageHeight=12))
     sample = open_dataset(root)["P01-V1-F001"]
-    assert sample.annotated_size == (12, 16)
+    assert sample.source().size == (12, 16)
     assert sample.truth().sum() == 9
     assert sample.truth()[1:4, 1:4].all()
     assert "size_mismatch" in audit_dataset(open_dataset(root)).by_kind()
