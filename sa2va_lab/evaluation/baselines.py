@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from skimage.filters import frangi, threshold_otsu
 
-from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.files import open_image
 
@@ -50,7 +50,7 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
         if not scores:
             continue
         values, of = np.array(list(scores.values())), [groups[sample_id] for sample_id in scores]
-        interval = bootstrap_mean(values, of, seed=seed)
+        interval = mean_interval(values, of)
         mean_dice = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
         row = {"name": name, "dice": mean_dice}
         defined = [group for group, value in zip(of, values, strict=True) if np.isfinite(value)]

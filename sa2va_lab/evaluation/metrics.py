@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.intervals import bootstrap_bca, bootstrap_mean
+from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.matching import match_samples, read_truth
 
 if TYPE_CHECKING:
@@ -123,13 +123,12 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
     return table
 
 
-def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
+def summarise(table: pd.DataFrame) -> dict:
     """The overall numbers of what `evaluate_run` returned, as plain Python values.
 
     n_images, n_groups, n_failed, n_without_truth, n_without_seg, threshold, rasteriser, and for each metric: macro
     (mean over the n images, of n_groups patients, where it is defined), pooled (of the summed counts), low and high
-    (95 % percentile bootstrap of macro, clustered by group), the interval's reason, and the BCa interval's ends.
-    Undefined is NaN.
+    (95 % interval of macro over groups, `intervals.mean_interval`) and the interval's reason. Undefined is NaN.
     """
     failed = table["error"].notna()
     summary = {
@@ -145,7 +144,7 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
     for metric in METRICS:
         values = table[metric].to_numpy(float)
         defined = np.isfinite(values)
-        interval, bca = (bootstrap(values, table["group"], seed=seed) for bootstrap in (bootstrap_mean, bootstrap_bca))
+        interval = mean_interval(values, table["group"])
         summary[metric] = {
             "macro": float(values[defined].mean()) if defined.any() else np.nan,
             "pooled": pooled[metric],
@@ -154,8 +153,6 @@ def summarise(table: pd.DataFrame, *, seed: int = 0) -> dict:
             "n": int(defined.sum()),
             "n_groups": int(table.loc[defined, "group"].nunique()),
             "reason": interval.reason,
-            "bca_low": bca.low,
-            "bca_high": bca.high,
         }
     return summary
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.paths import as_file_name
 from sa2va_lab.runs import Run, find_runs, predict_dataset
@@ -61,7 +61,7 @@ def measure_phrase(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> dic
     """
     table = evaluate_run(run, dataset, threshold=threshold)
     there, absent = table[table["truth_area"] > 0], table[table["truth_area"] == 0]
-    interval = bootstrap_mean(there["dice"], there["group"])
+    interval = mean_interval(there["dice"], there["group"])
     return {
         "phrase": run.meta["dataset"]["phrase"],
         "dice": float(there["dice"].mean()),

@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
-from sa2va_lab.evaluation.intervals import bootstrap_mean
+from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.matching import iterate_pairs
 
 SHAPE_METRICS = ("cldice", "hd95", "surface_dice", "betti0_error", "area_error")
 CALIBRATION = ("brier", "ece")
+SHARES = ("cldice", "surface_dice", *CALIBRATION)  # metrics from 0 to 1
 TOLERANCE = 2.0  # pixels, of the surface Dice
 BINS = 10  # of the expected calibration error
 LEAST_IMAGES = 25  # a process that is given fewer takes longer to start than it saves
@@ -101,10 +102,11 @@ def measure_extras(
 
 def summarise_extras(table: pd.DataFrame) -> list[dict]:
     """For each metric of `measure_extras`: metric, macro (mean over the n images, of n_groups patients, where it is
-    defined), low and high (95 % bootstrap over patients)."""
+    defined), low and high (95 % interval over patients)."""
     rows = []
     for metric in (*SHAPE_METRICS, *CALIBRATION):
-        defined, interval = table[metric].notna(), bootstrap_mean(table[metric], table["group"])
+        bounds = (0.0, 1.0) if metric in SHARES else (-np.inf, np.inf)
+        defined, interval = table[metric].notna(), mean_interval(table[metric], table["group"], bounds=bounds)
         row = {"metric": metric, "macro": float(table[metric].mean()), "low": interval.low, "high": interval.high}
         rows.append(row | {"n": int(defined.sum()), "n_groups": int(table.loc[defined, "group"].nunique())})
     return rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sa2va_lab.evaluation.intervals import bootstrap_mean, compare_paired
+from sa2va_lab.evaluation.intervals import compare_paired, mean_interval
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.runs import Run, find_runs, predict_dataset
 
@@ -67,7 +67,7 @@ def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, thresh
     own, rows = tables[0].loc[shared], []
     for made, table in zip((run, *asked), tables, strict=True):
         here = table.loc[shared]
-        interval, defined = bootstrap_mean(here["dice"], here["group"]), here["dice"].notna()
+        interval, defined = mean_interval(here["dice"], here["group"]), here["dice"].notna()
         row = {"prompt": made.meta["prompt"], "n_images": int(defined.sum())}
         row["n_groups"] = int(here.loc[defined, "group"].nunique())
         row["dice"] = float(here.loc[defined, "dice"].mean()) if defined.any() else np.nan

@@ -142,18 +142,13 @@ def run_table(run: Run, dataset: Dataset) -> Table:
 
 
 def metric_table(summary: dict) -> Table:
-    """Each metric: mean over images with its two intervals and N, and the value of all pixels pooled.
-
-    The percentile interval is the report's. BCa stands beside it here and nowhere else, as a check: it allows for the
-    skew of scores that end at 1, and where the two part there are too few patients for either.
-    """
+    """Each metric: mean over images with its interval and N, and the value of all pixels pooled."""
     return tabulate(
         SHOWN_METRICS,
         {
             "Metric": name_metric,
             "Mean of images": lambda metric: summary[metric]["macro"],
             "95 % interval": lambda metric: (summary[metric]["low"], summary[metric]["high"]),
-            "95 % interval, BCa": lambda metric: (summary[metric]["bca_low"], summary[metric]["bca_high"]),
             "N images": lambda metric: summary[metric]["n"],
             "All pixels pooled": lambda metric: summary[metric]["pooled"],
         },
