@@ -220,6 +220,9 @@ def open_run(folder: str | Path) -> Run:
     except (LabError, ValidationError) as error:
         raise LabError(f"{folder / META} cannot be read ({_tell(error)}); predict again in a new folder") from None
     last = {record["id"]: record for record in read_lines(folder / LINES)[0]}  # a second attempt replaces the first
+    if strange := last.keys() - set(meta["dataset"]["samples"]):
+        told = f"{folder / LINES} has {len(strange)} samples that are not in {META} ({min(strange)})"
+        raise LabError(f"{told}; predict again in a new folder")
     return Run(folder, meta, list(last.values()))
 
 

@@ -71,6 +71,12 @@ def test_a_damaged_line_is_refused_with_its_number(run, place, value):
     assert isinstance(error, LabError)
 
 
+def test_a_line_about_a_sample_of_another_run_is_refused(run):
+    change(run.folder / "samples.jsonl", "id", "P09-V1-F001")
+    with pytest.raises(LabError, match=r"1 samples that are not in run.json \(P09-V1-F001\)"):
+        open_run(run.folder)
+
+
 @pytest.mark.parametrize(
     "arrays",
     [
