@@ -1,20 +1,24 @@
 """Each family of language models through all that is done with a checkpoint, on small untrained networks."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import sa2va_lab
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.checkpoint import Checkpoint
+from sa2va_lab.loading.checkpoint import ADDED_TOKENS, Checkpoint
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
+from sa2va_lab.sa2va.processing import PromptReader
+from sa2va_lab.sa2va.sam2 import SAM2
 from sa2va_lab.sa2va.weights import save_official
 
 ASKED = {"answer": "Sure, [SEG]."}
@@ -106,6 +110,41 @@ def test_commands(family, folder, tuned, tmp_path, call):
     code, _, said = call("merge", folder, "merged", "--finetune", tuned, "--lora-alpha", 4, here=tmp_path)
     assert code == 0, said
     assert read_inventory(tmp_path / "merged").complete
+
+
+@pytest.mark.parametrize("family", ["internlm2", "phi3"], scope="module")
+def test_a_bare_model_grows_with_its_fine_tune(folder, tuned, tmp_path):
+    """A training starts from an InternVL without SAM2 and without the tokens of Sa2VA: its own tables get longer."""
+    whole, bare = Checkpoint(folder), tmp_path / "InternVL"
+    shutil.copytree(folder, bare)
+    said = json.loads((bare / "tokenizer_config.json").read_text())
+    added = said["added_tokens_decoder"]
+    said["added_tokens_decoder"] = {k: token for k, token in added.items() if token["content"] not in ADDED_TOKENS}
+    (bare / "tokenizer_config.json").write_text(json.dumps(said))
+    own = {name: whole.tensor(name) for name in whole.names() if not name.startswith((SAM2, "text_hidden"))}
+    tables = [name for name in own if part_of(name) in ("embed_tokens", "lm_head")]
+    own |= {name: own[name][:-5].clone() for name in tables}
+    save_file(own, bare / "model.safetensors", metadata={"format": "pt"})
+    raw = json.loads((bare / "config.json").read_text())
+    raw |= {"model_type": "internvl_chat", "architectures": ["InternVLChatModel"], "template": "internvl2_5"}
+    raw["llm_config"]["vocab_size"] -= 5
+    (bare / "config.json").write_text(json.dumps(raw))
+    meta = {name.removeprefix(SAM2): whole.tensor(name) for name in whole.names() if name.startswith(SAM2)}
+    meta = {re.sub(r"\.g_weight$", ".gamma", name): tensor for name, tensor in meta.items()}
+    torch.save({"model": meta}, tmp_path / "sam2.pt")
+    state = torch.load(tuned)["state_dict"]
+    state = {name: whole.tensor(name) for name in whole.names() if name.startswith("text_hidden")} | state
+    torch.save({"state_dict": state}, tmp_path / "iter_24.pth")
+    given = {"sam2": tmp_path / "sam2.pt", "finetune": tmp_path / "iter_24.pth", "lora_alpha": 4}
+    wanted = sa2va_lab.load(folder, finetune=tuned, lora_alpha=4, precision="fp32").predict(IMAGE, "x", **ASKED)
+    grown = sa2va_lab.load(bare, **given, precision="fp32")
+    assert np.array_equal(grown.predict(IMAGE, "x", **ASKED).logits, wanted.logits)
+    merge(bare, tmp_path / "merged", **given, precision="fp32")
+    merged = sa2va_lab.load(tmp_path / "merged", precision="fp32")
+    np.testing.assert_allclose(merged.predict(IMAGE, "x", **ASKED).logits, wanted.logits, atol=1e-5)
+    assert json.loads((tmp_path / "merged/config.json").read_text())["template"] == merged.model.config.template
+    text = "<image>\nPlease segment the blood vessel."
+    assert merged.reader.prompt_ids(text, 4) == PromptReader(folder, merged.model.config).prompt_ids(text, 4)
 
 
 def test_every_tensor_has_its_part_and_comes_back(folder, tmp_path):
