@@ -173,7 +173,7 @@ def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None) 
             return _Plan(missing=f"the config ({iterations:,} iterations are {share:.2f} x {total:,} samples)")
         return _Plan(
             lambda r: math.ceil(total / r),
-            lambda r: f"{total:,} samples / {r}, rounded up to whole groups",
+            lambda r: f"{total:,} samples / {r} (rounded up to whole groups)",
             tuple(fits),
         )
     batch, epochs, group = config.batch, config.epochs, config.sampler_group

@@ -46,7 +46,7 @@ def check_losses(run: TrainingRun, config: TrainingConfig | None) -> Iterator[Fi
             ratio = bare / math.log(2)
             meaning = "as of an untrained head" if ratio >= 0.8 else "better than undecided from the first line on"
             if ratio > 1.25:
-                meaning = "worse than undecided, so the decoder began by being sure of the wrong pixels"
+                meaning = "worse than undecided (the decoder began by being sure of the wrong pixels)"
             values = dict(name=name, first=run.first(name), weight=weight, bare=bare, ratio=ratio, meaning=meaning)
             yield note("loss_weights.mask", **values)
 

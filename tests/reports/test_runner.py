@@ -135,9 +135,9 @@ def test_a_report_on_ones_own_has_no_chapter_on_the_demo(given, missing):
 
 @pytest.mark.slow
 def test_a_run_that_a_notebook_makes_is_handed_to_those_after_it(lab):
-    making = "from pathlib import Path\nfrom sa2va_lab.reports.answers import Answer\n"
-    making += "(Path(outputs) / 'runs' / 'new').mkdir(parents=True)\nAnswer('made', {'run': 'new'})"
-    taking = "from sa2va_lab.reports.answers import Answer\nAnswer(run, {})"
+    making = "from pathlib import Path\nfrom sa2va_lab.reports.answers import Answer, Metrics\n"
+    making += "(Path(outputs) / 'runs' / 'new').mkdir(parents=True)\nAnswer('made', Metrics(run='new'))"
+    taking = "from sa2va_lab.reports.answers import Answer, Metrics\nAnswer(run, Metrics())"
     for stem, name, code in (("02_before", "run", taking), ("03_make", "outputs", making), ("04_take", "run", taking)):
         declared = f'{name}: str = ""\nlang: str = ""\n'  # alone in its cell, `run: ...` would be IPython's %run
         parameters = new_code_cell(declared, metadata={"tags": ["parameters"]})
