@@ -19,6 +19,7 @@ LOCALE = Path(__file__).parent / "locale"
 _PLACE = re.compile(r"\{(\w+)[^{}]*\}")
 _ENDS = re.compile(r"(?<=[.;:,]) |(?<=[.;])\n")
 _MARKS = {",": "，", ";": "；", ":": "："}
+MANY = 60  # letters of fixed words by which a template is known, whatever stands in its places
 _current = "en"
 
 
@@ -80,12 +81,13 @@ def read_catalogue(code: str) -> dict[str, str]:
 @cache
 def _templates(code: str) -> list[tuple[re.Pattern, str, bool]]:
     """What finished sentences are held against: the templates with places, those with most fixed words first; then
-    once more, loosely, those that begin with words."""
+    once more, loosely, those that begin with words or have many."""
     found = [(text, said) for text, said in read_catalogue(code).items() if _PLACE.search(text)]
     found = [(text, said) for text, said in found if len(_PLACE.sub("", text).strip()) > 3]
     found.sort(key=lambda pair: -len(_PLACE.sub("", pair[0])))
     strict = [(_as_pattern(text, r"(?:(?![,;:] ).)+?"), said, False) for text, said in found]
-    return strict + [(_as_pattern(text, ".+?"), said, True) for text, said in found if text.find("{") > 3]
+    known = [pair for pair in found if pair[0].find("{") > 3 or len(_PLACE.sub("", pair[0])) > MANY]
+    return strict + [(_as_pattern(text, ".+?"), said, True) for text, said in known]
 
 
 def _as_pattern(text: str, inside: str) -> re.Pattern:
