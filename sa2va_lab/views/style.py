@@ -16,7 +16,7 @@ from IPython.display import Image
 from matplotlib import font_manager, patheffects
 from matplotlib.figure import Figure
 
-from sa2va_lab.language import current_language, use_language
+from sa2va_lab.language import current_language, tr, use_language
 
 TRUE_POSITIVE = "#000000"  # black, the palette's ink: what is right needs no alarm, and errors stand out against it
 FALSE_POSITIVE = "#E69F00"  # orange: found, not there
@@ -69,7 +69,7 @@ def drawing(height: float, *, width: float = WIDTH, stamp: str | None = None):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure
         if stamp:
-            figure.supxlabel(stamp, x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
+            figure.supxlabel(tr(stamp), x=0.995, ha="right", fontsize=8, color=NEUTRAL, style="italic")
 
 
 def rc() -> dict:
