@@ -123,7 +123,7 @@ def test_gallery_without_a_network(drawn_run, drawn_data, page, tmp_path, screen
     expect(about).to_have_text(containing("Right and wrong"))
     page.screenshot(path=screenshots / "gallery_enlarged.png")
     page.keyboard.press("ArrowRight")
-    expect(about).to_have_text(containing("Centre line"))
+    expect(about).to_have_text(containing("Centreline"))
     page.keyboard.press("Escape")
     expect(large).to_be_hidden()
     expect(pictures.nth(4)).to_be_focused()
