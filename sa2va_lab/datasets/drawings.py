@@ -213,6 +213,7 @@ class Found:
     words: what was recognised, for the data set's reason. drawings: by annotator and image name.
     phrases: how many objects each has, the first one the default; None counts those of the first annotator.
     unnamed: what to find where the annotations name no phrase; "" where that must be asked for.
+    ignored, prompts: `Sample.ignored` and `Sample.prompts` by image name, of those that have any.
     """
 
     format: str
@@ -222,6 +223,8 @@ class Found:
     phrases: dict[str, int] | None = None
     unnamed: str | None = ""
     rasteriser: str = field(default_factory=rasteriser)
+    ignored: dict[str, DrawnTruth | MaskFile] = field(default_factory=dict)
+    prompts: dict[str, dict[str | None, str]] = field(default_factory=dict)
 
     def count_phrases(self) -> dict[str, int]:
         """Objects of each phrase, the most frequent first."""

@@ -121,7 +121,15 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         noted += [MISSING] if image not in folder.listed and not path.exists() else []
         drawings = {annotator: drawn[image] for annotator, drawn in found.drawings.items() if image in drawn}
         samples[image] = Sample(
-            name.id, path, None, name.group, tuple(noted), MappingProxyType(drawings), name.sequence
+            name.id,
+            path,
+            None,
+            name.group,
+            tuple(noted),
+            MappingProxyType(drawings),
+            name.sequence,
+            found.ignored.get(image),
+            MappingProxyType(found.prompts.get(image, {})),
         )
     beside = [f"a second annotator for {len(second.keys() & samples.keys())} images"] if second else []
     beside += [f"mask files beside {len(found.drawings[CHECK])} outlines"] if found.drawings.get(CHECK) else []

@@ -34,6 +34,8 @@ class Sample:
     be cut apart (a patient), shared by its images. noted: what is wrong with the image, whatever the phrase.
     drawings: by annotator, 1 the first; empty where nobody annotated the image. `drawings.CHECK` is a mask file beside
     outlines. video: pseudonym of the sequence that the image is a frame of.
+    ignored: where neither "there" nor "not there" is true, whatever the phrase; None where every pixel counts.
+    prompts: {phrase: the question that the data bring for this image}.
     """
 
     id: str
@@ -43,6 +45,13 @@ class Sample:
     noted: tuple[Defect, ...] = ()
     drawings: Mapping[int, Drawing | MaskFile] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     video: str = ""
+    ignored: DrawnTruth | MaskFile | None = field(default=None, repr=False)
+    prompts: Mapping[str | None, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @property
+    def prompt(self) -> str | None:
+        """The question that the data bring for this image and its phrase; None where they bring none."""
+        return self.prompts.get(self.phrase)
 
     @property
     def defects(self) -> tuple[Defect, ...]:
@@ -65,14 +74,23 @@ class Sample:
         return None if drawing is None else drawing.truth(phrase or self.phrase)
 
     def truth(self, phrase: str | None = None, annotator: int = 1) -> np.ndarray | None:
-        """bool (H, W) as that annotator drew the phrase (its own if not given), rasterised now.
+        """bool (H, W) as that annotator drew the phrase (its own if not given), rasterised now; False where ignored.
 
         None where that annotator drew nothing. An image that was annotated and does not hold the phrase has an
         all-False truth, which is not None. Raises LabError when the image or the truth cannot be read.
         """
         source = self.source(phrase, annotator)
-        if source is None:
-            return None
+        truth = None if source is None else self._rasterise(source)
+        left_out = None if truth is None else self.ignore()
+        return truth if left_out is None else truth & ~left_out
+
+    def ignore(self) -> np.ndarray | None:
+        """bool (H, W), True where no count, metric or figure looks; None where nothing is ignored. Raises as `truth`
+        does."""
+        mask = None if self.ignored is None else self._rasterise(self.ignored)
+        return mask if mask is not None and mask.any() else None
+
+    def _rasterise(self, source: DrawnTruth | MaskFile) -> np.ndarray:
         size = self.image_size()
         try:
             return source.rasterise(size)
@@ -204,20 +222,23 @@ class Dataset:
 
     @property
     def manifest_sha256(self) -> str:
-        """Hash of what a model is given: ids, phrases, and the bytes of the images, read now.
+        """Hash of what a model is given: ids, phrases, prompts, and the bytes of the images, read now.
 
         The truths are left out on purpose. A process that predicts needs this hash and must not open a truth.
         """
-        return _hash([[sample.id, sample.phrase, sample.image_sha256()] for sample in self.samples])
+        rows = [[sample.id, sample.phrase, sample.image_sha256()] for sample in self.samples]
+        return _hash([row + [s.prompt] * (s.prompt is not None) for row, s in zip(rows, self.samples, strict=True)])
 
     @property
     def truth_sha256(self) -> str:
-        """Hash of what the predictions are compared with: every annotator's polygons or mask bytes, read now."""
+        """Hash of what the predictions are compared with: every annotator's polygons or mask bytes, and what is
+        ignored, read now."""
         rows = []
         for sample in self.samples:
             sources = [(annotator, sample.source(annotator=annotator)) for annotator in sorted(sample.drawings)]
             hashes = [[annotator, source.sha256()] for annotator, source in sources if source is not None]
-            rows.append([sample.id, sample.phrase, hashes])
+            left_out = [] if sample.ignored is None else [sample.ignored.sha256()]
+            rows.append([sample.id, sample.phrase, hashes, *left_out])
         return _hash(rows)
 
 

@@ -1,13 +1,14 @@
 """Samples: what is read when, sizes as a person sees them, masks as files, hashes."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from sa2va_lab.datasets import Sample, open_dataset
-from sa2va_lab.datasets.drawings import MaskFile
+from sa2va_lab.datasets import Sample, annotations, open_dataset
+from sa2va_lab.datasets.drawings import DrawnTruth, MaskFile
 from sa2va_lab.datasets.pictures import look
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.processing import read_image
@@ -163,3 +164,62 @@ def test_the_manifest_opens_no_truth(make_masks):
     assert dataset.manifest_sha256 == before
     with pytest.raises(LabError, match="cannot be read"):
         _ = dataset.truth_sha256
+
+
+def hide(sample, box, **more):
+    """The sample with what lies in a box (top, left, bottom, right) ignored."""
+    top, left, bottom, right = box
+    drawn = np.array([left, top, right, top, right, bottom, left, bottom], float)
+    return dataclasses.replace(sample, ignored=DrawnTruth((drawn,)), **more)
+
+
+def test_what_is_ignored_is_neither_there_nor_not_there(make_folder, square):
+    data = open_dataset(make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}]))
+    plain = data.samples[0]
+    assert plain.ignore() is None
+    assert plain.truth().sum() == 9
+    half = hide(plain, (0, 0, 3, 8))
+    assert half.ignore().dtype == bool
+    assert half.ignore().sum() == 24
+    assert half.ignore().shape == (6, 8)
+    assert half.truth().sum() == 3
+    assert not (half.truth() & half.ignore()).any()
+    assert hide(plain, (0, 0, 0, 0)).ignore() is None  # nothing of it lies in the image
+    other = dataclasses.replace(data, samples=[half, *data.samples[1:]])
+    assert other.truth_sha256 != data.truth_sha256
+    assert other.manifest_sha256 == data.manifest_sha256
+
+
+def test_what_is_ignored_of_an_image_file_that_is_gone_is_one_sentence(make_folder, square):
+    data = open_dataset(make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}]))
+    gone = dataclasses.replace(data.samples[0], ignored=MaskFile(Path("gone.png")))
+    with pytest.raises(LabError, match="^P[0-9]+.*: its mask cannot be read"):
+        gone.ignore()
+
+
+def test_an_image_may_bring_its_own_question_for_its_phrase(make_folder, square):
+    data = open_dataset(make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}]))
+    asks = dataclasses.replace(data.samples[0], prompts={"vessel": "What carries the blood?"})
+    assert data.samples[0].prompt is None
+    assert asks.prompt == "What carries the blood?"
+    assert dataclasses.replace(asks, phrase="catheter").prompt is None
+    other = dataclasses.replace(data, samples=[asks, *data.samples[1:]])
+    assert other.manifest_sha256 != data.manifest_sha256
+    assert other.truth_sha256 == data.truth_sha256
+
+
+def test_a_reader_hands_over_what_is_ignored_and_what_to_ask(make_folder, square, monkeypatch):
+    read = annotations.find
+
+    def find(folder, file):
+        found = read(folder, file)
+        found.ignored["a.png"] = DrawnTruth((np.array([0, 0, 2, 0, 2, 6, 0, 6], float),))
+        found.prompts["a.png"] = {"vessel": "What carries the blood?"}
+        return found
+
+    monkeypatch.setattr(annotations, "find", find)
+    data = open_dataset(make_folder(annotations=[{"image": "a.png", "mask": [[square]], "text": ["vessel"]}]))
+    assert data.samples[0].ignore().sum() == 12
+    assert data.samples[0].prompt == "What carries the blood?"
+    assert data.samples[1].ignore() is None
+    assert data.samples[1].prompt is None
