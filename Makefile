@@ -13,8 +13,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
-# A worker for each core, each with one thread; tests of one file, and of one group, stay together and in their order.
-SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# A worker for each core, each with one thread; tests/conftest.py says which tests stay together.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
 .PHONY: report test browser bench tuner lab lint format install clean
 .DEFAULT_GOAL := report

@@ -96,12 +96,35 @@ def write_family(family_config, tmp_path_factory):
     return write
 
 
+# Files whose tests start the kernels of notebooks. A kernel is told ports that it binds only later, so those of two
+# workers could meet on one.
+KERNELS = (
+    "datasets/test_privacy",
+    "evaluation/test_precision",
+    "reports/test_notebooks",
+    "reports/test_runner",
+    "reports/test_settings",
+    "test_docs",
+    "test_stranger",
+    "views/test_curves",
+    "views/test_inventories",
+)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests of one file stay on one worker, in their order, for what they make together is made once; and KERNELS."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition(".py::")[0].removeprefix("tests/")
+            return "kernels" if file in KERNELS else file
+
+    return ByFile(config, log)
+
+
 def pytest_collection_modifyitems(items):
-    # Which tests one worker of `make test` runs, in their order: those of a file, for what they make together is made
-    # once; and all that start a notebook's kernel (marked so), for a kernel is given ports that it binds only later.
-    for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.path.relative_to(ROOT).as_posix()))
     wanting = [item for item in items if item.get_closest_marker("gpu")]
     if not wanting:
         return

@@ -10,7 +10,6 @@ import pytest
 from sa2va_lab.evaluation.thresholds import Choice, save_threshold
 
 PAGES = ("README.md", "README.zh-CN.md", "docs/how-to.md", "data/README.md")
-pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
 
 
 def commands_of(text: str) -> list[str]:

@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
-
 INVENTED = "INVENTED_NAME_NOT_A_PERSON"  # stands where a hospital would write a patient's name
 NUMBER = "NOTREAL0000042"
 
@@ -24,7 +22,7 @@ def world(root, tmp_path_factory):
     """A folder as a stranger has it: LabelMe files beside images whose names hold an invented name and number."""
     folder, demo = tmp_path_factory.mktemp("stranger"), root / "data" / "demo"
     (folder / "images").mkdir()
-    for path in sorted((demo / "labelme").glob("*.json")):
+    for path in sorted((demo / "labelme").glob("*.json"))[::2]:
         name = f"{INVENTED}_{NUMBER}_V1_{path.stem[-3:]}"
         shutil.copy(path.with_suffix(".png"), folder / "images" / f"{name}.png")
         content = json.loads(path.read_text("utf-8"))
@@ -55,7 +53,7 @@ def test_the_answer_is_about_the_strangers_images(report, read_page):
     assert [stem for stem, part in content["notebooks"].items() if part["error"]] == []
     assert {"01_dataset", "02_loss_curves", "03_evaluation"} <= set(content["notebooks"])
     summary = content["notebooks"]["03_evaluation"]["answer"]["metrics"]["summary"]
-    assert summary["n_images"] == 6
+    assert summary["n_images"] == 3
     assert 0.5 < summary["dice"]["macro"] < 1, "the demo's parts on the demo's kind of image: a real, imperfect result"
     assert f"{summary['dice']['macro']:.3f}" in page.text
 

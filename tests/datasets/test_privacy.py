@@ -21,8 +21,6 @@ from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.reports.runner import _accepted
 from sa2va_lab.runs import predict_dataset
 
-pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
-
 SECRETS = ("Inventedsson", "发明的人", "NOTREAL7700123")  # a name, one in another script, a hospital number
 
 

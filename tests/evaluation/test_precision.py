@@ -11,8 +11,6 @@ from sa2va_lab.evaluation.memory import look
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.views import plans
 
-pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
-
 
 def row(kind, peak, seconds, dice):
     return {

@@ -13,8 +13,6 @@ import pytest
 
 from sa2va_lab.reports.runner import run_report
 
-pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
-
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -9,8 +9,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from sa2va_lab.errors import LabError
 from sa2va_lab.reports import runner
 
-pytestmark = pytest.mark.xdist_group("kernels")  # one after another: see conftest.py
-
 ANSWERING = """
 from sa2va_lab.reports.answers import Answer, Metrics
 Answer(f"The number is {number}, {word}.", Metrics(number=number, sure=sure, some=some, share=share))

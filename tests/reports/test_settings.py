@@ -74,7 +74,6 @@ def test_a_missing_file_says_how_to_make_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("kernels")
 def test_init_names_what_it_recognised_and_report_takes_it_from_there(call, tmp_path, root, drawn_data):
     status, printed, said = call("init", "--data", drawn_data, "--groups", r"p(\d+)_", here=tmp_path)
     assert status == 0, said

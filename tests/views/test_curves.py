@@ -221,7 +221,6 @@ def test_the_demo_log_is_the_default(demo):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("kernels")
 def test_notebook_on_the_figures_of_the_real_run(folder, measured, tmp_path, read_page):
     parameters = {"log": f"{folder / 'first.log'};{folder / 'second.log'}", "config": str(folder / "finetune.py")}
     parameters |= {"samples": "1219", "run": str(measured)}

@@ -64,7 +64,6 @@ def test_figure(whole):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("kernels")
 @pytest.mark.parametrize("lang", ["en", "zh"])
 def test_report_of_a_users_own_parts(tmp_path, read_page, lang):
     given = {"model": paths.demo_model(), "finetune": paths.demo_finetune(), "noted_billions": "9.2", "lang": lang}
