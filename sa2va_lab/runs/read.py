@@ -53,6 +53,7 @@ class _Data(_Part):
     reason: str
     phrase: str | None
     split: str
+    splits_sha256: str | None = None
     chosen: str
     samples: list[FileName]
 
@@ -64,7 +65,7 @@ class _Git(_Part):
 
 
 class Meta(_Part):
-    """What stands in run.json. `role`, `of` and `batch` are missing in Runs of before they were written."""
+    """What stands in run.json. `role`, `of`, `batch` and `seal` are missing in Runs of before they were written."""
 
     format: Literal[1]
     stamp: str | None
@@ -83,6 +84,7 @@ class Meta(_Part):
     role: Role | None = None
     of: FileName | None = None
     batch: Annotated[int, Field(ge=1)] = 1
+    seal: dict[str, str] | None = None
 
 
 class Record(_Part):

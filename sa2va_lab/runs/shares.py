@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import write_json, write_whole
+from sa2va_lab.files import write_whole
 from sa2va_lab.runs.find import name_folder
 from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
+from sa2va_lab.runs.seal import seal_run
 from sa2va_lab.runs.write import check_request, choose_samples, lock_folder, predict_dataset
 
 RANKS, LOCK = "ranks", ".ranks.lock"
@@ -113,7 +114,7 @@ def _put_together(shares: list[Run], chosen, spread: str, folder: Path) -> Run:
     meta = metas[0] | {"dataset": metas[0]["dataset"] | about, "ranks": ranks}
     meta |= {name: [step for one in metas for step in one.get(name, [])] for name in ("resumed", "steps")}
     meta |= {"started": min(one["started"] for one in metas), "finished": max(one["finished"] for one in metas)}
-    write_json(folder / META, meta)
+    seal_run(folder, meta)
     shutil.rmtree(folder / RANKS)
     return open_run(folder)
 

@@ -26,6 +26,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, sha256, write_json, write_whole
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
+from sa2va_lab.runs.seal import hash_splits, list_edits, seal_run
 
 LOCK = ".lock"
 PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
@@ -75,7 +76,7 @@ def predict_dataset(
         with lock_folder(folder):
             _start(folder, meta)
             _predict_rest(segmenter, chosen, meta, folder, retry_failed=retry_failed, progress=progress)
-            write_json(folder / META, open_run(folder).meta | {"finished": _now()})
+            seal_run(folder, open_run(folder).meta | {"finished": _now()})
             return open_run(folder)
     except OSError as error:  # of the folder: what goes wrong with an image is caught where it is predicted
         raise LabError(
@@ -147,6 +148,7 @@ def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
             "reason": dataset.reason,
             "phrase": dataset.phrase,
             "split": dataset.split_name,
+            "splits_sha256": hash_splits(dataset),
             "chosen": how,
             "samples": [sample.id for sample in dataset.samples],
         },
@@ -238,11 +240,12 @@ def _start(folder: Path, meta: dict) -> None:
         return
     run = open_run(folder)
     _refuse_other(run, _list_facts(meta))
+    edited = list_edits(run) or []  # before anything is mended: a resumed Run is sealed again, and must not hide it
     if (folder / LINES).exists():
         os.truncate(folder / LINES, read_lines(folder / LINES)[1])
     again = {name: meta[name] for name in ("started", "python", "packages", "git")}
-    again["device"] = meta["segmenter"].get("device")
-    write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again]})
+    again |= {"device": meta["segmenter"].get("device"), "edited": edited}
+    write_json(folder / META, run.meta | {"resumed": [*run.meta["resumed"], again], "seal": None})
 
 
 def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: bool, progress: bool) -> None:

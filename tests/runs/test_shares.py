@@ -111,7 +111,7 @@ def test_a_kill_while_the_shares_are_put_together_costs_nothing(dataset, alone, 
     folder = tmp_path / "run"
     predict_share(make_segmenter(), dataset, rank=Rank(0, 2), folder=folder, progress=False)
     with monkeypatch.context() as patch:
-        patch.setattr(shares, "write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(shares, "seal_run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             predict_share(make_segmenter(), dataset, rank=Rank(1, 2), folder=folder, progress=False)
     late = make_segmenter()
