@@ -35,8 +35,8 @@ class Audit:
     """What was found. defects: by sample id, "" for what belongs to no sample. pairs: near duplicates across groups.
 
     rows: per sample {"id", "group", "video", "size", "share" (of vessel pixels), "objects", "polygons", "holes",
-    "width" (median, pixels)}, None where there is nothing to measure. widths: of all centre-line pixels, at most 1,000
-    an image. suspected: id -> (height, width) that the outlines would fit.
+    "width" (median, pixels), "ignored" (share)}, None where there is nothing to measure. widths: of all centre-line
+    pixels, at most 1,000 an image. suspected: id -> (height, width) that the outlines would fit.
     """
 
     dataset: Dataset
@@ -66,6 +66,9 @@ class Audit:
                 f"vessel share {share['mean']:.2%} ({share['lowest']:.2%} to {share['highest']:.2%}), "
                 f"width {width['median']:.1f} px (5 to 95 %: {width['low_5']:.1f} to {width['high_95']:.1f})"
             )
+        if stats["ignored"]:
+            count, mean = stats["ignored"]["images"], stats["ignored"]["mean"]
+            lines.append(f"ignored: {mean:.1%} of the pixels of {count} images; they are in no count")
         found = self.by_kind()
         lines += [] if found else ["no defect found"]
         for kind, ids in found.items():
@@ -82,6 +85,7 @@ class Audit:
         """{samples, images, groups, problems: {kind: [ids]}, stats, ...} as plain JSON values."""
         problems = self.by_kind()
         shares = [row["share"] for row in self.rows if row["share"] is not None]
+        left_out = [row["ignored"] for row in self.rows if row["ignored"]]
         return {
             "samples": len(self.rows),
             "images": sum(row["size"] is not None for row in self.rows),
@@ -102,6 +106,7 @@ class Audit:
                 "vessel_share": _quantiles(shares),
                 "vessel_width": _quantiles(self.widths),
                 "splits": {name: len(ids) for name, ids in self.dataset.splits.items()},
+                "ignored": {"images": len(left_out), "mean": float(np.mean(left_out))} if left_out else None,
                 "suspected_sizes": {name: [size[1], size[0]] for name, size in self.suspected.items()},
             },
         }
@@ -118,7 +123,7 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
         noted = list(sample.defects)
         pixels, seen = look(sample.image) if sample.image.exists() else (None, [])
         noted += seen
-        row = dict.fromkeys(("size", "share", "objects", "polygons", "holes", "width"))
+        row = dict.fromkeys(("size", "share", "objects", "polygons", "holes", "width", "ignored"))
         row |= {"id": sample.id, "group": sample.group, "video": sample.video}
         if pixels is not None:
             row["size"] = pixels.shape
@@ -142,7 +147,7 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
 
 def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[np.ndarray]) -> list[Defect]:
     """Rasterises the truth, measures it into `row` and `widths`, and compares it with a mask file beside it."""
-    found, truth = [], None
+    found, truth, beside = [], None, None
     for annotator in sorted(sample.drawings):
         source = sample.source(annotator=annotator)
         if source is None:
@@ -158,12 +163,18 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
             beside = mask
     if truth is None:
         return found
-    row["share"] = float(truth.mean())
+    try:
+        counted = sample.leave_out(np.ones_like(truth))
+    except LabError as error:
+        return [*found, Defect("mask_unreadable", f"what is ignored of it cannot be told: {error}")]
+    row["ignored"], truth = float(1 - counted.mean()), truth & counted
+    row["share"] = float(truth.sum() / max(counted.sum(), 1))
     row["holes"] = count_holes(truth)
     across = measure_widths(truth)
     row["width"] = float(np.median(across)) if len(across) else None
     widths.append(across[:: -(-len(across) // 1000) or 1])
-    if CHECK in sample.drawings and beside is not None and (truth | beside).any():
+    beside = None if beside is None else beside & counted
+    if beside is not None and (truth | beside).any():
         dice = 2 * np.count_nonzero(truth & beside) / (np.count_nonzero(truth) + np.count_nonzero(beside))
         if dice < AGREEMENT:
             found.append(Defect("truth_disagrees", f"its mask file and its outlines have a Dice of {dice:.3f}"))

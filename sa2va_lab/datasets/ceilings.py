@@ -105,6 +105,7 @@ def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
             mask = again(sample, truth)
             if mask is None:
                 continue
+            mask = sample.leave_out(mask)
             scores[name].append(_dice(mask, truth))
             for place, area in enumerate((mask & truth, mask, truth)):
                 counts[name][:, place] += np.bincount(classes[area], minlength=len(CLASSES))

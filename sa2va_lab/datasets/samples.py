@@ -80,15 +80,18 @@ class Sample:
         all-False truth, which is not None. Raises LabError when the image or the truth cannot be read.
         """
         source = self.source(phrase, annotator)
-        truth = None if source is None else self._rasterise(source)
-        left_out = None if truth is None else self.ignore()
-        return truth if left_out is None else truth & ~left_out
+        return None if source is None else self.leave_out(self._rasterise(source))
 
     def ignore(self) -> np.ndarray | None:
         """bool (H, W), True where no count, metric or figure looks; None where nothing is ignored. Raises as `truth`
         does."""
         mask = None if self.ignored is None else self._rasterise(self.ignored)
         return mask if mask is not None and mask.any() else None
+
+    def leave_out(self, mask: np.ndarray) -> np.ndarray:
+        """A mask bool (H, W) of this image without what is ignored."""
+        ignore = self.ignore()
+        return mask if ignore is None else mask & ~ignore
 
     def _rasterise(self, source: DrawnTruth | MaskFile) -> np.ndarray:
         size = self.image_size()

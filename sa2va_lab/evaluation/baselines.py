@@ -40,10 +40,10 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
         masks = {"nothing": np.zeros_like(truth), "everything": np.ones_like(truth), "frangi": filter_vessels(sample)}
         masks["training"] = None if mean is None else _resize(mean, truth.shape) > 0.5
         masks["shuffled"] = None if order is None else _resize(chosen[order[place]][1], truth.shape) > 0.5
-        masks["observer"] = sample.truth(annotator=2)
+        masks["observer"], ignore = sample.truth(annotator=2), sample.ignore()
         for name, mask in masks.items():
             if mask is not None and mask.shape == truth.shape:
-                found[name][sample.id] = compute_scores(**count_pixels(mask, truth))["dice"]
+                found[name][sample.id] = compute_scores(**count_pixels(mask, truth, ignore))["dice"]
     groups = {sample.id: sample.group for sample, _ in chosen}
     rows = []
     for name, scores in found.items():
@@ -71,13 +71,14 @@ def filter_vessels(sample: Sample) -> np.ndarray:
 def _mean_training_mask(dataset: Dataset, reported: set[str]) -> np.ndarray | None:
     """bool (GRID, GRID) of the pixels that are vessel often enough; never from an image that is reported."""
     part = dataset.select(set(dataset.splits.get("train", ())) - reported)
-    masks = [_resize(truth, (GRID, GRID)) for _, truth in part.truths()]
-    if not masks:
+    pairs = [(truth, sample.leave_out(np.ones_like(truth))) for sample, truth in part.truths()]
+    if not pairs:
         return None
-    stack = np.stack(masks)
-    mean = stack.mean(axis=0)
+    stack, counted = (np.stack([_resize(mask, (GRID, GRID)) for mask in masks]) for masks in zip(*pairs, strict=True))
+    mean = stack.sum(axis=0) / np.maximum(counted.sum(axis=0), 1e-6)
     cuts = np.unique(np.quantile(mean, np.linspace(0.5, 0.99, 50)))
-    dice = [np.mean([2 * (m * (mean >= c)).sum() / (m.sum() + (mean >= c).sum()) for m in stack]) for c in cuts]
+    both = list(zip(stack, counted, strict=True))
+    dice = [np.mean([2 * (m * (mean >= c)).sum() / (m.sum() + (k * (mean >= c)).sum()) for m, k in both]) for c in cuts]
     return mean >= cuts[int(np.argmax(dice))]
 
 

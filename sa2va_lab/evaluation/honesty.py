@@ -16,14 +16,13 @@ from scipy import ndimage
 
 from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import match_samples, read_truth
+from sa2va_lab.evaluation.matching import Pair, match_samples, pair_up
 from sa2va_lab.evaluation.thresholds import Choice, count_image, refuse_seen
 from sa2va_lab.paths import is_demo_data
 from sa2va_lab.runs import choose_samples
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.prediction import Prediction
     from sa2va_lab.runs.read import Run
 
 LEAST_RIM = 100  # border pixels of a truth that nobody meets by luck
@@ -80,14 +79,15 @@ def check_run(
             continue
         if (prediction.n_seg > 0) != ("[SEG]" in record["answer"]):
             seen.setdefault("mask_without_seg", []).append(sample.id)
-        kinds = _look_at_logits(prediction)
-        truth = read_truth(sample, prediction.size)
-        if truth is not None and prediction.n_seg:
-            inside, outside = count_image(prediction.probability(), truth)
+        pair = pair_up(prediction, sample)
+        cells = _count_cells(pair, prediction.logits.shape[-1])
+        kinds = _look_at_logits(prediction.logits[:, cells])
+        if pair.truth is not None and prediction.n_seg:
+            inside, outside = count_image(pair.probability, pair.truth)
             moves += inside[[50, 950]] + outside[[50, 950]]
-            if np.count_nonzero(_rim(truth)) >= LEAST_RIM:
+            if np.count_nonzero(_rim(pair.truth)) >= LEAST_RIM:
                 judged += 1
-                kinds |= _look_at_truth(prediction, truth, threshold)
+                kinds |= _look_at_truth(prediction.logits.max(axis=0), pair, cells, threshold)
         for kind in kinds:
             seen.setdefault(kind, []).append(sample.id)
     found = []
@@ -105,19 +105,25 @@ def check_run(
     return sorted(found, key=lambda finding: not finding.alarm)
 
 
-def _look_at_logits(prediction: Prediction) -> set[str]:
-    if not prediction.n_seg:
+def _count_cells(pair: Pair, grid: int) -> np.ndarray:
+    """bool (grid, grid): the cells of the model's own grid of which no pixel is ignored."""
+    if pair.ignore is None:
+        return np.ones((grid, grid), bool)
+    picture = Image.fromarray(pair.ignore.astype(np.float32))
+    return np.asarray(picture.resize((grid, grid), Image.Resampling.BOX)) < 1e-6
+
+
+def _look_at_logits(logits: np.ndarray) -> set[str]:
+    """logits: float32 (n_seg, cells)."""
+    if not logits.size:
         return set()
-    kinds = set()
-    if np.ptp(prediction.logits) < 1e-6:
-        kinds.add("constant_probability")
-    elif any(len(np.unique(mask)) <= FEW_VALUES for mask in prediction.logits):
-        kinds.add("few_logit_values")
-    return kinds
+    if np.ptp(logits) < 1e-6:
+        return {"constant_probability"}
+    return {"few_logit_values"} if any(len(np.unique(mask)) <= FEW_VALUES for mask in logits) else set()
 
 
-def _look_at_truth(prediction: Prediction, truth: np.ndarray, threshold: float) -> set[str]:
-    mask = prediction.mask(threshold)
+def _look_at_truth(logits: np.ndarray, pair: Pair, cells: np.ndarray, threshold: float) -> set[str]:
+    mask, truth = pair.mask(threshold), pair.truth
     if not mask.any():
         return set()
     kinds, wrong = set(), mask ^ truth
@@ -129,8 +135,9 @@ def _look_at_truth(prediction: Prediction, truth: np.ndarray, threshold: float) 
         kinds.add("one_sided_error")
     if np.count_nonzero(wrong) >= LEAST_ERRORS and _share_lonely(wrong) >= LONELY:
         kinds.add("isolated_pixel_error")
-    grid = prediction.logits.max(axis=0) > np.log(threshold / (1 - threshold) if 0 < threshold < 1 else 1)
-    if max(_overlap(grid, small) for child in _children(truth) for small in _bring_down(child, len(grid))) >= ALIKE:
+    grid = cells & (logits > np.log(threshold / (1 - threshold) if 0 < threshold < 1 else 1))
+    smalls = (small & cells for child in _children(truth) for small in _bring_down(child, len(grid)))
+    if max(_overlap(grid, small) for small in smalls) >= ALIKE:
         kinds.add("derived_by_morphology")
     return kinds
 

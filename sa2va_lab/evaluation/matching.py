@@ -1,8 +1,13 @@
-"""A run's predictions beside the truths of its data set: the only place where the two meet."""
+"""A run's predictions beside the truths of its data set: the only place where the two meet.
+
+What is ignored is blank on both sides from here on: there nothing is found and nothing is missed, and whoever counts
+what is neither leaves those pixels out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +16,30 @@ from sa2va_lab.errors import LabError
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset, Sample
+    from sa2va_lab.prediction import Prediction
     from sa2va_lab.runs.read import Run
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction beside its truth, as `pair_up` makes it.
+
+    probability: float32 (H, W), 0 where ignored. truth: bool (H, W), False where ignored; None where nobody annotated.
+    ignore: bool (H, W), None where every pixel counts.
+    """
+
+    probability: np.ndarray
+    truth: np.ndarray | None
+    ignore: np.ndarray | None
+
+    @property
+    def left_out(self) -> int:
+        """How many pixels are ignored."""
+        return 0 if self.ignore is None else int(np.count_nonzero(self.ignore))
+
+    def mask(self, threshold: float) -> np.ndarray:
+        """bool (H, W): probability strictly above the threshold, nowhere where it is ignored."""
+        return self.probability > float(threshold)
 
 
 def match_samples(run: Run, dataset: Dataset) -> Iterator[tuple[Sample, dict | None]]:
@@ -46,24 +74,29 @@ def match_samples(run: Run, dataset: Dataset) -> Iterator[tuple[Sample, dict | N
         yield sample, record
 
 
-def read_truth(sample: Sample, size: tuple[int, int]) -> np.ndarray | None:
-    """The truth, bool (H, W), None where nobody annotated; LabError when it is not of the prediction's size."""
-    truth = sample.truth()
-    if truth is not None and truth.shape != tuple(size):
-        raise LabError(
-            f"the prediction of {sample.id} is {size[1]}x{size[0]} but its truth is "
-            f"{truth.shape[1]}x{truth.shape[0]}; expected equal sizes, predict again in a new folder"
-        )
-    return truth
+def pair_up(prediction: Prediction, sample: Sample, *, merge: str | int = "union") -> Pair:
+    """A prediction beside the truth of its sample; LabError when that is not of the prediction's size."""
+    probability, truth, ignore = prediction.probability(merge), sample.truth(), sample.ignore()
+    size = probability.shape
+    for drawn in (truth, ignore):
+        if drawn is not None and drawn.shape != size:
+            raise LabError(
+                f"the prediction of {sample.id} is {size[1]}x{size[0]} but its truth is "
+                f"{drawn.shape[1]}x{drawn.shape[0]}; expected equal sizes, predict again in a new folder"
+            )
+    if ignore is not None:
+        probability[ignore] = 0
+    return Pair(probability, truth, ignore)
 
 
-def iterate_pairs(run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False):
-    """(sample, probability float32 (H, W), truth bool (H, W)) of every sample that has both."""
+def iterate_pairs(
+    run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False
+) -> Iterator[tuple[Sample, Pair]]:
+    """Every sample that has a prediction and a truth, with the two."""
     from tqdm import tqdm
 
     matched = [(sample, record) for sample, record in match_samples(run, dataset) if record and not record["error"]]
     for sample, _ in tqdm(matched, desc="measure", unit="image", disable=not progress, dynamic_ncols=True):
-        prediction = run.prediction(sample.id)
-        truth = read_truth(sample, prediction.size)
-        if truth is not None:
-            yield sample, prediction.probability(merge), truth
+        pair = pair_up(run.prediction(sample.id), sample, merge=merge)
+        if pair.truth is not None:
+            yield sample, pair

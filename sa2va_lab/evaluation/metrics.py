@@ -12,12 +12,13 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import mean_interval
-from sa2va_lab.evaluation.matching import match_samples, read_truth
+from sa2va_lab.evaluation.matching import match_samples, pair_up
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from sa2va_lab.datasets.samples import Dataset, Sample
+    from sa2va_lab.datasets.samples import Dataset
+    from sa2va_lab.evaluation.matching import Pair
     from sa2va_lab.runs.read import Run
 
 COUNTS = ("tp", "fp", "fn", "tn")
@@ -42,12 +43,14 @@ POLICY = {
 }
 
 
-def count_pixels(mask: np.ndarray, truth: np.ndarray) -> dict[str, int]:
-    """tp, fp, fn, tn of two bool (H, W) of one shape."""
+def count_pixels(mask: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None) -> dict[str, int]:
+    """tp, fp, fn, tn of two bool (H, W) of one shape, but for the pixels of a third that are left out."""
     if mask.shape != truth.shape or mask.dtype != bool or truth.dtype != bool:
         raise ValueError(
             f"mask is {mask.dtype} {mask.shape} and truth {truth.dtype} {truth.shape}; expected two bool of one shape"
         )
+    if ignore is not None:
+        mask, truth = mask[~ignore], truth[~ignore]
     found, there = int(np.count_nonzero(mask)), int(np.count_nonzero(truth))
     tp = int(np.count_nonzero(mask & truth))
     return {"tp": tp, "fp": found - tp, "fn": there - tp, "tn": mask.size - found - there + tp}
@@ -84,9 +87,10 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
     """The predictions of a run against the truths of the data set that it was made on, a row a sample.
 
     Columns: id, group, phrase, error, answer, n_seg, seconds, tp, fp, fn, tn, dice, iou, precision, recall,
-    specificity, truth_area, mask_area (pixels). Every sample of the run has a row. A failed or missing prediction has
-    its error and NaN; an image that nobody annotated has its mask_area and NaN; an answer without [SEG] is an empty
-    mask. `table.attrs` says threshold, rasteriser, where truths and predictions came from, and the demo stamp.
+    specificity, truth_area, mask_area, ignored_area (pixels, none of which is in any other column). Every sample of the
+    run has a row. A failed or missing prediction has its error and NaN; an image that nobody annotated has its
+    mask_area and NaN; an answer without [SEG] is an empty mask. `table.attrs` says threshold,
+    rasteriser, the share that is ignored, where truths and predictions came from, and the demo stamp.
 
     Raises LabError when the data set is not the one that was predicted (other images, other phrase), when a truth
     cannot be read, or when a prediction on disk was damaged.
@@ -102,17 +106,19 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
         row |= {"error": record["error"], "seconds": record["seconds"].get("wall", np.nan)}
         if record["error"] is None:
             row |= {"answer": record["answer"], "n_seg": record["n_seg"]}
-            row |= _compare(run.prediction(sample.id).mask(threshold), sample)
+            row |= _compare(pair_up(run.prediction(sample.id), sample), threshold)
         rows.append(row)
     table = pd.DataFrame(rows, columns=["id", "group", "phrase", "error", "answer", "n_seg", "seconds", *COUNTS])
     table = table.assign(**compute_scores(*(table[count] for count in COUNTS)))
-    areas = pd.DataFrame(rows, columns=["truth_area", "mask_area"])
+    areas = pd.DataFrame(rows, columns=["truth_area", "mask_area", "ignored_area"])
     table = pd.concat([table, areas], axis=1)
-    numbers = [*COUNTS, *METRICS, "truth_area", "mask_area", "seconds", "n_seg"]
+    numbers = [*COUNTS, *METRICS, *areas, "seconds", "n_seg"]
     table[numbers] = table[numbers].astype(float)
     words = ["error", "answer"]
     table[words] = table[words].astype(object).where(table[words].notna(), None)
+    left_out = table.loc[table["truth_area"].notna(), "ignored_area"].sum()
     table.attrs = {
+        "ignored": float(left_out / (table[list(COUNTS)].sum(axis=None) + left_out)) if left_out else 0.0,
         "threshold": threshold,
         "rasteriser": dataset.rasteriser,
         "truth_sha256": dataset.truth_sha256,
@@ -126,7 +132,8 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
 def summarise(table: pd.DataFrame) -> dict:
     """The overall numbers of what `evaluate_run` returned, as plain Python values.
 
-    n_images, n_groups, n_failed, n_without_truth, n_without_seg, threshold, rasteriser, and for each metric: macro
+    n_images, n_groups, n_failed, n_without_truth, n_without_seg, ignored (share of the pixels of the images with a
+    truth), threshold, rasteriser, and for each metric: macro
     (mean over the n images, of n_groups patients, where it is defined), pooled (of the summed counts), low and high
     (95 % interval of macro over groups, `intervals.mean_interval`) and the interval's reason. Undefined is NaN.
     """
@@ -137,6 +144,7 @@ def summarise(table: pd.DataFrame) -> dict:
         "n_failed": int(failed.sum()),
         "n_without_truth": int((~failed & table["truth_area"].isna()).sum()),
         "n_without_seg": int((~failed & (table["n_seg"] == 0)).sum()),
+        "ignored": table.attrs.get("ignored", 0.0),
         "threshold": table.attrs.get("threshold"),
         "rasteriser": table.attrs.get("rasteriser"),
     }
@@ -157,8 +165,9 @@ def summarise(table: pd.DataFrame) -> dict:
     return summary
 
 
-def _compare(mask: np.ndarray, sample: Sample) -> dict:
-    row, truth = {"mask_area": int(mask.sum())}, read_truth(sample, mask.shape)
+def _compare(pair: Pair, threshold: float) -> dict:
+    mask, truth = pair.mask(threshold), pair.truth
+    row = {"mask_area": int(mask.sum()), "ignored_area": pair.left_out}
     if truth is None:
         return row
-    return row | count_pixels(mask, truth) | {"truth_area": int(truth.sum())}
+    return row | count_pixels(mask, truth, pair.ignore) | {"truth_area": int(truth.sum())}

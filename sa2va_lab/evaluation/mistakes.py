@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
 
 if TYPE_CHECKING:
@@ -155,8 +156,9 @@ def sort_mistakes(run: Run, dataset: Dataset, *, threshold: float = 0.5, table: 
             rows.append(dict.fromkeys(numbers, math.nan) | {"kind": None, "suspect": ""})
             continue
         sample, prediction = samples[row["id"]], run.prediction(row["id"])
-        probability, truth = prediction.probability(), sample.truth()
-        mask, other = probability > threshold, find_others(dataset, row["id"], truth.shape)
+        pair = pair_up(prediction, sample)
+        probability, truth, mask = pair.probability, pair.truth, pair.mask(threshold)
+        other = find_others(dataset, row["id"], truth.shape)
         others |= other is not None
         line = trace_line(mask, truth)
         kinds = sort_pixels(mask, truth, other=other, named=prediction.n_seg > 0, usual=usual, line=line)
@@ -210,7 +212,8 @@ def summarise_mistakes(table: pd.DataFrame) -> list[dict]:
 
 
 def find_others(dataset: Dataset, sample_id: str, size: tuple[int, int]) -> np.ndarray | None:
-    """Where anything but the phrase is annotated, bool (H, W) of `size`; None where the data set names nothing else."""
+    """Where anything but the phrase is annotated, bool (H, W) of `size`, False where ignored; None where the data set
+    names nothing else."""
     sample = dataset[sample_id]
     drawing = sample.drawings.get(1)
     others = sorted(drawing.phrases.keys() - {dataset.phrase}) if drawing else []
@@ -218,6 +221,6 @@ def find_others(dataset: Dataset, sample_id: str, size: tuple[int, int]) -> np.n
     if not truths:
         return None
     try:
-        return np.any([truth.rasterise(size) for truth in truths], axis=0)
+        return sample.leave_out(np.any([truth.rasterise(size) for truth in truths], axis=0))
     except LabError as error:
         raise LabError(f"{sample_id}: {error}") from None

@@ -70,9 +70,15 @@ def recall_by_width(mask: np.ndarray, truth: np.ndarray) -> dict[str, tuple[int,
     return {name: (int(f), int(t)) for name, f, t in zip(CLASSES, found, there, strict=True) if t}
 
 
-def measure_calibration(probability: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Brier score (mean squared error of the probabilities) and expected calibration error (10 equal bins)."""
-    flat, there = probability.ravel().astype(np.float64), truth.ravel()
+def measure_calibration(
+    probability: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None = None
+) -> dict[str, float]:
+    """Brier score (mean squared error of the probabilities) and expected calibration error (10 equal bins); NaN where
+    every pixel is ignored."""
+    counted = slice(None) if ignore is None else ~ignore
+    flat, there = probability[counted].ravel().astype(np.float64), truth[counted].ravel()
+    if not flat.size:
+        return {"brier": np.nan, "ece": np.nan}
     place = np.minimum((flat * BINS).astype(int), BINS - 1)
     said, found = np.bincount(place, flat, BINS), np.bincount(place, there, BINS)
     return {"brier": float(np.mean((flat - there) ** 2)), "ece": float(np.abs(said - found).sum() / flat.size)}
@@ -89,7 +95,7 @@ def measure_extras(
     if workers is None:
         workers = max(1, min(cpu_count() or 1, len(run.records) // LEAST_IMAGES))
     pairs = iterate_pairs(run, dataset, progress=progress)
-    work = ((sample.id, sample.group, probability, truth, threshold) for sample, probability, truth in pairs)
+    work = ((sample.id, sample.group, pair, threshold) for sample, pair in pairs)
     rows, widths = [], {name: np.zeros(2, np.int64) for name in CLASSES}
     for row, found in map(_measure_image, work) if workers == 1 else _spread(work, workers):
         rows.append(row)
@@ -113,10 +119,10 @@ def summarise_extras(table: pd.DataFrame) -> list[dict]:
 
 
 def _measure_image(work: tuple) -> tuple[dict, dict]:
-    sample_id, group, probability, truth, threshold = work
-    mask = probability > threshold
-    row = {"id": sample_id, "group": group} | measure_shapes(mask, truth) | measure_calibration(probability, truth)
-    return row, recall_by_width(mask, truth)
+    sample_id, group, pair, threshold = work
+    mask, truth = pair.mask(threshold), pair.truth
+    row = {"id": sample_id, "group": group} | measure_shapes(mask, truth)
+    return row | measure_calibration(pair.probability, truth, pair.ignore), recall_by_width(mask, truth)
 
 
 def _spread(work, workers: int):

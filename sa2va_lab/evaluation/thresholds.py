@@ -44,7 +44,7 @@ class Counts:
     """Pixel counts of n images above each of THRESHOLDS.
 
     ids, groups, hashes: n texts (sample, patient, sha256 of the image file). tp, fp: int32 (n, 1000), pixels above
-    each threshold inside and outside the truth. truth, size: int64 (n,), pixels of the truth and of the image.
+    each threshold inside and outside the truth. truth, size: int64 (n,), pixels of the truth and all that count.
     origin: which run, split and merge they come from.
     """
 
@@ -158,9 +158,10 @@ def count_image(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray,
 def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False) -> Counts:
     """One pass over a run's probabilities. Failed samples and those without a truth are left out."""
     rows = []
-    for sample, probability, truth in iterate_pairs(run, dataset, merge=merge, progress=progress):
-        inside, outside = count_image(probability, truth)
-        rows.append((sample.id, sample.group, inside, outside, np.count_nonzero(truth), truth.size))
+    for sample, pair in iterate_pairs(run, dataset, merge=merge, progress=progress):
+        inside, outside = count_image(pair.probability, pair.truth)
+        areas = np.count_nonzero(pair.truth), pair.truth.size - pair.left_out
+        rows.append((sample.id, sample.group, inside, outside, *areas))
     hashes = {record["id"]: record["image_sha256"] for record in run.records}
     ids, groups, tp, fp, areas, sizes = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
     origin = {

@@ -79,6 +79,8 @@ def overview_table(audit: Audit) -> Table:
         "Share of vessel pixels": _range(known["share"], ".2%"),
         "Vessel width along centrelines, px": _range(audit.widths, ".1f"),
     }
+    if left_out := [row["ignored"] for row in rows if row["ignored"]]:
+        facts["Share of pixels that are ignored"] = _range(left_out, ".1%")
     return tabulate_facts(facts)
 
 

@@ -17,6 +17,7 @@ from matplotlib.patches import Rectangle
 from scipy import ndimage
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
 from sa2va_lab.files import write_whole
 from sa2va_lab.language import current_language, tr
@@ -180,7 +181,8 @@ def kind_figures(table: pd.DataFrame, run: Run, dataset: Dataset, *, most: int =
 
 def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
     sample, prediction = dataset[row["id"]], run.prediction(row["id"])
-    mask, truth = prediction.mask(attrs["threshold"]), sample.truth()
+    pair = pair_up(prediction, sample)
+    mask, truth = pair.mask(attrs["threshold"]), pair.truth
     other = find_others(dataset, sample.id, truth.shape)
     named = prediction.n_seg > 0
     area = sort_pixels(mask, truth, other=other, named=named, usual=attrs["usual"]) == KINDS.index(kind)
@@ -196,7 +198,7 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
         style.halo(frame, 3)
         whole.add_patch(frame)
         near.imshow(pixels)
-        overlays.draw_comparison(pixels, mask, truth, ax=compared)
+        overlays.draw_comparison(pixels, mask, truth, ax=compared, ignore=pair.ignore)
         for ax in (near, compared):
             ax.set(xlim=(left - 0.5, left + side - 0.5), ylim=(top + side - 0.5, top - 0.5))
         for ax in (whole, near, compared):
@@ -205,7 +207,8 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
         near.set_title(f"{side} × {side} px")
         compared.set_title(tr("Right and wrong at {threshold:g}", threshold=attrs["threshold"]))
         figure.suptitle(name_kind(kind), x=0.01, ha="left", fontweight="bold")
-        figure.legend(handles=overlays.legend_handles(), loc="outside lower left", ncols=3, fontsize=8)
+        handles = overlays.legend_handles(pair.ignore)
+        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8)
     return figure, tr(
         "“{kind}” in {id}: {pixels} pixels, {share:.0%} of what is wrong there; the part with most of it enlarged.",
         kind=name_kind(kind),
@@ -262,10 +265,12 @@ def write_gallery(table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Pa
 
 
 def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
-    sample, probability = dataset[row["id"]], run.prediction(row["id"]).probability()
-    mask, truth = probability > attrs["threshold"], sample.truth()
+    sample = dataset[row["id"]]
+    pair = pair_up(run.prediction(sample.id), sample)
+    probability, mask, truth = pair.probability, pair.mask(attrs["threshold"]), pair.truth
     step = max(1, math.ceil(max(mask.shape) / SIDE))
     small = mask[::step, ::step]
+    ignore = None if pair.ignore is None else pair.ignore[::step, ::step]
     try:
         photo = layers.encode_photo(overlays.read_pixels(sample.image)[::step, ::step], quality=70)
     except (LabError, OSError):  # moved away since: masks and numbers are still worth a look
@@ -275,7 +280,7 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
     )
     image, predicted = tr("Image"), tr("Prediction")
     if truth is None:
-        pictures = [(predicted, layers.paint_errors(small, None), said)]
+        pictures = [(predicted, layers.paint_errors(small, None, ignore=ignore), said)]
         wrong = 1
     else:
         drawn, line, annotated = truth[::step, ::step], trace_line(mask, truth), tr("Ground truth")
@@ -284,7 +289,7 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
         pictures = [
             (annotated, layers.paint_errors(drawn, None), f"{annotated}, {sample.id}"),
             (predicted, layers.paint_errors(small, None), f"{predicted}, {sample.id}"),
-            (tr("Right and wrong"), layers.paint_errors(small, drawn, scale=2), said),
+            (tr("Right and wrong"), layers.paint_errors(small, drawn, ignore=ignore, scale=2), said),
             (
                 tr("Centreline: found, lost, gaps"),
                 layers.paint_line(line, truth)[::step, ::step],

@@ -18,7 +18,7 @@ from sa2va_lab.views import style
 from sa2va_lab.views.overlays import split_errors
 
 GAP = "#CC79A7"  # Okabe and Ito's reddish purple: a vessel that is broken
-VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT = range(10)
+VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT, HATCH = range(11)
 PALETTE = [
     # (colour, opacity 0 to 255) by the names above
     ("#FFFFFF", 120),
@@ -31,22 +31,29 @@ PALETTE = [
     ("#FFFFFF", 235),
     (GAP, 255),
     ("#5F6B73", 90),
+    (style.NEUTRAL, 200),
 ]
 
 
-def paint_errors(mask: np.ndarray, truth: np.ndarray | None, *, scale: int = 1) -> np.ndarray:
-    """What is right and wrong, each pixel enlarged `scale` times; without a ground truth the mask in its own colour."""
-    if truth is None:
-        return _enlarge(np.where(mask, MASK, np.where(_grow(mask), HALO, VEIL)), scale)
-    areas = split_errors(mask, truth)
-    any_of = mask | truth
+def paint_errors(
+    mask: np.ndarray, truth: np.ndarray | None, *, ignore: np.ndarray | None = None, scale: int = 1
+) -> np.ndarray:
+    """What is right and wrong, each pixel enlarged `scale` times; without a ground truth the mask in its own colour.
+    What is ignored is hatched."""
+    any_of = mask if truth is None else mask | truth
     layer = np.where(_grow(any_of), HALO, VEIL)
-    for kind, place in (("true_positive", RIGHT), ("false_positive", FALSE), ("false_negative", MISSED)):
-        layer[areas[kind]] = place
+    if truth is None:
+        layer[mask] = MASK
+    else:
+        areas = split_errors(mask, truth)
+        for kind, place in (("true_positive", RIGHT), ("false_positive", FALSE), ("false_negative", MISSED)):
+            layer[areas[kind]] = place
     layer = _enlarge(layer, scale)
     down, right = np.ogrid[: layer.shape[0], : layer.shape[1]]
     layer[(layer == FALSE) & ((down + right) % 5 < 2)] = STRIPE
     layer[(layer == MISSED) & (down % 4 < 2) & (right % 4 < 2)] = DOT
+    if ignore is not None:
+        layer[_enlarge(ignore, scale).astype(bool) & (((down + right) % 8 < 1) | ((down - right) % 8 < 1))] = HATCH
     return layer
 
 

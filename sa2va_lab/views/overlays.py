@@ -30,11 +30,13 @@ KINDS = {
     "false_positive": (style.FALSE_POSITIVE, "solid", "////", 0.45),
     "false_negative": (style.FALSE_NEGATIVE, (0, (2, 1)), "....", 0.45),
     "prediction": (style.PREDICTION, "solid", None, 0.6),
+    "ignored": (style.NEUTRAL, "dotted", "xxxx", 0.25),
 }
 LABELS = {
     "true_positive": "found (true positive)",
     "false_positive": "false positive",
     "false_negative": "false negative",
+    "ignored": "ignored: in no count",
 }
 RANKS = {"worst": "Worst: {case}", "median": "Median: {case}", "best": "Best: {case}"}
 
@@ -43,7 +45,8 @@ RANKS = {"worst": "Worst: {case}", "median": "Median: {case}", "best": "Best: {c
 class Case:
     """One sample, ready to be drawn. image: anything that can be opened as one. probability: float32 (H, W).
 
-    mask: bool (H, W). truth: bool (H, W), or None where nobody annotated. rank: "worst", "median", "best" or None.
+    mask: bool (H, W). truth: bool (H, W), or None where nobody annotated. ignore: bool (H, W), or None where all
+    counts. rank: "worst", "median", "best" or None.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Case:
     probability: np.ndarray
     mask: np.ndarray
     truth: np.ndarray | None
+    ignore: np.ndarray | None = None
     rank: str | None = None
     dice: float = math.nan
 
@@ -78,16 +82,20 @@ def split_errors(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     return {"true_positive": mask & truth, "false_positive": mask & ~truth, "false_negative": ~mask & truth}
 
 
-def draw_comparison(image, mask: np.ndarray, truth: np.ndarray | None, *, ax, backdrop: float = 0.5):
+def draw_comparison(
+    image, mask: np.ndarray, truth: np.ndarray | None, *, ax, ignore: np.ndarray | None = None, backdrop: float = 0.5
+):
     """Draws the image in pale grey on `ax` with true positives, false positives and false negatives over it.
 
     Each kind has a colour, a contour of its own line style and a hatch. Without a truth the mask alone is drawn, in the
-    colour for predictions. backdrop: how strongly the image shows through, 1 is as it is, 0 is white. Returns `ax`.
+    colour for predictions. ignore: bool (H, W), hatched. backdrop: how strongly the image shows through,
+    1 is as it is, 0 is white. Returns `ax`.
     """
     pixels = read_pixels(image)
     if mask.shape != pixels.shape[:2]:
         raise LabError(f"the mask is {mask.shape} but the image is {pixels.shape[:2]}; they must be of one size")
     areas = {"prediction": mask.astype(bool)} if truth is None else split_errors(mask, truth)
+    areas |= {} if ignore is None else {"ignored": ignore}
     grey = 1 - backdrop * (1 - pixels @ np.array([0.299, 0.587, 0.114]) / 255)
     canvas = np.repeat(grey[..., None], 3, axis=2)
     for kind, area in areas.items():
@@ -115,10 +123,10 @@ def _outline(ax, area: np.ndarray, colour: str, line, hatch: str | None) -> None
     ax.contour(x, y, edge, levels=[0.5], colors=[colour], linestyles=[line], linewidths=0.8)
 
 
-def legend_handles() -> list:
-    """One patch for each kind, for a figure's legend."""
+def legend_handles(*ignored: np.ndarray | None) -> list:
+    """One patch for each kind, for a figure's legend. ignored: what is, of the images drawn."""
     handles = []
-    for kind in ERRORS:
+    for kind in (*ERRORS, *(["ignored"] if any(each is not None for each in ignored) else [])):
         colour, line, hatch, opacity = KINDS[kind]
         look = dict(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch)
         handles.append(Patch(**look, label=tr(LABELS[kind])))
@@ -145,7 +153,7 @@ def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | N
             place = dict(location="bottom", fraction=0.05, pad=0.03, ticks=sorted({0, threshold, 1}))
             bar = row.colorbar(scale, ax=probability, **place)
             bar.ax.axvline(threshold, color="white", linewidth=1.5)
-            draw_comparison(pixels, case.mask, case.truth, ax=comparison)
+            draw_comparison(pixels, case.mask, case.truth, ax=comparison, ignore=case.ignore)
             for ax in (image, probability):
                 ax.set_axis_off()
             image.set_title(tr("Image"))
@@ -155,7 +163,8 @@ def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | N
             else:
                 comparison.set_title(tr("Right and wrong at {threshold:g}", threshold=threshold))
         if any(case.truth is not None for case in cases):
-            figure.legend(handles=legend_handles(), loc="outside upper left", ncols=3, handlelength=2.2)
+            handles = legend_handles(*(case.ignore for case in cases))
+            figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)
     return figure, " ".join(describe_case(case) for case in cases)
 
 

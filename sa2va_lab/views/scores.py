@@ -12,6 +12,7 @@ from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
+from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import summarise
 from sa2va_lab.evaluation.wordings import pick_prompts
 from sa2va_lab.language import join_sentences, join_words, tr
@@ -192,10 +193,10 @@ def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
         picked = [(row, None) for _, row in table[table["error"].isna()].head(3).iterrows()]
     cases = []
     for row, rank in picked:
-        sample, prediction = dataset[row["id"]], run.prediction(row["id"])
-        drawn = dict(probability=prediction.probability(), mask=prediction.mask(table.attrs["threshold"]))
-        about = dict(image=sample.image, truth=sample.truth(), rank=rank, dice=row["dice"])
-        cases.append(Case(sample.id, sample.group, **about, **drawn))
+        sample = dataset[row["id"]]
+        pair = pair_up(run.prediction(sample.id), sample)
+        drawn = vars(pair) | {"mask": pair.mask(table.attrs["threshold"])}
+        cases.append(Case(sample.id, sample.group, sample.image, **drawn, rank=rank, dice=row["dice"]))
     return cases
 
 

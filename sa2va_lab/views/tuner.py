@@ -18,6 +18,7 @@ import numpy as np
 from skimage.morphology import remove_small_holes, remove_small_objects
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, save_threshold
 from sa2va_lab.language import tr
@@ -80,22 +81,23 @@ class Tuner:
         zoom: int = 1, across: float = 0.5, down: float = 0.5,
     ) -> Look:  # fmt: skip
         """What there is to see of a sample. zoom: 1 is the whole image; across, down: where it is centred, 0 to 1."""
-        pixels, probability, truth = self.open_sample(sample_id, merge)
-        mask = clean_mask(probability > threshold, min_area=min_area, holes=holes)
+        pixels, pair = self.open_sample(sample_id, merge)
+        mask = clean_mask(pair.mask(threshold), min_area=min_area, holes=holes)
+        mask = mask if pair.ignore is None else mask & ~pair.ignore
         part = _window(mask.shape, zoom, across, down)
         scale = max(1, math.ceil(512 / mask[part].shape[1]))
-        drawn = None if truth is None else truth[part]
-        layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, scale=scale))
-        case = overlays.Case(sample_id, self._samples[sample_id].group, None, probability, mask, truth)
+        drawn, ignore = (None if area is None else area[part] for area in (pair.truth, pair.ignore))
+        layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, ignore=ignore, scale=scale))
+        case = overlays.Case(sample_id, self._samples[sample_id].group, None, **vars(pair), mask=mask)
         said = overlays.describe_case(case)
         near = f"{tr('Probability')}, {sample_id}"
         pictures = (
             '<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">'
             + _picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
-            + _picture(layers.encode_probability(probability[part]), near, sharp=scale > 1)
+            + _picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
             + "</div>"
         )
-        return Look(pictures, self._tell(sample_id, mask, truth), self.draw_curve(threshold), mask)
+        return Look(pictures, self._tell(sample_id, mask, pair), self.draw_curve(threshold), mask)
 
     def draw_curve(self, threshold: float) -> str:
         """The split's mean Dice over the threshold, with the best, its interval, 0.5 and where the slider is: HTML."""
@@ -156,30 +158,32 @@ class Tuner:
         """How many [SEG] the answer about a sample had."""
         return self.run.prediction(sample_id).n_seg
 
-    def _tell(self, sample_id: str, mask: np.ndarray, truth: np.ndarray | None) -> str:
+    def _tell(self, sample_id: str, mask: np.ndarray, pair: Pair) -> str:
         rows = {"Mask, px": f"{mask.sum():,}"}
-        if truth is None:
+        if pair.left_out:
+            rows["Ignored, px"] = f"{pair.left_out:,}"
+        if pair.truth is None:
             rows["Note"] = tr("not annotated")
         else:
-            scores = compute_scores(**count_pixels(mask, truth))
+            scores = compute_scores(**count_pixels(mask, pair.truth, pair.ignore))
             rows = {name_metric(name): show(scores[name]) for name in SHOWN_METRICS} | rows
-            if not truth.any():
+            if not pair.truth.any():
                 rows["Note"] = tr("ground truth is empty")
         rows["Answer"] = next(record["answer"] for record in self.run.records if record["id"] == sample_id) or "–"
         lines = (f"<tr><th>{escape(tr(name))}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
         return f"<table>{''.join(lines)}</table>"
 
     def open_sample(self, sample_id: str, merge: str | int = "union"):
-        """Pixels uint8 (H, W, 3), probability float32 (H, W), truth bool (H, W) or None; the last KEPT are at hand."""
+        """Pixels uint8 (H, W, 3), and the `Pair` of prediction and truth; the last KEPT are at hand."""
         key = (sample_id, merge)
         if key not in self._kept:
             sample, prediction = self._samples[sample_id], self.run.prediction(sample_id)
-            probability = prediction.probability(merge)
             try:
-                pixels, truth = overlays.read_pixels(sample.image), sample.truth()
+                pixels, pair = overlays.read_pixels(sample.image), pair_up(prediction, sample, merge=merge)
             except (LabError, OSError):  # moved away: the mask on grey
-                pixels, truth = np.full((*probability.shape, 3), 128, np.uint8), None
-            self._kept[key] = pixels, probability, truth
+                pair = Pair(prediction.probability(merge), None, None)
+                pixels = np.full((*pair.probability.shape, 3), 128, np.uint8)
+            self._kept[key] = pixels, pair
             if len(self._kept) > KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

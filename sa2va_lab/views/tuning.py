@@ -116,17 +116,18 @@ def strip_figure(tuner: Tuner):
     """The median image by Dice at five thresholds; (figure, alt)."""
     scored = [name for name in tuner.order if not math.isnan(tuner.dice[name])] or tuner.order
     name = scored[len(scored) // 2]
-    pixels, probability, truth = tuner.open_sample(name)
+    pixels, pair = tuner.open_sample(name)
     told = []
     with style.drawing(2.6, stamp=tuner.run.meta["stamp"]) as figure:
         for ax, step in zip(figure.subplots(1, len(STEPS)), STEPS, strict=True):
-            overlays.draw_comparison(pixels, probability > step, truth, ax=ax)
+            overlays.draw_comparison(pixels, pair.mask(step), pair.truth, ax=ax, ignore=pair.ignore)
             said = f"{step:g}"
             if name in (tuner.counts.ids if tuner.counts else ()):
                 dice = tuner.counts.select([name]).scores()[0, round(step * BINS)]
                 said += "" if np.isnan(dice) else f": Dice {dice:.2f}"
             ax.set_title(said)
             told.append(said)
-        if truth is not None:
-            figure.legend(handles=overlays.legend_handles(), loc="outside lower left", ncols=3, fontsize=8)
+        if pair.truth is not None:
+            handles = overlays.legend_handles(pair.ignore)
+            figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8)
     return figure, tr("{id} at five thresholds: {steps}.", id=name, steps=", ".join(told))

@@ -122,7 +122,7 @@ def test_a_run_has_a_row_a_sample(made):
         list(table.columns)
         == (
             "id group phrase error answer n_seg seconds tp fp fn tn dice iou precision recall specificity "
-            "truth_area mask_area"
+            "truth_area mask_area ignored_area"
         ).split()
     )
     assert list(table["id"]) == [sample.id for sample in dataset]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import use_language
-from sa2va_lab.views import overlays, style
+from sa2va_lab.views import layers, overlays, style
 
 # drawn by hand: "x" is 1
 MASK = np.array([[c == "x" for c in row] for row in ("......", ".xxx..", ".xxx..", "......")])
@@ -59,6 +59,20 @@ def test_each_kind_is_drawn_in_its_colour_line_and_hatch():
     assert sum(bool(getattr(c, "hatches", [None])[0]) for c in axes.collections) == 2
     assert axes.get_xlim() == (-0.5, 5.5)
     assert axes.get_ylim() == (3.5, -0.5)
+
+
+def test_what_is_ignored_is_hatched_and_in_the_legend():
+    axes = blank_figure(3, 2).subplots()
+    ignore = np.zeros(MASK.shape, bool)
+    ignore[:, 4:] = True
+    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), MASK, TRUTH & ~ignore, ax=axes, ignore=ignore)
+    assert {getattr(c, "hatches", [None])[0] for c in axes.collections} == {None, "////", "xxxx"}
+    labels = [handle.get_label() for handle in overlays.legend_handles(None, ignore)]
+    assert labels[-1] == "ignored: in no count"
+    assert len(overlays.legend_handles(None)) == 3
+    layer = layers.paint_errors(np.zeros((16, 16), bool), None, ignore=np.eye(16, dtype=bool), scale=2)
+    assert (layer == layers.HATCH).any()
+    assert set(np.unique(layer)) == {layers.VEIL, layers.HATCH}
 
 
 def test_without_truth_only_the_prediction_is_drawn():

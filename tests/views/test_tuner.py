@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sa2va_lab import open_dataset
+from sa2va_lab.datasets.drawings import DrawnTruth
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.thresholds import read_threshold
@@ -61,6 +62,18 @@ def test_numbers_are_those_of_the_evaluation(tuner, drawn_run, dataset):
             assert seen.mask.sum() == table.loc[name, "mask_area"]
             dice = table.loc[name, "dice"]
             assert f"<td>{'–' if math.isnan(dice) else format(dice, '.3f')}</td>" in seen.numbers
+
+
+def test_what_is_ignored_is_in_no_number(drawn_run, dataset):
+    left = np.array([0, 0, 32, 0, 32, 48, 0, 48], float)
+    half = [replace(sample, ignored=DrawnTruth((left,))) for sample in dataset]
+    tuner = Tuner(drawn_run, replace(dataset, samples=half))
+    name = tuner.order[0]
+    seen = tuner.look(name, 0.4, holes=10_000)
+    assert not seen.mask[:, :32].any()
+    assert "Ignored, px</th><td>1,536" in seen.numbers
+    table = evaluate_run(drawn_run, tuner.dataset, threshold=0.4).set_index("id")
+    assert f"{table.loc[name, 'dice']:.3f}" in tuner.look(name, 0.4).numbers
 
 
 def test_worst_is_first(tuner):
