@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -36,13 +36,15 @@ _PRODUCTS = {_ATEN.addmm.default, _ATEN.mm.default, _ATEN.bmm.default}
 class Activations:
     """Bytes. seeing: the most that lives at one time until the image is tokens; after: from then on, without the cache;
     reading: what of it the decoder layers take; cache: keys and values. products: how many matrix products of
-    different sizes there are, those of integers aside."""
+    different sizes there are, those of integers aside. events: for each of three stages (seeing, reading, drawing) the
+    tensors as they come and go, (number, bytes) and (number, 0)."""
 
     seeing: int
     after: int
     reading: int
     cache: int
     products: int
+    events: tuple[list[tuple[int, int]], ...] = field(default=(), compare=False, repr=False)
 
 
 def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu: bool = False) -> Activations:
@@ -77,6 +79,7 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
         reading=max(answering - before - kept, 0),
         cache=kept * layers // config.language["num_hidden_layers"],
         products=len(held.products),
+        events=tuple(held.stages),
     )
 
 
@@ -104,14 +107,18 @@ class _Held(TorchDispatchMode):
 
     def __init__(self, given: torch.nn.Module):
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self._numbers = 0
         self.products: set = set()
+        self.stages: list[list[tuple[int, int]]] = []
+        self.events: list[tuple[int, int]] = []
         own = (*given.parameters(), *given.buffers())
         self._seen = {tensor.untyped_storage()._cdata: None for tensor in own}
 
     def start_over(self) -> int:
-        """The most since the beginning or the last call."""
+        """The most since the beginning or the last call; a stage is over."""
         found, self.peak = self.peak, self.now
+        self.stages.append(self.events)
+        self.events = []
         return found
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -128,12 +135,16 @@ class _Held(TorchDispatchMode):
     def _hold(self, storage) -> None:
         key, size = storage._cdata, storage.nbytes()
         if key not in self._seen:
-            self._seen[key] = weakref.ref(storage, lambda _: self._release(key, size))
+            self._numbers += 1
+            number = self._numbers
+            self._seen[key] = weakref.ref(storage, lambda _: self._release(key, size, number))
+            self.events.append((number, size))
             self.now += size
             self.peak = max(self.peak, self.now)
 
-    def _release(self, key: int, size: int) -> None:
+    def _release(self, key: int, size: int, number: int) -> None:
         self._seen.pop(key, None)
+        self.events.append((number, 0))
         self.now -= size
 
 

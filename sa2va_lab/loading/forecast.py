@@ -1,32 +1,31 @@
 """How many bytes a checkpoint takes at a precision: weights by part, and what one image needs on top.
 
 Weights follow from names and shapes, the rest from running the network without data (`loading.activations`); nothing is
-loaded. The CUDA context and fragments are estimates, which were not measured, as no CUDA device was at hand. What the
-process took before it loaded (Python, torch and its libraries) is not in it.
+loaded. On a GPU both go through torch's allocator as it would hand them out (`loading.allocator`); what lies outside it
+was measured. What the process took of the host before it loaded (Python, torch and its libraries) is not in it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.activations import Activations, count_activations
+from sa2va_lab.loading.activations import FEW, Activations, count_activations
+from sa2va_lab.loading.allocator import MIB, Allocator, round_up
 from sa2va_lab.loading.arithmetic import choose_products
-from sa2va_lab.loading.devices import QUANTISED
+from sa2va_lab.loading.devices import QUANTISED, know_card
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
 
 GIB = 1 << 30
-MIB = 1 << 20
 BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0, "int8": 1.0, "nf4": 0.5}
 BLOCK = 64  # nf4: one float32 scale for so many weights
-CUDA_CONTEXT = 500 * MIB  # driver and kernels; an estimate, no CUDA device was at hand
-FRAGMENTS = 0.03  # of what is held: room that an allocator cannot use; an estimate
+GROUP = 256  # of these scales, which are rounded to a byte each: one float32
 KERNEL = 540 << 10  # what oneDNN keeps of a product of sizes that are new to it; measured: mean of 46 in bf16
 QUANTISING = 16  # bytes a number that bitsandbytes takes on a CPU while it makes nf4; measured
 OBJECTS = 8 * MIB  # modules, headers, buffers of libraries; measured
@@ -38,7 +37,9 @@ class Forecast:
     alike; outside_own, layer_own: what of them is not used where it lies in a mapped file; unseen: mapped weights that
     an image hardly touches (the table of words, SAM2's memory of videos); matrix: the largest of a decoder layer;
     activations: the most that lives at one time of one image; reading: the most while the decoder layers run; cache:
-    keys and values of one layer."""
+    keys and values of one layer. On a GPU also context: outside the allocator; rounding: what the allocator holds more
+    for the weights of a decoder layer than they are long; peak: the most that it has given out at one time, were all on
+    one GPU; and activations is what it holds at home more than weights."""
 
     layers: int
     outside: int
@@ -50,21 +51,30 @@ class Forecast:
     activations: int
     reading: int
     cache: float
+    context: int = 0
+    rounding: float = 0.0
+    peak: int = 0
 
 
 def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, int]:
     """Bytes of the weights by part, "decoder" for the decoder layers. Of those alone matrices are quantised; the rest
     is then bf16."""
-    parts: dict[str, float] = {}
+    parts: dict[str, int] = {}
     for name, shape in shapes.items():
-        count, width, scales = math.prod(shape), BYTES[precision], 0
-        if precision in QUANTISED and is_decoder_matrix(name):
-            scales = 4 * (shape[0] if precision == "int8" else math.ceil(count / BLOCK))
-        elif precision in QUANTISED:
-            width = BYTES["bf16"]
         part = part_of(name) if layer_of(name) is None else "decoder"
-        parts[part] = parts.get(part, 0) + count * width + scales
-    return {part: int(taken) for part, taken in parts.items()}
+        parts[part] = parts.get(part, 0) + sum(_weigh_one(name, shape, precision))
+    return parts
+
+
+def _weigh_one(name: str, shape: tuple[int, ...], precision: str) -> tuple[int, ...]:
+    """Bytes of the tensors that one tensor becomes: itself, and its scales where it is quantised."""
+    count, small = math.prod(shape), precision in QUANTISED
+    if not small or not is_decoder_matrix(name):
+        return (count * int(BYTES["bf16" if small else precision]),)
+    if precision == "int8":
+        return count, 4 * shape[0]
+    blocks = math.ceil(count / BLOCK)
+    return math.ceil(count / 2), blocks, 4 * math.ceil(blocks / GROUP)
 
 
 def is_used_as_it_lies(tensor: LazyTensor, *, precision: str) -> bool:
@@ -86,12 +96,18 @@ def weigh_loading(tensors: dict[str, LazyTensor], *, precision: str) -> int:
 
 
 def forecast(
-    tensors: dict[str, LazyTensor], config: Sa2VAConfig, *, precision: str, tiles: int = 1, on_cpu: bool = False
+    tensors: dict[str, LazyTensor],
+    config: Sa2VAConfig,
+    *,
+    precision: str,
+    tiles: int = 1,
+    device: str = "cuda:0",
 ) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included.
 
-    on_cpu: where weights that are stored as they are used stay in the mapped file.
+    device: "cpu", where weights that are stored as they are used stay in the mapped file; else which GPU, here or not.
     """
+    on_cpu = device == "cpu"
     quantised, layers = precision in QUANTISED, config.language["num_hidden_layers"]
     matrix = config.language["hidden_size"] * config.language["intermediate_size"] * (4 if precision == "fp32" else 2)
     kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
@@ -109,7 +125,7 @@ def forecast(
     decoder, mapped = weights.pop("decoder"), lying.pop("decoder", 0)
     tied = all(part_of(name) != "lm_head" for name in tensors)  # then the head reads the table of words
     unseen = ("sam2_memory",) if tied else ("sam2_memory", "embed_tokens")
-    return Forecast(
+    made = Forecast(
         layers=layers,
         outside=sum(weights.values()),
         outside_own=sum(weights.values()) - sum(lying.values()),
@@ -123,6 +139,48 @@ def forecast(
         reading=counted.reading + widened,
         cache=counted.cache / layers,
     )
+    if on_cpu:
+        return made
+    card = know_card(device)
+    how = {"precision": precision, "workspace": card.workspace, "widened": widened}
+    bare, full = (_run_allocator(tensors, counted, layers=count, **how) for count in (0, layers))
+    return replace(
+        made,
+        context=card.outside_int8 if precision == "int8" else card.outside,
+        activations=bare.reserved - made.outside,
+        reading=round_up(made.reading, 2 * MIB) + card.workspace,
+        rounding=max(0, (full.reserved - bare.reserved) / layers - made.layer - made.cache),
+        peak=full.peak,
+    )
+
+
+def _run_allocator(
+    tensors: dict[str, LazyTensor], counted: Activations, *, precision: str, layers: int, workspace: int, widened: int
+) -> Allocator:
+    """Torch's allocator after a GPU was loaded and one image answered. layers: decoder layers on it, all or none."""
+    allocator, alive = Allocator(), {}
+    for name in sorted(name for name in tensors if layers or layer_of(name) is None):  # as they are loaded
+        sizes = _weigh_one(name, tensors[name].shape, precision)
+        passing = [2 * tensors[name].parameters] if len(sizes) > 1 else []  # comes as bf16, and is quantised there
+        passing += [4 * sizes[1]] if len(sizes) > 2 else []  # with scales in float32, before these are rounded
+        passing = [allocator.take(size) for size in passing]
+        for size in sizes:
+            allocator.take(size)
+        for piece in passing:
+            allocator.give_back(*piece)
+    allocator.take(workspace)
+    for stage, events in enumerate(counted.events):
+        for _ in range(2 * (layers - FEW) if stage == 1 else 0):  # keys and values of the layers that were not counted
+            allocator.take(counted.cache // layers // 2)
+        wide = allocator.take(widened) if stage == 1 and widened else None
+        for number, size in events:
+            if size:
+                alive[number] = allocator.take(size)
+            elif number in alive:
+                allocator.give_back(*alive.pop(number))
+        if wide:
+            allocator.give_back(*wide)
+    return allocator
 
 
 def _uses_onednn(kind: str) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision, find_budgets, is_here, parse_size
-from sa2va_lab.loading.forecast import BYTES, CUDA_CONTEXT, FRAGMENTS, GIB, Forecast, forecast, weigh_loading
+from sa2va_lab.loading.forecast import BYTES, GIB, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
 from sa2va_lab.loading.whole import open_whole
 
@@ -20,7 +20,8 @@ NO_QUANTISER = "needs bitsandbytes, which is not installed: pip install 'sa2va_l
 class Share:
     """What one device must hold; bytes. needed: what must be free there, at most `budget` to fit; weights that are used
     where they lie in a mapped file need nothing. activations: everything on top of weights, cache and device context
-    included. mapped: pages of files that are looked at, which the system takes back when it needs room."""
+    included. mapped: pages of files that are looked at, which the system takes back when it needs room. On a GPU,
+    context: outside torch's allocator; peak: the most that this gives out at one time, 0 where layers are spread."""
 
     name: str
     weights: int
@@ -28,6 +29,8 @@ class Share:
     needed: int
     budget: int
     mapped: int = 0
+    context: int = 0
+    peak: int = 0
 
     @property
     def total(self) -> int:
@@ -207,7 +210,7 @@ def climb_down(
     rungs = {}
     for kind, names, files in ways:
         on_cpu = names == ["cpu"]
-        made = forecast(tensors, config, precision=kind, tiles=tiles, on_cpu=on_cpu)
+        made = forecast(tensors, config, precision=kind, tiles=tiles, device=names[0])
         if files and (made.layer_own == 0 or kind in QUANTISED):  # they are there already
             continue
         host = None
@@ -225,7 +228,6 @@ class _Device:
 
     def __init__(self, name: str, made: Forecast, *, budget: int, is_home: bool):
         self.name, self.made, self.budget, self.is_home = name, made, budget, is_home
-        self.context, self.slack = (0, 1.0) if name == "cpu" else (CUDA_CONTEXT, 1 + FRAGMENTS)
 
     def own(self, layers: int) -> float:
         """Weights that need memory of their own, with so many layers."""
@@ -237,16 +239,15 @@ class _Device:
         passing = self.made.activations if self.is_home else self.made.reading
         passing += self.made.matrix if kept_back else 0
         cache = (layers + kept_back) * self.made.cache
-        return self.context + self.slack * (self.own(layers) + passing + cache)
+        return self.made.context + self.own(layers) + layers * self.made.rounding + passing + cache
 
     def share(self, layers: int, kept_back: int, *, mapped: int) -> Share:
         """The same in whole bytes, for the plan."""
         weights = layers * self.made.layer + (self.made.outside if self.is_home else 0)
         needed = self.needed(layers, kept_back if self.is_home else 0)
-        on_top = needed - self.own(layers)
-        return Share(
-            self.name, int(weights), int(on_top), int(needed), self.budget, mapped if self.name == "cpu" else 0
-        )
+        on_top, whole = needed - self.own(layers), layers == self.made.layers
+        sizes = map(int, (weights, on_top, needed, self.budget, mapped if self.name == "cpu" else 0, self.made.context))
+        return Share(self.name, *sizes, peak=self.made.peak if whole else 0)
 
 
 def _place_layers(devices: list[_Device], *, count: int, files: bool) -> tuple[str, ...]:

@@ -41,13 +41,14 @@ def image():
 
 
 def held_bytes(model) -> int:
-    """Bytes of all distinct tensors of a network; a bitsandbytes weight counts its scales."""
+    """Bytes of all distinct tensors of a network; a bitsandbytes weight counts its scales and theirs."""
     held = {}
     for tensor in (*model.parameters(), *model.buffers()):
         held[tensor.data_ptr()] = tensor.nbytes
         state = getattr(tensor, "quant_state", None)
         if state is not None:
-            held[state.absmax.data_ptr()] = state.absmax.nbytes
+            for scales in (state.absmax, state.state2.absmax):  # by block, and by group of blocks
+                held[scales.data_ptr()] = scales.nbytes
     return sum(held.values())
 
 
@@ -68,6 +69,12 @@ def test_real_8b_numbers(root):
     assert parts["decoder"] == 28 * 2 * 233_057_792
     assert parts["embed_tokens"] == parts["lm_head"] == 2 * 151_679 * 3584
     assert parts["language"] == 2 * 3584  # the last norm
+
+
+def test_nf4_has_a_byte_for_each_block_and_a_float32_for_each_group_of_them():
+    """bitsandbytes rounds the scales too: 7,168 numbers, 112 blocks of 64, one group."""
+    name = "language_model.model.layers.0.mlp.up_proj.weight"
+    assert weigh({name: (64, 112)}, precision="nf4") == {"decoder": 3584 + 112 + 4}
 
 
 def test_plan_for_hardware_that_is_not_here(tiny_folder):
