@@ -16,15 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-<<<<<<< HEAD
-    "sa2va": 2_100, "loading": 2_800, "segmenter": 300, "prediction": 100, "runs": 1_110, "datasets": 3_320,
+    "sa2va": 2_100, "loading": 2_980, "segmenter": 300, "prediction": 100, "runs": 1_110, "datasets": 3_320,
     "training": 1_760, "evaluation": 2_110, "views": 2_890, "reports": 1_100, "commands": 670,
-=======
-    "sa2va": 2_100, "loading": 2_980, "segmenter": 300, "prediction": 100, "runs": 1_020, "datasets": 3_200,
-    "training": 1_760, "evaluation": 2_050, "views": 2_860, "reports": 1_100, "commands": 610,
->>>>>>> 2db0b28 (What a card holds is forecast through torch's allocator: within 0.3 % of an H100, outside measured by itself)
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 18_600, 6_330
+PACKAGE_LINES, CORE_LINES = 18_800, 6_510
 
 
 def count_lines(*rooms: str) -> int:
