@@ -25,6 +25,7 @@ from sa2va_lab.paths import as_file_name
 from sa2va_lab.prediction import Prediction
 
 META, LINES, LOGITS = "run.json", "samples.jsonl", "logits"
+OWN = "{prompt}, or the question that an image brings"
 MOST_PIXELS = 178_956_970  # Pillow opens no larger image, so none was predicted
 
 Role = Literal["main", "validation", "beside", "asked", "phrase"]
@@ -84,11 +85,13 @@ class Meta(_Part):
     role: Role | None = None
     of: FileName | None = None
     batch: Annotated[int, Field(ge=1)] = 1
+    own_prompts: bool = False
     seal: dict[str, str] | None = None
 
 
 class Record(_Part):
-    """What stands in a line of samples.jsonl; a sample that failed has an error and no answer."""
+    """What stands in a line of samples.jsonl; a sample that failed has an error and no answer. prompt: what it was
+    asked, where that was a question of its own."""
 
     id: FileName
     image_sha256: str | None
@@ -101,6 +104,7 @@ class Record(_Part):
     logits_sha256: str | None
     peak_bytes: int | None
     precision: str | None = None
+    prompt: str | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Record:
@@ -259,7 +263,7 @@ def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
     return Maker(
         weights=meta["segmenter"]["weights_sha256"],
         precision="+".join(map(str, dict.fromkeys(made))),
-        prompt=meta["prompt"],
+        prompt=OWN.format(prompt=meta["prompt"]) if meta.get("own_prompts") else meta["prompt"],
         code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
     )
 

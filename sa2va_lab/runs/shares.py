@@ -113,6 +113,8 @@ def _put_together(shares: list[Run], chosen, spread: str, folder: Path) -> Run:
     ranks = [{"images": len(run.records), "device": run.meta["segmenter"].get("device")} for run in shares]
     meta = metas[0] | {"dataset": metas[0]["dataset"] | about, "ranks": ranks}
     meta |= {name: [step for one in metas for step in one.get(name, [])] for name in ("resumed", "steps")}
+    asked = next((one for one in metas if one.get("own_prompts")), metas[0])  # a share may hold none of those images
+    meta |= {name: asked[name] for name in ("prompt_reason", "own_prompts") if name in asked}
     meta |= {"started": min(one["started"] for one in metas), "finished": max(one["finished"] for one in metas)}
     seal_run(folder, meta)
     shutil.rmtree(folder / RANKS)

@@ -13,11 +13,12 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import distributions
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from tqdm import tqdm
@@ -53,7 +54,7 @@ def predict_dataset(
     start, so that no logits hang on where a start began.
     dataset: has phrase (None where only a prompt says what to find), format, reason, split_name, manifest_sha256,
     `split(name)`, `select(ids)` and samples, each with an id that may name a file and an image (a path).
-    prompt: for every image; None takes the phrase of the data set.
+    prompt: for every image; None asks each the question that it brings (`sample.prompt`), else the data set's phrase.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
     kill cut through is predicted again whole. role, of: what the run is for, and for which other (`Run.role`).
@@ -110,7 +111,8 @@ def check_request(
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
-        _refuse_other(run, {"prompt": prompt or chosen.phrase, "batch": str(batch)})
+        asked = describe_maker(run.meta | {"own_prompts": False} | _choose_prompt(chosen, prompt)).prompt
+        _refuse_other(run, {"prompt": asked, "batch": str(batch)})
         if run.sample_ids != [sample.id for sample in chosen.samples]:
             _refuse(run, "images", len(run.sample_ids), len(chosen.samples))
     return chosen, how
@@ -140,8 +142,7 @@ def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
         "format": 1,
         "stamp": provenance.get("stamp"),
         "segmenter": provenance,
-        "prompt": prompt or dataset.phrase,
-        "prompt_reason": "as asked" if prompt else "the phrase of the data set",
+        **_choose_prompt(dataset, prompt),
         "dataset": {
             "manifest_sha256": dataset.manifest_sha256,
             "format": dataset.format,
@@ -160,6 +161,17 @@ def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
         "packages": {name: installed.get(name) for name in PACKAGES},
         "git": read_git_state(Path(__file__).resolve().parents[2]),
     }
+
+
+def _choose_prompt(dataset, prompt: str | None) -> dict:
+    """What run.json says of what is asked: the prompt, its reason, and whether images bring a question of their own."""
+    if prompt:
+        return {"prompt": prompt, "prompt_reason": "as asked"}
+    told = {"prompt": dataset.phrase, "prompt_reason": "the phrase of the data set"}
+    if any(getattr(sample, "prompt", None) for sample in dataset.samples):
+        told["prompt_reason"] += ", where an image brings no question of its own"
+        told["own_prompts"] = True
+    return told
 
 
 def read_git_state(checkout: Path) -> dict:
@@ -249,17 +261,18 @@ def _start(folder: Path, meta: dict) -> None:
 
 
 def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: bool, progress: bool) -> None:
-    run, samples, prompt, batch = open_run(folder), chosen.samples, meta["prompt"], meta["batch"]
+    run, samples, batch = open_run(folder), chosen.samples, meta["batch"]
+    own = {sample.id: sample.prompt for sample in samples if sample.prompt} if meta.get("own_prompts") else {}
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     before, noted = run.meta.get("steps", []), None
     batches = [samples[start : start + batch] for start in range(0, len(samples), batch)]
     rest = [group for group in batches if any(sample.id not in done for sample in group)]
     keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
     bar = tqdm(total=len(samples), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
-    kept = keep(samples[0].image, prompt) if keep else nullcontext()
+    kept = keep(samples[0].image, own.get(samples[0].id, meta["prompt"])) if keep else nullcontext()
     with bar, kept, open(folder / LINES, "ab") as lines:
         for group in rest:
-            for record, prediction in predict_samples(segmenter, group, prompt):
+            for record, prediction in predict_samples(segmenter, group, meta["prompt"], own):
                 if record["id"] in done:
                     continue
                 if prediction is not None:
@@ -276,11 +289,17 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
                 bar.update()
 
 
-def predict_samples(segmenter, samples: Sequence, prompt: str, **how) -> list[tuple[dict, Prediction | None]]:
+def predict_samples(
+    segmenter, samples: Sequence, prompt: str, own: Mapping[str, str] = MappingProxyType({}), **how
+) -> list[tuple[dict, Prediction | None]]:
     """A record for each sample and what was predicted, None where that failed: the one way from images to answers.
 
-    how: more that `predict` takes. Where a batch fails, its images are asked one by one: one must not cost the others.
+    own: by id, what is asked instead of `prompt`; such images are asked one by one. how: more that `predict` takes.
+    Where a batch fails, its images are asked one by one: one must not cost the others.
     """
+    if len(samples) > 1 and any(sample.id in own for sample in samples):
+        return [pair for sample in samples for pair in predict_samples(segmenter, [sample], prompt, own, **how)]
+    prompt = own.get(samples[0].id, prompt)
     begun, images = time.perf_counter(), [sample.image for sample in samples]
     try:
         if len(images) == 1:
@@ -302,6 +321,7 @@ def predict_samples(segmenter, samples: Sequence, prompt: str, **how) -> list[tu
         record = {"id": sample.id, "image_sha256": hash_image(sample.image), "error": None if prediction else said}
         record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
         record |= {"seconds": {"wall": wall}, "precision": precision}
+        record |= {"prompt": prompt} if sample.id in own else {}
         if prediction:
             record |= {name: getattr(prediction, name) for name in ("answer", "n_seg", "peak_bytes")}
             record |= {"size": [int(side) for side in prediction.size], "canvas": int(prediction.canvas)}

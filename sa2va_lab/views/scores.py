@@ -48,7 +48,7 @@ def answer_run(found: Evaluation) -> Answer:
         summary=found.summary,
         split=run.split,
         phrase=run.phrase,
-        prompt=run.meta["prompt"],
+        prompt=run.maker.prompt,
         seen=found.seen[0],
         n_asked=len(run.sample_ids),
         n_finished=len(run.records),
