@@ -12,7 +12,7 @@ import typer
 from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.honesty import find_twin
+from sa2va_lab.evaluation.accounting import find_twin
 from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.evaluation.thresholds import refuse_seen, take_threshold

@@ -1,9 +1,10 @@
 """What torch's caching allocator takes of a card for tensors of given sizes that come and go in a given order.
 
-A size is rounded up to 512 bytes and cut out of a segment, which is 2 MiB for sizes up to 1 MiB, 20 MiB for those below
-10 MiB, and else the size rounded up to 2 MiB. The smallest free piece that is large enough goes before a new segment.
-What is left over of a piece is a piece again, unless it is 1 MiB or less of a large one: then it is taken along. What is
-given back joins its free neighbours and stays with the allocator (torch, c10/cuda/CUDACachingAllocator.cpp).
+A size is rounded up to 512 bytes and cut out of a segment, which is 2 MiB for sizes up to 1 MiB, 20 MiB for those
+below 10 MiB, and else the size rounded up to 2 MiB. The smallest free piece that is large enough goes before a new
+segment. What is left over of a piece is a piece again, unless it is 1 MiB or less of a large one: then it is taken
+along. What is given back joins its free neighbours and stays with the allocator (torch,
+c10/cuda/CUDACachingAllocator.cpp).
 """
 
 from __future__ import annotations

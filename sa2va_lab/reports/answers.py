@@ -96,10 +96,11 @@ class Threshold(Metrics):
 
 
 class Finding(Metrics):
-    """A check of `evaluation.honesty`, in an English sentence; alarm: whether it was seen."""
+    """A check of `evaluation.honesty`, in an English sentence; alarm: whether it was seen; look: worth a look."""
 
     kind: str = ""
     alarm: bool = False
+    look: bool = False
     sentence: str = ""
 
 

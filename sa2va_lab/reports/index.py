@@ -272,9 +272,11 @@ def _fill_honesty(block: Block, scored: Evaluated) -> None:
     block.points = [tr(finding.sentence) for finding in scored.honesty if not finding.alarm]
     if scored.honesty:
         counts = dict(looked=len(scored.honesty), alarms=len(block.alarms))
+        counts["looks"] = sum(finding.look for finding in scored.honesty)
         block.sentences = [
             tr(
-                "{looked} things were looked at; {alarms} of them need an answer before any number here is used.",
+                "{looked} things were looked at; {alarms} of them need an answer before any number here is used, "
+                "{looks} are worth a look.",
                 **counts,
             )
         ]

@@ -152,7 +152,7 @@ def finding_table(findings: list[Finding]) -> Table:
         findings,
         {
             "Checked for": "kind",
-            "Found": lambda found: tr("YES") if found.alarm else tr("no"),
+            "Found": lambda found: tr("YES" if found.alarm else "worth a look" if found.look else "no"),
             "What was seen": lambda found: tr(describe_finding(found)),
         },
     )

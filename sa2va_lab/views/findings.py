@@ -8,36 +8,38 @@ if TYPE_CHECKING:
     from sa2va_lab.evaluation.honesty import Finding
 
 SENTENCES = {
-    # kind: (where it is an alarm, where it is not)
-    "identical_to_truth": (
-        "{n} of {of} masks equal the annotation pixel for pixel: the ground truth was very likely copied.",
-        "No mask equals its annotation ({of} looked at).",
+    # kind: (where it was seen, where it was not)
+    "edited": (
+        "The Run was changed after it was finished: {files}.",
+        "The Run is as it was when it was finished, by its seal, which names edits and does not say who made the Run.",
     ),
-    "derived_by_morphology": (
-        "{n} of {of} masks are the annotation itself on the model's grid: copied, eroded, dilated or shifted.",
-        "{n} of {of} masks look like an eroded, dilated, opened, closed or shifted annotation.",
+    "unsealed": ("The Run has no seal, so no edit can be told: it is older than seals, or it was taken off.",) * 2,
+    "unknown_split": ("The Run says that it is of split “{split}”; the data set has: {known}.",) * 2,
+    "selected_images": (
+        "The Run's {asked} images are not an even choice from the {of} of split “{split}” ({n} of them should not be "
+        "there): they may be hand-picked.",
+        "The images are the split's {of}, all of them or evenly spread, by the data set's own list.",
     ),
-    "one_sided_error": (
-        "In {n} of {of} images the mask lies exactly inside the annotation, or holds all of it: it was very "
-        "likely made from it.",
-        "In {n} of {of} images the mask is wrong on one side of the annotation's border only.",
+    "lines_missing": (
+        "{n} of the {of} images asked for have no line, though the Run was finished: they were taken out.",
+        "All {of} images asked for have their line.",
     ),
-    "isolated_pixel_error": (
-        "In {n} of {of} images most wrong pixels stand alone: an annotation with noise on it, not a model's mistakes.",
-        "In {n} of {of} images most wrong pixels stand alone; elsewhere they lie together, as a model's do.",
+    "unfinished": ("{n} of the {of} images asked for have no line yet: the Run is unfinished.",) * 2,
+    "image_unhashed": (
+        "{n} of {of} lines do not say which image they are of: its hash was taken out.",
+        "Every line names its image by its bytes, and they are the data set's ({of} compared).",
     ),
-    "few_logit_values": (
-        "In {n} of {of} images the logits hold a handful of values only: masks that somebody cut before, so no "
-        "threshold can be swept.",
-        "In {n} of {of} images the logits hold a handful of values only; elsewhere probabilities are graded.",
+    "other_manifest": (
+        "The Run was made on other images, words or ids than the data set has now.",
+        "Images, words and ids are those that the Run was made on ({of} images).",
     ),
-    "constant_probability": (
-        "In {n} of {of} images every pixel has the same probability.",
-        "No image has one probability for all pixels ({of} looked at).",
+    "other_splits": (
+        "The data set's splits are not those of the day when the Run was made.",
+        "The data set's {n} splits are those of the day when the Run was made.",
     ),
-    "hash_mismatch": (
-        "{n} of {of} predictions on disk are not what was predicted: their hashes differ.",
-        "All predictions on disk have the hash of the day they were made.",
+    "image_repeated": (
+        "{n} of {of} images occur more than once, byte for byte: N is smaller than it says.",
+        "All {of} images are different ones.",
     ),
     "mask_without_seg": (
         "In {n} of {of} images there is a mask that the answer does not name, or a name without a mask.",
@@ -47,17 +49,9 @@ SENTENCES = {
         "{n} of {of} images failed and are in no mean: the rest may be the easy ones.",
         "{n} of {of} images failed.",
     ),
-    "threshold_insensitive": (
-        "No pixel changes between the thresholds 0.05 and 0.95: nothing was swept.",
-        "Masks change with the threshold: {n:,} pixels above 0.05, {of:,} above 0.95.",
-    ),
-    "duplicate_predictions": (
-        "{n} of {of} images, or whole predictions, occur more than once: N is smaller than it says.",
-        "All {of} images and predictions are different ones.",
-    ),
-    "selected_images": (
-        "{n} images are not those that an even choice from the split's {of} would be: they may be hand-picked.",
-        "The images are the split's {of}, all of them or evenly spread.",
+    "hash_mismatch": (
+        "{n} of {of} predictions on disk are not what was predicted: their hashes differ.",
+        "All predictions on disk have the hash of the day they were made.",
     ),
     "train_test_leak": (
         "{n} of {of} images are in the training part ({train} images), as they are or as near copies.",
@@ -67,21 +61,64 @@ SENTENCES = {
         "The threshold was chosen on images that are reported here: the number is too good.",
         "The threshold was chosen on {n} other images.",
     ),
+    "threshold_contradicts": (
+        "What the threshold says of itself does not fit the data and this Run: {why}.",
+        "What the threshold says of itself fits the data and this Run ({n} images).",
+    ),
     "same_model": (
-        "The “other” model {other} has the same weights or gives the same prediction in {n} of {of} images: "
-        "nothing is compared.",
-        "{other} is another model: other weights, and equal predictions in {n} of {of} images.",
+        "{other} is no other model, or not one that was asked otherwise (they differ in: {apart}): the same logits in "
+        "{n} of {of} images, nearly the same in {near}.",
+        "{other} is another model, or the same one asked otherwise (they differ in: {apart}): the same logits in {n} "
+        "of {of} images, nearly the same in {near}.",
+    ),
+    "made_here": ("Made in this very report: the model predicted all {of} images just now.",) * 2,
+    "made_again": (
+        "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again, bit for bit the same. "
+        "A forgery of a third of the images ({third}) would have been missed in {missed:.2%} of such draws.",
+    )
+    * 2,
+    "made_again_nearly": (
+        "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again; the largest "
+        "difference of a logit is {largest:.1e}, and rounding explains {explained:.1e}, measured on these images. "
+        "A forgery of a third of the images ({third}) would have been missed in {missed:.2%} of such draws.",
+    )
+    * 2,
+    "made_otherwise": (
+        "Verification failed: of {n} images, drawn by lot from {of} and made again, {odd} are not what this model says "
+        "({names}).",
+    )
+    * 2,
+    "made_unexplained": (
+        "Not verified: {n} of {of} images were made again, and no bit pattern is the same (largest difference of a "
+        "logit {largest:.1e}); what rounding explains could not be measured here. sa2va-lab verify RUN --model "
+        "CHECKPOINT --data DATA does so.",
+    )
+    * 2,
+    "not_verified": (
+        "Not verified: this Run was only looked at. sa2va-lab verify RUN --model CHECKPOINT --data DATA makes some of "
+        "its {of} images again.",
+    )
+    * 2,
+    "identical_to_truth": (
+        "Worth a look: {n} of {of} masks equal the annotation pixel for pixel. Predicting again settles it "
+        "(sa2va-lab verify).",
+        "No mask equals its annotation ({of} looked at).",
+    ),
+    "repeated_predictions": (
+        "Worth a look: {n} of {of} predictions occur more than once, for different images. Predicting again settles it "
+        "(sa2va-lab verify).",
+        "All {of} predictions are different ones.",
     ),
 }
 
 
 def describe_finding(finding: Finding) -> str:
     """What was seen, or looked at and not seen, in English; pages say it with `tr`."""
-    alarm, clean = SENTENCES[finding.kind]
-    return (alarm if finding.alarm else clean).format(**finding.values)
+    seen, clean = SENTENCES[finding.kind]
+    return (seen if finding.alarm or finding.look else clean).format(**finding.values)
 
 
 def report_finding(finding: Finding) -> dict:
     """For metrics.json."""
-    about = {"kind": finding.kind, "alarm": finding.alarm}
+    about = {"kind": finding.kind, "alarm": finding.alarm, "look": finding.look}
     return about | {"sentence": describe_finding(finding), "values": finding.values}

@@ -25,7 +25,7 @@ METRICS = {
         "threshold": {"value": 0.4, "origin": "validation", "reason": "best on validation", "dice": 0.712,
                       "dice_at_half": 0.69, "difference": 0.022, "low": 0.01, "high": 0.03},
         "honesty": [{"kind": "identical_to_truth", "alarm": True, "sentence": "Truth was copied."},
-                    {"kind": "few_logit_values", "alarm": False, "sentence": "Probabilities are not binary."}],
+                    {"kind": "mask_without_seg", "alarm": False, "sentence": "Probabilities are not binary."}],
     },
     "05_error_gallery": {
         "mistakes": [{"kind": kind, "title": f"title of {kind}", "images": n, "help": "Help."}
