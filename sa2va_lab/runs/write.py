@@ -14,9 +14,11 @@ import platform
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from importlib.metadata import distributions
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 
@@ -41,7 +43,7 @@ def predict_dataset(
     prompt: str | None = None,
     split: str = "all",
     limit: int | None = None,
-    batch: int = 1,
+    batch: int | str = "auto",
     role: Role = "main",
     of: Run | None = None,
     retry_failed: bool = False,
@@ -51,13 +53,15 @@ def predict_dataset(
 
     segmenter: has `predict(image_path, prompt) -> Prediction`, for batches `predict_many(image_paths, prompt, batch=)`,
     and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
-    start, so that no logits hang on where a start began.
+    start, so that no logits hang on where a start began; where it has `prepare`, it is told which images come next.
     dataset: has phrase (None where only a prompt says what to find), format, reason, split_name, manifest_sha256,
     `split(name)`, `select(ids)` and samples, each with an id that may name a file and an image (a path).
     prompt: for every image; None asks each the question that it brings (`sample.prompt`), else the data set's phrase.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
-    kill cut through is predicted again whole. role, of: what the run is for, and for which other (`Run.role`).
+    kill cut through is predicted again whole. "auto": what a former start took, else what the segmenter's
+    `choose_batch() -> (batch, reason)` says, where it has that, else 1. role, of: what the run is for, and for which
+    other (`Run.role`).
     A sample that cannot be predicted gets a record with its error, and the others go on. retry_failed: samples whose
     last record is an error are tried once more; the new record is appended, and the last record of a sample counts.
     Raises LabError, before anything is written, for what `check_request` refuses, and a run of other weights,
@@ -66,7 +70,8 @@ def predict_dataset(
     folder = Path(folder)
     chosen, how = check_request(dataset, folder=folder, prompt=prompt, split=split, limit=limit, batch=batch)
     meta = _describe(segmenter, chosen, prompt=prompt, how=how)
-    meta |= {"batch": batch, "role": role, "of": of and of.folder.name}
+    batch, why = _choose_batch(segmenter, batch, folder)
+    meta |= {"batch": batch, "batch_reason": why, "role": role, "of": of and of.folder.name}
     if (folder / META).exists():
         run = open_run(folder)
         _refuse_other(run, _list_facts(meta))
@@ -93,7 +98,7 @@ def check_request(
     prompt: str | None = None,
     split: str = "all",
     limit: int | None = None,
-    batch: int = 1,
+    batch: int | str = "auto",
 ) -> tuple:
     """The samples that would be predicted, and how they were chosen; nothing is written.
 
@@ -103,16 +108,16 @@ def check_request(
     folder = Path(folder)
     if prompt is not None:
         check_prompt(prompt)
-    if batch < 1:
-        raise LabError(f"the batch is {batch}; expected at least 1 image at once")
+    if batch != "auto" and not (isinstance(batch, int) and batch > 0):
+        raise LabError(f'the batch is {batch}; expected "auto", or at least 1 image at once')
     chosen, how = choose_samples(dataset.split(split), limit)
     if not (prompt or chosen.phrase):
         raise LabError("nothing says what to find in these images: give a prompt, such as 'blood vessel'")
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
-        asked = describe_maker(run.meta | {"own_prompts": False} | _choose_prompt(chosen, prompt)).prompt
-        _refuse_other(run, {"prompt": asked, "batch": str(batch)})
+        asked = {"prompt": describe_maker(run.meta | {"own_prompts": False} | _choose_prompt(chosen, prompt)).prompt}
+        _refuse_other(run, asked if batch == "auto" else asked | {"batch": str(batch)})
         if run.sample_ids != [sample.id for sample in chosen.samples]:
             _refuse(run, "images", len(run.sample_ids), len(chosen.samples))
     return chosen, how
@@ -172,6 +177,15 @@ def _choose_prompt(dataset, prompt: str | None) -> dict:
         told["prompt_reason"] += ", where an image brings no question of its own"
         told["own_prompts"] = True
     return told
+
+
+def _choose_batch(segmenter, asked: int | str, folder: Path) -> tuple[int, str]:
+    if asked != "auto":
+        return asked, "as asked"
+    if (folder / META).exists():
+        return open_run(folder).meta.get("batch", 1), "as the run was begun"
+    choose = getattr(segmenter, "choose_batch", None)
+    return choose() if choose else (1, "1: this segmenter answers one image at a time")
 
 
 def read_git_state(checkout: Path) -> dict:
@@ -270,23 +284,34 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
     keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
     bar = tqdm(total=len(samples), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
     kept = keep(samples[0].image, own.get(samples[0].id, meta["prompt"])) if keep else nullcontext()
-    with bar, kept, open(folder / LINES, "ab") as lines:
-        for group in rest:
-            for record, prediction in predict_samples(segmenter, group, meta["prompt"], own):
-                if record["id"] in done:
-                    continue
-                if prediction is not None:
-                    logits = prediction.to_bytes()
-                    record["logits_sha256"] = hashlib.sha256(logits).hexdigest()
-                    write_whole(folder / LOGITS / f"{record['id']}.npz", logits)
-                steps = segmenter.provenance.get("steps", [])
-                if len(steps) != noted:  # down the ladder: said before the first line that it made
-                    write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
-                    noted = len(steps)
-                lines.write(json.dumps(record).encode() + b"\n")
-                lines.flush()
-                os.fsync(lines.fileno())
-                bar.update()
+    told = getattr(segmenter, "prepare", lambda images: None)
+
+    def write(pairs: list[tuple[dict, Prediction | None]], steps: list[dict]) -> None:
+        nonlocal noted
+        for record, prediction in pairs:
+            if record["id"] in done:
+                continue
+            if prediction is not None:
+                logits = prediction.to_bytes()
+                record["logits_sha256"] = hashlib.sha256(logits).hexdigest()
+                write_whole(folder / LOGITS / f"{record['id']}.npz", logits)
+            if len(steps) != noted:  # down the ladder: said before the first line that it made
+                write_json(folder / META, open_run(folder).meta | {"steps": [*before, *steps]})
+                noted = len(steps)
+            lines.write(json.dumps(record).encode() + b"\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+            bar.update()
+
+    # one thread packs and writes what is done, while the next images are with the model
+    with bar, kept, open(folder / LINES, "ab") as lines, ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(list)
+        for group, following in zip_longest(rest, rest[1:], fillvalue=()):
+            told([sample.image for sample in following])
+            pairs = predict_samples(segmenter, group, meta["prompt"], own)
+            writing.result()  # at most one batch waits to be written; a full disk ends the run here
+            writing = writer.submit(write, pairs, list(segmenter.provenance.get("steps", [])))
+        writing.result()
 
 
 def predict_samples(
