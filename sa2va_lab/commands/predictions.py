@@ -31,7 +31,7 @@ def predict(
     phrase: Annotated[str | None, typer.Option(help="Data set: what to find, if it names several things.")] = None,
     groups: Annotated[str | None, typer.Option(help="Data set: regular expression for the patient.")] = None,
     limit: Annotated[int | None, typer.Option(help="Data set: so many images at most.")] = None,
-    batch: Annotated[int, typer.Option(help="Data set: so many images at once.")] = 1,
+    batch: Annotated[str, typer.Option(help="Data set: so many images at once.")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Data set: failures once more.")] = False,
     outputs: Annotated[Path | None, typer.Option(help="Data set: where runs/ lies; outputs/ of the clone.")] = None,
     answer: Annotated[str | None, typer.Option(help='Take this answer ("Sure, [SEG].") instead of asking.')] = None,
@@ -50,7 +50,8 @@ def predict(
     if len(images) == 1 and (images[0].is_dir() or images[0].suffix == ".json"):
         if out is not None or answer is not None:
             raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")
-        of_run = {"prompt": prompt, "split": split, "limit": limit, "batch": batch}
+        of_run = {"prompt": prompt, "split": split, "limit": limit}
+        of_run["batch"] = int(batch) if batch.isdecimal() else batch
         dataset = open_dataset(images[0], phrase=phrase, groups=groups)
         name = run or images[0].resolve().stem
         _predict_data(dataset, name, run is None, outputs, loading, of_run, retry_failed=retry_failed, as_json=as_json)
@@ -58,7 +59,7 @@ def predict(
     if prompt is None or out is None:
         raise LabError("images need --prompt (what to segment) and --out (a folder); a data set needs neither.")
     of_data = {"split": split, "run": run, "phrase": phrase, "groups": groups, "limit": limit, "outputs": outputs}
-    of_data |= {"batch": batch > 1, "retry-failed": retry_failed}
+    of_data |= {"batch": batch != "auto", "retry-failed": retry_failed}
     if misplaced := [name for name, value in of_data.items() if value]:
         raise LabError(f"--{misplaced[0]} is for a data set, and images were given: leave it out, or name a folder.")
     _predict_images(images, prompt, out, answer, loading, as_json=as_json)

@@ -405,11 +405,23 @@ def test_batches_are_the_same_images_wherever_a_kill_cut(make_dataset, make_segm
     lines = (killed / "samples.jsonl").read_bytes().splitlines(keepends=True)
     (killed / "samples.jsonl").write_bytes(b"".join(lines[:whole]))
     again = Together(make_segmenter)
-    predict_dataset(again, dataset, folder=killed, **how)
+    predict_dataset(again, dataset, folder=killed, progress=False)  # "auto": as the run was begun
     assert again.batches == straight.batches[whole // 4 :]
     assert contents(killed) == contents(tmp_path / "straight")
     with pytest.raises(LabError, match=r"other batch \(4 there, 1 here\)"):
-        predict_dataset(again, dataset, folder=killed, progress=False)
+        predict_dataset(again, dataset, folder=killed, batch=1, progress=False)
+
+
+def test_a_segmenter_chooses_its_batch_and_hears_what_comes_next(make_dataset, make_segmenter, tmp_path):
+    dataset, segmenter, heard = open_dataset(make_dataset()), Together(make_segmenter), []
+    segmenter.choose_batch = lambda: (4, "4: four fit")
+    segmenter.prepare = lambda images: heard.append([image.name for image in images])
+    run = predict_dataset(segmenter, dataset, folder=tmp_path / "run", progress=False)
+    assert (run.meta["batch"], run.meta["batch_reason"]) == (4, "4: four fit")
+    assert heard == [*segmenter.batches[1:], []]
+    plain = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "plain", progress=False)
+    assert plain.meta["batch"] == 1
+    assert "one image at a time" in plain.meta["batch_reason"]
 
 
 def test_one_image_does_not_cost_the_others_of_its_batch(make_dataset, make_segmenter, tmp_path):
