@@ -12,6 +12,8 @@ Only the decoder layers of the language model are quantised; `check_quantised` p
 
 from __future__ import annotations
 
+import logging
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -145,6 +147,7 @@ def import_quantiser(precision: str):
         import bitsandbytes
     except ImportError:
         raise LabError(f"{precision} needs bitsandbytes: pip install 'sa2va_lab[quant]', or use bf16.") from None
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it tells of its casts once a matrix
     return bitsandbytes
 
 
@@ -152,12 +155,15 @@ def _quantised(linear: nn.Linear, *, precision: str, device: str) -> nn.Module:
     if precision == "int8" and device == "cpu":
         return Int8Linear(linear)
     bitsandbytes = import_quantiser(precision)
-    rows, columns, bias = linear.out_features, linear.in_features, linear.bias is not None
+    sizes = {"input_features": linear.in_features, "output_features": linear.out_features}
+    sizes["bias"] = linear.bias is not None
     if precision == "int8":
-        made = bitsandbytes.nn.Linear8bitLt(columns, rows, bias=bias, has_fp16_weights=False)
+        with torch.device("meta"):  # elsewhere it would be filled with random numbers first
+            made = bitsandbytes.nn.Linear8bitLt(**sizes, has_fp16_weights=False)
         made.weight = bitsandbytes.nn.Int8Params(linear.weight.cpu(), requires_grad=False, has_fp16_weights=False)
     else:
-        made = bitsandbytes.nn.Linear4bit(columns, rows, bias=bias, compute_dtype=torch.bfloat16, quant_type="nf4")
+        with torch.device("meta"):
+            made = bitsandbytes.nn.Linear4bit(**sizes, compute_dtype=torch.bfloat16, quant_type="nf4")
         made.weight = bitsandbytes.nn.Params4bit(
             linear.weight.clone(), requires_grad=False, quant_type="nf4", module=made
         )

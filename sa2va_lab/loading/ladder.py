@@ -13,7 +13,7 @@ from sa2va_lab.loading.arithmetic import quantise_matrix, set_arithmetic
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
 from sa2va_lab.loading.plan import Plan, Rung
-from sa2va_lab.loading.shards import Shelf, connect
+from sa2va_lab.loading.shards import FILES, Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import is_decoder_matrix
 from sa2va_lab.sa2va.weights import build_empty, load_weights
@@ -87,7 +87,9 @@ class Ladder:
     def _load_rung(self) -> Sa2VA:
         rung, layout = self.rung, self.rung.layout
         model, dtype, small = build_empty(self.config), as_dtype(rung.precision), rung.precision in QUANTISED
-        shelf = Shelf(model, self.source, dtype) if layout.kept_back else {}
+        kept_back = [layer for layer, place in enumerate(layout.layers) if place == FILES]
+        pinned = layout.home.startswith("cuda")
+        shelf = Shelf(model, self.source, dtype, layers=kept_back, pinned=pinned) if kept_back else {}
 
         def settle(name: str) -> None:
             if small:

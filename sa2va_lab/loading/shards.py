@@ -8,7 +8,8 @@ files lie in memory (the page cache) or on the disk is the system's affair.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import layer_of
 from sa2va_lab.sa2va.weights import match_parts
 
+PAGE = 4096  # bytes
 FILES = "files"  # the place of a decoder layer that fits nowhere
 
 
@@ -69,20 +71,48 @@ def spread(count: int, *, size: float, held: dict[str, float], budgets: dict[str
 
 
 class Shelf(Mapping):
-    """The network's tensors by name, read from their source each time they are asked for."""
+    """The tensors of decoder layers that stay in the files, by name; read each time, the next layer ahead of its turn.
 
-    def __init__(self, model: Sa2VA, source, dtype: torch.dtype):
-        self._source, self._dtype, self._names = source, dtype, model.config.names
-        self._parts = match_parts(model, source)
+    A thread reads a layer while the one before it computes, the first after the last, so that two are in memory at
+    most. pinned: where a GPU can fetch them without help. What goes wrong there is raised where the tensor is asked for.
+    """
+
+    def __init__(self, model: Sa2VA, source, dtype: torch.dtype, *, layers: Iterable[int], pinned: bool):
+        self._source, self._dtype, self._names, self._pinned = source, dtype, model.config.names, pinned
+        self._parts: dict[int, dict] = {layer: {} for layer in layers}
+        for name, parts in match_parts(model, source).items():
+            if (layer := layer_of(name)) in self._parts:
+                self._parts[layer][name] = parts
+        self._next = dict(zip(self._parts, [*self._parts][1:] + [*self._parts][:1], strict=True))
+        self._thread, self._reading = ThreadPoolExecutor(1, "layers"), {}
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._names.assemble(self._source.tensor, self._parts[name]).to(self._dtype)
+        layer = layer_of(name)
+        if layer not in self._parts:
+            raise KeyError(name)
+        wanted = dict.fromkeys((layer, self._next[layer]))
+        self._reading = {one: self._reading.get(one) or self._thread.submit(self._read, one) for one in wanted}
+        try:
+            return self._reading[layer].result()[name]
+        except Exception:
+            self._reading.clear()  # the next image tries again
+            raise
+
+    def _read(self, layer: int) -> dict[str, Tensor]:
+        return {name: self._make(parts) for name, parts in self._parts[layer].items()}
+
+    def _make(self, parts: list) -> Tensor:
+        tensor = self._names.assemble(self._source.tensor, parts).to(self._dtype)
+        if self._pinned:
+            return tensor.pin_memory()
+        tensor.reshape(-1).view(torch.uint8)[::PAGE].sum()  # a view of the file comes into memory by being looked at
+        return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
+        return (name for parts in self._parts.values() for name in parts)
 
     def __len__(self) -> int:
-        return len(self._parts)
+        return sum(map(len, self._parts.values()))
 
 
 def connect(model: Sa2VA, layout: Layout, shelf: Mapping) -> None:

@@ -71,7 +71,7 @@ class Shard:
     def __init__(self, path: Path, *, origin: str):
         self.path = path
         try:
-            _check_header(path)
+            self._size = _check_header(path)
             with safe_open(path, framework="np") as opened:
                 slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118  (it is no dict)
                 self.tensors = {
@@ -88,7 +88,12 @@ class Shard:
         return safe_open(self.path, framework="pt", device="cpu")
 
     def _read(self, name: str) -> Tensor:
-        return self._opened.get_tensor(name)
+        try:
+            if self.path.stat().st_size != self._size:  # to touch what a mapped file has lost would end the process
+                raise LabError(f"{self.path} has changed since it was opened: load the model again.")
+            return self._opened.get_tensor(name)
+        except (OSError, SafetensorError) as error:
+            raise LabError(f"{self.path} can no longer be read ({first_line(error)}): load the model again.") from None
 
 
 def describe(name: str, shape: object, dtype: str, origin: str, read: Callable | None = None) -> LazyTensor:
@@ -104,12 +109,14 @@ def digest_headers(tensors: dict[str, LazyTensor]) -> str:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def _check_header(path: Path) -> None:
+def _check_header(path: Path) -> int:
+    """The file's bytes. ValueError where its header cannot be one."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(LARGEST_HEADER, size - 8):
         raise ValueError(f"a header of {length:,} bytes in a file of {size:,}")
+    return size
 
 
 def first_line(error: BaseException) -> str:

@@ -1,5 +1,8 @@
 """Layouts over several devices: proven on devices that are not there, and on files that are."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -192,3 +195,54 @@ def test_layers_in_the_files_give_the_same_logits(root, precision, largest):
         assert np.abs(logits[0] - logits[1]).max() < largest * np.abs(logits[1]).max()
         assert all(tensor.is_meta for tensor in layers.parameters())
         got.forget()
+
+
+@pytest.fixture
+def files_only(root, tmp_path):
+    """The demo's base with every decoder layer left in files of its own, and the folder they lie in."""
+    folder = shutil.copytree(root / "data" / "demo" / "base", tmp_path / "base")
+    made = climb_down(open_whole(folder), budgets={"cpu": 8 << 30}, precision="bf16")
+    needs = made.rungs[-1].shares[0].needed
+    segmenter = sa2va_lab.load(folder, precision="bf16", device="cpu", max_memory={"cpu": f"{needs // 1024 + 1}KiB"})
+    assert segmenter.provenance["device"]["actual"] == "cpu + files"
+    return segmenter, folder
+
+
+PLAIN = np.full((64, 80), 90, np.uint8)
+
+
+def test_the_next_layer_is_read_ahead_and_only_two_are_held(files_only, monkeypatch):
+    segmenter, _ = files_only
+    shelf = segmenter.model.layers[0].mlp.down_proj._hf_hook.weights_map.dataset
+    read, held = [], []
+    whole = type(shelf)._read
+
+    def note(self, layer):
+        read.append(layer)
+        held.append(len(self._reading))
+        return whole(self, layer)
+
+    monkeypatch.setattr(type(shelf), "_read", note)
+    segmenter.predict(PLAIN, "x", answer=ANSWER)
+    count = len(segmenter.model.layers)
+    shelf._thread.submit(list).result()
+    assert read == [*range(count), 0]  # the first again, for the next image
+    assert max(held) <= 2
+
+
+@pytest.mark.parametrize("damage", ["cut short", "removed"])
+def test_files_that_change_while_layers_lie_in_them_are_said(files_only, damage):
+    segmenter, folder = files_only
+    [file] = folder.glob("*.safetensors")
+    whole = file.read_bytes()
+    if damage == "removed":
+        file.unlink()
+    else:
+        os.truncate(file, len(whole) // 2)
+    with pytest.raises(
+        LabError, match=r"(has changed since it was opened|can no longer be read).*load the model again"
+    ):
+        segmenter.predict(PLAIN, "x", answer=ANSWER)
+    file.write_bytes(whole)
+    segmenter.forget()
+    assert segmenter.predict(PLAIN, "x", answer=ANSWER).n_seg == 1  # the next image tries again
