@@ -74,7 +74,7 @@ class Shelf(Mapping):
     """The tensors of decoder layers that stay in the files, by name; read each time, the next layer ahead of its turn.
 
     A thread reads a layer while the one before it computes, the first after the last, so that two are in memory at
-    most. pinned: where a GPU can fetch them without help. What goes wrong there is raised where the tensor is asked for.
+    most; what goes wrong there is raised where the tensor is asked for. pinned: where a GPU fetches them without help.
     """
 
     def __init__(self, model: Sa2VA, source, dtype: torch.dtype, *, layers: Iterable[int], pinned: bool):
