@@ -36,7 +36,7 @@ def inspect(
 
 
 def plan(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder; only headers are read.")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder (headers are read), or a release: Sa2VA-8B.")],
     gpu: Annotated[str | None, typer.Option(help="Memory of one GPU that is not here, such as 24GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="How many of them; without --gpu, of those that are here.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Memory of the host, such as 64GiB.")] = None,

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.catalogue import Released, find_released, read_catalogue
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision, find_budgets, is_here, parse_size
 from sa2va_lab.loading.forecast import BYTES, GIB, Forecast, forecast, weigh_loading
@@ -158,14 +159,19 @@ def plan(
     cpu: str | None = None,
     tiles: int | None = None,
 ) -> Plan:
-    """The ladder for the checkpoint in `path`, from headers alone; nothing is loaded.
+    """The ladder for the checkpoint in `path`, from headers alone; nothing is loaded. The name of a released model
+    ("Sa2VA-8B") is enough: the catalogue has its sizes, and neither file nor network is needed.
 
     sam2, finetune, config, lora_alpha: as `load` takes them. gpu, cpu: memory of one GPU and of the host ("24GiB"), for
     hardware that is not here; neither: this machine. gpus: how many GPUs, 1 of those that are not here and all of those
     that are if not given. tiles: of one image, the thumbnail included; the most that the model cuts if not given.
     Raises LabError for an unreadable checkpoint or size, and for more GPUs than there are.
     """
-    opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
+    opened = find_released(path)
+    if opened is None and not Path(path).exists() and len(Path(path).parts) == 1:
+        raise LabError(f"{path} is neither a checkpoint here nor a released model: {', '.join(read_catalogue())}.")
+    if opened is None or sam2 or finetune:
+        opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
     if gpu or cpu:
         names = [f"cuda:{number}" for number in range(1 if gpus is None else gpus)] if gpu else []
         if gpus is not None and gpus < 1:
@@ -177,7 +183,7 @@ def plan(
 
 
 def climb_down(
-    opened: Checkpoint,
+    opened: Checkpoint | Released,
     *,
     budgets: dict[str, int],
     precision: str = "auto",
@@ -185,7 +191,7 @@ def climb_down(
     gpus: int | None = None,
     tiles: int | None = None,
 ) -> Plan:
-    """The rungs for a checkpoint on devices with so many free bytes.
+    """The rungs for a checkpoint, or a released model, on devices with so many free bytes.
 
     What was asked for comes first: with `gpus` above 1 the layers are spread over them. Then one GPU, all GPUs, one at
     falling precision, all with the layers that do not fit left in the files; then the CPU, at last with all layers

@@ -1,0 +1,84 @@
+"""The released Sa2VAs, known without a file and without a network: catalogue.json has the sizes of each, and sources.
+
+Tensors, parameters and bytes follow from building each on the meta device. What was published of each is beside its
+sizes, and the tests hold the two together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+from sa2va_lab.loading.parts import BUFFER
+from sa2va_lab.loading.tensors import LazyTensor
+from sa2va_lab.sa2va.configuration import parse_config
+from sa2va_lab.sa2va.family import Sa2VAConfig
+from sa2va_lab.sa2va.files import read_json
+from sa2va_lab.sa2va.modeling import HEAD
+from sa2va_lab.sa2va.parts import part_of
+from sa2va_lab.sa2va.weights import build_empty
+
+FILE = Path(__file__).with_name("catalogue.json")
+OWNER = "ByteDance/"  # of all of them on the hub
+
+
+@dataclass(frozen=True)
+class Released:
+    """One released model. raw: what its config.json says of its network; about: catalogue.json's entry."""
+
+    name: str
+    raw: dict
+    about: dict
+
+    @cached_property
+    def sizes(self) -> Sa2VAConfig:
+        """The same, read. Raises LabError for a family that does not run here."""
+        return parse_config(self.raw, name=f"config.json of {self.name}")
+
+    @cached_property
+    def tensors(self) -> dict[str, LazyTensor]:
+        """Official names, and what a released folder says of them: float32, but for InternVL's vision tower in bf16."""
+        ours, names = build_empty(self.sizes).state_dict(), self.sizes.names
+        if self.sizes.tied:
+            ours.pop(HEAD)
+        half = "vision" if "llm_config" in self.raw else None
+        return {
+            name: LazyTensor(
+                tuple(names.take_apart(name, ours).shape), "bf16" if part_of(name) == half else "fp32", mapped=True
+            )
+            for name in names.official(ours)
+        }
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers were learnt."""
+        return sum(tensor.parameters for name, tensor in self.tensors.items() if BUFFER not in name)
+
+    def mapped_bytes(self) -> int:
+        """Bytes of its weight files."""
+        return sum(tensor.bytes for tensor in self.tensors.values())
+
+
+@cache
+def read_catalogue() -> dict[str, Released]:
+    """Every released model by name, the smaller base families' first."""
+    content = read_json(FILE)
+    found = {}
+    for name, about in content["models"].items():
+        vision = dict(content["vision"][about["vision_config"]])
+        if "text_config" in about:
+            vision["out_hidden_size"] = about["text_config"]["hidden_size"]
+        parts = {key: about[key] for key in ("template", "llm_config", "text_config") if key in about}
+        found[name] = Released(name, {"model_type": "sa2va_chat", "vision_config": vision, **parts}, about)
+    return found
+
+
+def find_released(name: object) -> Released | None:
+    """The released model of that name, with or without its owner on the hub; None where nothing is called so, and where
+    something on this disk is."""
+    text = str(name)
+    if Path(text).exists():
+        return None
+    known = {key.casefold(): model for key, model in read_catalogue().items()}
+    return known.get(text.removeprefix(OWNER).casefold())
