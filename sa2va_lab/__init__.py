@@ -9,13 +9,14 @@ from sa2va_lab.errors import LabError
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.formats import open_dataset
+    from sa2va_lab.evaluation.verification import verify_run as verify
     from sa2va_lab.loading.inventory import read_inventory as inspect
     from sa2va_lab.loading.load import load
     from sa2va_lab.loading.plan import plan
     from sa2va_lab.runs import open_run
 
 __version__ = "0.1.0"
-__all__ = ["LabError", "inspect", "load", "open_dataset", "open_run", "plan"]
+__all__ = ["LabError", "inspect", "load", "open_dataset", "open_run", "plan", "verify"]
 
 _HOMES = {  # torch comes when it is needed, not with the import
     "inspect": ("sa2va_lab.loading.inventory", "read_inventory"),
@@ -23,6 +24,7 @@ _HOMES = {  # torch comes when it is needed, not with the import
     "open_dataset": ("sa2va_lab.datasets.formats", "open_dataset"),
     "open_run": ("sa2va_lab.runs", "open_run"),
     "plan": ("sa2va_lab.loading.plan", "plan"),
+    "verify": ("sa2va_lab.evaluation.verification", "verify_run"),
 }
 
 

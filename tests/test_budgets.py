@@ -17,9 +17,9 @@ CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
     "sa2va": 2_100, "loading": 3_010, "segmenter": 300, "prediction": 100, "runs": 1_110, "datasets": 3_320,
-    "training": 1_760, "evaluation": 2_260, "views": 2_910, "reports": 1_100, "commands": 670,
+    "training": 1_760, "evaluation": 2_290, "views": 2_910, "reports": 1_100, "commands": 670,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 18_800, 6_510
+PACKAGE_LINES, CORE_LINES = 19_050, 6_510
 
 
 def count_lines(*rooms: str) -> int:

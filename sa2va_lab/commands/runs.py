@@ -1,9 +1,10 @@
-"""runs, evaluate, compare: what was predicted, how good it is, and which of two is better."""
+"""runs, evaluate, compare, verify: what was predicted, how good it is, which of two is better, and was it so?"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,13 @@ import typer
 from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.accounting import find_twin
+from sa2va_lab.evaluation.accounting import Finding, account_for, find_twin
+from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.evaluation.thresholds import refuse_seen, take_threshold
+from sa2va_lab.evaluation.verification import FILE, IMAGES, verify_run
+from sa2va_lab.files import write_json
 from sa2va_lab.runs import Run, open_run, walk_runs
 from sa2va_lab.runs.find import open_named, runs_folder
 from sa2va_lab.views.findings import describe_finding, report_finding
@@ -74,10 +78,12 @@ def evaluate(
     """Compare a Run with the ground truth: Dice, IoU, precision and recall, with N and interval."""
     made, choice = open_run(run), take_threshold(threshold)
     said = refuse_seen(choice, made, allow=allow_same_images)
-    table = evaluate_run(made, open_dataset(data, phrase=made.phrase, groups=groups), threshold=choice.value)
-    summary = summarise(table)
+    images = open_dataset(data, phrase=made.phrase, groups=groups)
+    table = evaluate_run(made, images, threshold=choice.value)
+    summary, found = summarise(table), check_run(made, images, choice=choice, threshold=choice.value)
     if as_json:
         told = {"threshold": {"value": choice.value, "reason": choice.reason, "warning": said}, "summary": summary}
+        told["findings"] = [report_finding(finding) for finding in found]
         o.print_json(told | {"samples": json.loads(table.to_json(orient="records"))})
         return
     if said:
@@ -91,6 +97,18 @@ def evaluate(
         score = summary[name]
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
         print(f"{name:>10}  macro {score['macro']:.4f} {interval}  pooled {score['pooled']:.4f}")
+    _print_findings(found)
+    print(f"not verified: sa2va-lab verify {run} --model CHECKPOINT --data {data} makes some of its images again")
+
+
+def _print_findings(found: list[Finding], name: str = "") -> None:
+    """Alarms, and what is worth a look; of the others how many there were."""
+    told = [finding for finding in found if finding.alarm or finding.look]
+    for finding in told:
+        print(f"{name}{'ALARM: ' * finding.alarm}{describe_finding(finding)}")
+    print(
+        f"{name}{len(found)} things were held against the data set, {len(found) - len(told)} of them without a finding"
+    )
 
 
 def compare(
@@ -115,17 +133,54 @@ def compare(
     tables = [evaluate_run(made, images, threshold=threshold).set_index("id") for made in pair]
     own, other = tables[0], tables[1].loc[tables[0].index]
     found, twin = compare_paired(own["dice"], other["dice"], own["group"]), find_twin(*pair)
-    means = {made.folder.name: float(table["dice"].mean()) for made, table in zip(pair, tables, strict=True)}
+    both = own["dice"].notna() & other["dice"].notna()  # an image that one of them lacks is in neither mean
+    names = [made.folder.name for made in pair]
+    means = {name: float(table["dice"][both].mean()) for name, table in zip(names, (own, other), strict=True)}
     if as_json:
-        o.print_json({"dice": means, "difference": dataclasses.asdict(found), "twin": report_finding(twin)})
+        told = {"dice": means, "difference": dataclasses.asdict(found), "twin": report_finding(twin)}
+        accounts = [[report_finding(one) for one in account_for(made, images)] for made in pair]
+        o.print_json(told | {"findings": dict(zip(names, accounts, strict=True))})
         return
-    for made, table in zip(pair, tables, strict=True):
-        print(f"{made.folder.name}: Dice {table['dice'].mean():.4f} at threshold {threshold}")
+    for name, mean in means.items():
+        print(f"{name}: Dice {mean:.4f} at threshold {threshold}")
     interval = f"[{found.low:+.4f}, {found.high:+.4f}], p = {found.p:.3f}"
     counted = f"{found.n_images} images of {found.n_groups} patients"
     print(f"difference {found.mean:+.4f} {interval}, {counted}" + "; not distinguishable" * (not found.distinguishable))
-    prompts = [made.maker.prompt for made in pair]
-    if prompts[0] != prompts[1]:
-        print(f"asked differently: {prompts[0]!r} and {prompts[1]!r}")
-    elif twin.alarm:
-        print(describe_finding(twin))
+    print(describe_finding(twin))
+    for made in pair:
+        _print_findings(account_for(made, images), f"{made.folder.name}: ")
+
+
+def verify(
+    run: Annotated[Path, typer.Argument(help="A Run: folder or name.")],
+    model: o.Model,
+    data: Annotated[Path, typer.Option(help="The data set that it was made on; no annotation is opened.")],
+    images: Annotated[int, typer.Option(help="So many images are made again.")] = IMAGES,
+    sam2: o.Sam2 = None,
+    finetune: o.FineTuned = None,
+    config: o.TrainingConfig = None,
+    lora_alpha: o.LoraAlpha = None,
+    device: o.Device = "auto",
+    groups: o.Groups = None,
+    outputs: o.Outputs = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Make some images of a Run again, drawn by lot, and say whether the model says the same; status 1 if it does not.
+
+    What was drawn and seen is written to verification.json in the Run's folder.
+    """
+    from sa2va_lab.loading.load import load  # torch comes with it
+
+    made = open_named(run, runs_folder(outputs))
+    tuning = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha, "device": device}
+    dataset = open_dataset(data, phrase=made.phrase, groups=groups)
+    found = verify_run(made, dataset, partial(load, model, **tuning), images=images)
+    told = report_finding(found)
+    write_json(made.folder / FILE, told)
+    if as_json:
+        o.print_json(told)
+    else:
+        print(told["sentence"])
+        print(f"drawn at {found.values['time']} with seed {found.values['seed']}: {', '.join(found.values['ids'])}")
+    if found.alarm:
+        raise typer.Exit(1)

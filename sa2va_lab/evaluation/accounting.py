@@ -6,6 +6,7 @@ means is said where pages are (`views.findings`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,11 @@ class Finding:
     alarm: bool
     values: dict
     look: bool = False
+
+
+def sort_findings(found: Iterable[Finding]) -> list[Finding]:
+    """Alarms first, then what is worth a look."""
+    return sorted(found, key=lambda finding: (not finding.alarm, not finding.look))
 
 
 def account_for(run: Run, dataset: Dataset) -> list[Finding]:

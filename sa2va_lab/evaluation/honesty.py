@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.accounting import Finding, account_for, find_contradictions, find_twin
+from sa2va_lab.evaluation.accounting import Finding, account_for, find_contradictions, find_twin, sort_findings
 from sa2va_lab.evaluation.matching import match_samples, pair_up
 from sa2va_lab.evaluation.thresholds import Choice, refuse_seen
 from sa2va_lab.paths import is_demo_data
@@ -31,8 +31,9 @@ def check_run(
 ) -> list[Finding]:
     """All findings about a run: alarms first, then what is worth a look.
 
-    dataset: the whole data set, so that its splits can be looked at. choice: the threshold's origin, if it was
-    chosen. others: runs that are shown beside this one as other models. Raises LabError as `evaluate_run` does.
+    dataset: the whole data set, so that its splits can be looked at. choice: the threshold; one that was given as a
+    number has no origin to look at. others: runs that are shown beside this one as other models. Raises LabError as
+    `evaluate_run` does.
     """
     damaged, copied, judged, seen = [], [], 0, []
     for sample, record in match_samples(run, dataset):
@@ -57,11 +58,11 @@ def check_run(
         hint("repeated_predictions", again > 0, n=again, of=len(seen)),
         *(find_twin(run, other) for other in others),
     ]
-    if choice is not None:
+    if choice is not None and (choice.n_images or choice.origin.get("images")):
         seen_before = bool(refuse_seen(choice, run, allow=True))
         found.append(Finding("threshold_tuned_on_test", seen_before, {"n": choice.n_images}))
         found.append(find_contradictions(choice, run, dataset))
-    return sorted(found, key=lambda finding: (not finding.alarm, not finding.look))
+    return sort_findings(found)
 
 
 def hint(kind: str, seen: bool, **values) -> Finding:

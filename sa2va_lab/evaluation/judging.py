@@ -12,8 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from sa2va_lab.datasets.samples import Dataset
+from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.accounting import Finding, sort_findings
 from sa2va_lab.evaluation.baselines import measure_baselines
-from sa2va_lab.evaluation.honesty import Finding, check_run, was_seen
+from sa2va_lab.evaluation.honesty import check_run, was_seen
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.evaluation.phrases import find_others, measure_phrase, predict_others
 from sa2va_lab.evaluation.shapes import measure_extras, summarise_extras
@@ -25,8 +27,9 @@ from sa2va_lab.evaluation.thresholds import (
     settle_threshold,
     weigh_threshold,
 )
+from sa2va_lab.evaluation.verification import made_here, not_verified, verify_run
 from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, find_asked
-from sa2va_lab.runs import Run, open_run, predict_dataset
+from sa2va_lab.runs import META, Run, open_run, predict_dataset
 
 SEEN = "seen:"  # before a threshold that may have been chosen on the images that are reported
 
@@ -36,7 +39,8 @@ class Judged:
     """What one model did on the images of a data set.
 
     choice: the threshold that it stands at. told: what `refuse_seen` let pass. table: of `evaluate_run` at that
-    threshold. phrases: a row of `measure_phrase` for each thing asked for. wordings: of `compare_wordings`.
+    threshold. phrases: a row of `measure_phrase` for each thing asked for. wordings: of `compare_wordings`. verified:
+    whether the Run was made here, made again in part, or only looked at.
     """
 
     run: Run
@@ -45,6 +49,7 @@ class Judged:
     table: pd.DataFrame
     phrases: list[dict]
     wordings: list[dict]
+    verified: Finding
 
     @property
     def name(self) -> str:
@@ -85,13 +90,15 @@ def judge_model(
     beside: Run | None = None,
 ) -> Judged:
     """Predicts a split into `folder` and into Runs beside it whatever else is asked: the validation split for the
-    threshold, other things, other words. What lies there already is not predicted again.
+    threshold, other things, other words. What lies there already is not predicted again, except for a few images by
+    which it is verified.
 
     segmenter: None looks at the Run in `folder`, and at those beside it, as they are. threshold: as `settle_threshold`
     takes it; with "seen:" before it, it may have been chosen on these very images, otherwise that is a LabError.
     beside: the Run that this one is a second model to; it is not asked in other words.
     """
     how = {"prompt": prompt, "limit": limit}
+    before = len(open_run(folder).records) if (Path(folder) / META).exists() else 0
     if segmenter is None:
         run = open_run(folder)
         others, asked = find_others(run, dataset), find_asked(run)
@@ -109,15 +116,28 @@ def judge_model(
         table=evaluate_run(run, dataset, threshold=choice.value),
         phrases=[measure_phrase(made, of, threshold=choice.value) for made, of in [(run, dataset), *others]],
         wordings=compare_wordings(run, asked, dataset, threshold=choice.value),
+        verified=_verify(segmenter, run, dataset, before),
     )
+
+
+def _verify(segmenter, run: Run, dataset: Dataset, before: int) -> Finding:
+    """before: how many images of the Run lay there already."""
+    if segmenter is None:
+        return not_verified(run)
+    if not before:
+        return made_here(run)
+    try:
+        return verify_run(run, dataset, lambda precision: segmenter)
+    except LabError:  # on its way the Run stepped down to a number format that is not the one at hand
+        return not_verified(run)
 
 
 def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = (), workers: int | None = None) -> Evaluation:
     """Measures everything about a judged model. rivals: others on the same images. workers: of `measure_extras`."""
     run, choice = own.run, own.choice
     counts = count_run(run, dataset)
-    origin = choice if choice.origin.get("images") else None
     others = [rival.run for rival in rivals]
+    checked = check_run(run, dataset, choice=choice, others=others, threshold=choice.value)
     shapes, widths = measure_extras(run, dataset, threshold=choice.value, workers=workers)
     return Evaluation(
         own=own,
@@ -127,7 +147,7 @@ def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = (), worke
         counts=counts,
         threshold=weigh_threshold(choice, own.table, counts),
         baselines=measure_baselines(dataset, set(run.sample_ids) - {*run.failed_ids}),
-        findings=check_run(run, dataset, choice=origin, others=others, threshold=choice.value),
+        findings=sort_findings([own.verified, *checked]),
         shapes=summarise_extras(shapes),
         widths=widths.to_dict("records"),
     )

@@ -156,7 +156,8 @@ class Trained(Metrics):
 
 
 class Evaluated(Metrics):
-    """Of 03_evaluation. beside: {other model: its Dice}. seen: whether the images were in training."""
+    """Of 03_evaluation. beside: {other model: its Dice}. seen: whether the images were in training. verified: what was
+    made again, in an English sentence."""
 
     summary: Summary = Summary()
     split: str = ""
@@ -167,6 +168,7 @@ class Evaluated(Metrics):
     baselines: list[Row] = []
     beside: dict[str, Mean] = {}
     honesty: list[Finding] = []
+    verified: str = ""
 
 
 class Tuned(Metrics):

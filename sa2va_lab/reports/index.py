@@ -206,6 +206,7 @@ def _fill_quality(block: Block, scored: Evaluated) -> None:
     for row in scored.baselines:
         counts = [_whole(row.n_images), _whole(row.n_groups)]
         block.rows.append([tr(row.title or row.name), _three(row.dice), _span(row), *counts])
+    block.sentences += [tr(scored.verified)] if scored.verified else []
     if not scored.baselines:
         block.sentences.append(
             tr("No baseline was measured in this report, so nothing says yet what a simpler method would reach.")

@@ -4,27 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sa2va_lab.language import join_words, tr
+from sa2va_lab.views.tables import Table, tabulate_facts
+
 if TYPE_CHECKING:
     from sa2va_lab.evaluation.honesty import Finding
 
+ALWAYS = {
+    # kind: the one thing that it says
+    "unsealed": "The Run has no seal, so no edit can be told: it is older than seals, or it was taken off.",
+    "unknown_split": "The Run says that it is of split “{split}”; the data set has: {known}.",
+    "unfinished": "{n} of the {of} images asked for have no line yet: the Run is unfinished.",
+    "made_here": "Made in this very report: the model predicted all {of} images just now.",
+    "made_again": "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again, bit for bit "
+    "the same. A forgery of a third of the images ({third}) would have been missed in {missed:.2%} of such draws.",
+    "made_again_nearly": "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again; the "
+    "largest difference of a logit is {largest:.1e}, and rounding explains {explained:.1e}, measured on these images. "
+    "A forgery of a third of the images ({third}) would have been missed in {missed:.2%} of such draws.",
+    "made_otherwise": "Verification failed: of {n} images, drawn by lot from {of} and made again, {odd} are not what "
+    "this model says ({names}).",
+    "made_unexplained": "Not verified: {n} of {of} images were made again, and no bit pattern is the same (largest "
+    "difference of a logit {largest:.1e}); what rounding explains could not be measured here. sa2va-lab verify RUN "
+    "--model CHECKPOINT --data DATA does so.",
+    "not_verified": "Not verified: this Run was only looked at. sa2va-lab verify RUN --model CHECKPOINT --data DATA "
+    "makes some of its {of} images again.",
+}
 SENTENCES = {
     # kind: (where it was seen, where it was not)
     "edited": (
         "The Run was changed after it was finished: {files}.",
         "The Run is as it was when it was finished, by its seal, which names edits and does not say who made the Run.",
     ),
-    "unsealed": ("The Run has no seal, so no edit can be told: it is older than seals, or it was taken off.",) * 2,
-    "unknown_split": ("The Run says that it is of split “{split}”; the data set has: {known}.",) * 2,
     "selected_images": (
-        "The Run's {asked} images are not an even choice from the {of} of split “{split}” ({n} of them should not be "
-        "there): they may be hand-picked.",
+        "The Run's {asked} images are not an even choice from the {of} of split “{split}” ({n} of them should not "
+        "be there): they may be hand-picked.",
         "The images are the split's {of}, all of them or evenly spread, by the data set's own list.",
     ),
     "lines_missing": (
         "{n} of the {of} images asked for have no line, though the Run was finished: they were taken out.",
         "All {of} images asked for have their line.",
     ),
-    "unfinished": ("{n} of the {of} images asked for have no line yet: the Run is unfinished.",) * 2,
     "image_unhashed": (
         "{n} of {of} lines do not say which image they are of: its hash was taken out.",
         "Every line names its image by its bytes, and they are the data set's ({of} compared).",
@@ -66,47 +85,19 @@ SENTENCES = {
         "What the threshold says of itself fits the data and this Run ({n} images).",
     ),
     "same_model": (
-        "{other} is no other model, or not one that was asked otherwise (they differ in: {apart}): the same logits in "
+        "{other} is no other model, or not one that was asked otherwise (they differ in: {apart}): the same logits "
+        "in {n} of {of} images, nearly the same in {near}.",
+        "{other} is another model, or the same one asked otherwise (they differ in: {apart}): the same logits in "
         "{n} of {of} images, nearly the same in {near}.",
-        "{other} is another model, or the same one asked otherwise (they differ in: {apart}): the same logits in {n} "
-        "of {of} images, nearly the same in {near}.",
     ),
-    "made_here": ("Made in this very report: the model predicted all {of} images just now.",) * 2,
-    "made_again": (
-        "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again, bit for bit the same. "
-        "A forgery of a third of the images ({third}) would have been missed in {missed:.2%} of such draws.",
-    )
-    * 2,
-    "made_again_nearly": (
-        "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again; the largest "
-        "difference of a logit is {largest:.1e}, and rounding explains {explained:.1e}, measured on these images. "
-        "A forgery of a third of the images ({third}) would have been missed in {missed:.2%} of such draws.",
-    )
-    * 2,
-    "made_otherwise": (
-        "Verification failed: of {n} images, drawn by lot from {of} and made again, {odd} are not what this model says "
-        "({names}).",
-    )
-    * 2,
-    "made_unexplained": (
-        "Not verified: {n} of {of} images were made again, and no bit pattern is the same (largest difference of a "
-        "logit {largest:.1e}); what rounding explains could not be measured here. sa2va-lab verify RUN --model "
-        "CHECKPOINT --data DATA does so.",
-    )
-    * 2,
-    "not_verified": (
-        "Not verified: this Run was only looked at. sa2va-lab verify RUN --model CHECKPOINT --data DATA makes some of "
-        "its {of} images again.",
-    )
-    * 2,
     "identical_to_truth": (
         "Worth a look: {n} of {of} masks equal the annotation pixel for pixel. Predicting again settles it "
         "(sa2va-lab verify).",
         "No mask equals its annotation ({of} looked at).",
     ),
     "repeated_predictions": (
-        "Worth a look: {n} of {of} predictions occur more than once, for different images. Predicting again settles it "
-        "(sa2va-lab verify).",
+        "Worth a look: {n} of {of} predictions occur more than once, for different images. Predicting again "
+        "settles it (sa2va-lab verify).",
         "All {of} predictions are different ones.",
     ),
 }
@@ -114,8 +105,17 @@ SENTENCES = {
 
 def describe_finding(finding: Finding) -> str:
     """What was seen, or looked at and not seen, in English; pages say it with `tr`."""
-    seen, clean = SENTENCES[finding.kind]
+    seen, clean = SENTENCES.get(finding.kind) or [ALWAYS[finding.kind]] * 2
     return (seen if finding.alarm or finding.look else clean).format(**finding.values)
+
+
+def verification_table(finding: Finding) -> Table:
+    """What was made again, and what it takes to draw the same images once more."""
+    facts = {"Made again?": tr(describe_finding(finding))}
+    if ids := finding.values.get("ids"):
+        facts |= {"Images drawn": join_words(ids), "Drawn at (UTC)": finding.values["time"]}
+        facts |= {"Digest of the Run": finding.values["digest"], "Seed": finding.values["seed"]}
+    return tabulate_facts(facts)
 
 
 def report_finding(finding: Finding) -> dict:

@@ -19,7 +19,7 @@ from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.reports.answers import Answer, Evaluated, say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import report_baselines
-from sa2va_lab.views.findings import report_finding
+from sa2va_lab.views.findings import describe_finding, report_finding
 from sa2va_lab.views.overlays import Case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
 
@@ -58,6 +58,7 @@ def answer_run(found: Evaluation) -> Answer:
         threshold=found.threshold,
         baselines=report_baselines(found.baselines),
         honesty=[report_finding(finding) for finding in found.findings],
+        verified=describe_finding(found.own.verified),
         beside={rival.name: summarise(rival.table)["dice"] for rival in found.rivals},
         prompts=pick_prompts(found.own.wordings),
         phrases={judged.name: judged.phrases for judged in (found.own, *found.rivals)},
@@ -69,8 +70,10 @@ def answer_run(found: Evaluation) -> Answer:
 
 def say_evaluated(evaluated: Evaluated) -> str:
     """How good it is, on how many images, which ones are left out, whether they were in training, and every alarm."""
-    alarms = [tr(finding.sentence) for finding in evaluated.honesty if finding.alarm]
-    return join_sentences([_say_dice(evaluated), *_say_gaps(evaluated), tr(SEEN[evaluated.seen]), *alarms])
+    told = [finding.sentence for finding in evaluated.honesty if finding.alarm]
+    told += [evaluated.verified] if evaluated.verified not in ("", *told) else []
+    said = [_say_dice(evaluated), *_say_gaps(evaluated), tr(SEEN[evaluated.seen]), *map(tr, told)]
+    return join_sentences(said)
 
 
 def _say_dice(evaluated: Evaluated) -> str:

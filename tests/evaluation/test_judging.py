@@ -26,8 +26,11 @@ def test_a_run_is_judged_without_its_model_as_it_was_with_it(dataset, make_segme
     with_model = judge_model(segmenter, dataset, folder=tmp_path / "run", split="test")
     asked = len(segmenter.seen)
     again = judge_model(segmenter, dataset, folder=tmp_path / "run", split="test")
-    assert len(segmenter.seen) == asked  # what lies there is not predicted again
+    # what lies there is not predicted again, but for the two images of the test split, by which it is verified
+    assert len(segmenter.seen) == asked + 2
     without = judge_model(None, dataset, folder=tmp_path / "run")
+    verdicts = [judged.verified.kind for judged in (with_model, again, without)]
+    assert verdicts == ["made_here", "made_again", "not_verified"]
     for judged in (again, without):
         assert judged.choice == with_model.choice
         assert judged.table.equals(with_model.table)
@@ -46,6 +49,20 @@ def test_a_second_model_lies_beside_the_first_and_is_not_asked_in_other_words(da
     found = weigh(own, dataset, rivals=[rival], workers=1)
     assert "same_model" in [finding.kind for finding in found.findings]
     assert list(answer_run(found).metrics.beside) == ["the base alone"]
+
+
+def test_a_forged_run_is_an_alarm_at_the_top_where_its_model_is_at_hand(dataset, make_segmenter, tmp_path):
+    judged = judge_model(make_segmenter(), dataset, folder=tmp_path / "run", split="test")
+    path = tmp_path / "run" / "samples.jsonl"
+    path.write_text(path.read_text().replace('"Sure, [SEG]."', '"Sure, the [SEG]."'))
+    judged = judge_model(make_segmenter(), dataset, folder=tmp_path / "run", split="test")
+    found = weigh(judged, dataset, workers=1)
+    assert [finding.kind for finding in found.findings if finding.alarm] == ["made_otherwise", "edited"]
+    answer = answer_run(found)
+    assert "Verification failed: of 2 images" in answer.sentence
+    assert answer.sentence.count("Verification failed") == 1
+    looked_at = weigh(judge_model(None, dataset, folder=tmp_path / "run"), dataset, workers=1)
+    assert "Not verified: this Run was only looked at. sa2va-lab verify" in answer_run(looked_at).sentence
 
 
 def test_a_threshold_chosen_on_these_images_is_refused_or_said(dataset, drawn_run, drawn_data, tmp_path):

@@ -1,9 +1,12 @@
 """predict over a data set, runs, compare: as a person types them."""
 
+import hashlib
 import json
 import shutil
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from sa2va_lab import cli
@@ -73,7 +76,8 @@ def test_equal_runs_are_told_and_other_images_are_not_ranked(lab, drawn_run, dra
     assert status == 0
     assert "difference +0.0000" in said
     assert "not distinguishable" in said
-    assert "same weights" in said
+    assert f"{twin.name} is no other model" in said
+    assert "the same logits in 5 of 5 images" in said
     images = open_dataset(drawn_data, groups=GROUPS)
     short = predict_dataset(darkness, images, folder=tmp_path / "runs" / "x_short", limit=3, progress=False)
     status, said, error = lab("compare", "twin", "short", *data)
@@ -118,9 +122,12 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
     told = json.loads(lab(*words, "--allow-same-images", "--json")[1])
     assert told["threshold"]["value"] == choice.value
     assert "was chosen on 6 of the 6" in told["threshold"]["warning"]
+    assert "threshold_tuned_on_test" in [finding["kind"] for finding in told["findings"] if finding["alarm"]]
     status, said, _ = lab(*words[:-1], "0.4")
     assert "threshold 0.4 (as given)" in said
     assert "TOO GOOD" not in said
+    assert "ALARM" not in said
+    assert f"sa2va-lab verify {drawn_run.folder} --model" in said
 
 
 def test_a_data_set_that_cannot_be_opened_is_refused_before_a_model_is_loaded(lab, drawn_data, tmp_path, monkeypatch):
@@ -162,3 +169,50 @@ def test_a_damaged_run_is_listed_with_its_damage_beside_the_others(lab, drawn_ru
     assert "6 of 6 images" in a
     assert "6 of 6 images" in c
     assert "run.json cannot be read (started: Field required)" in b
+
+
+def test_two_precisions_of_one_model_are_compared_on_the_images_that_both_hold(lab, drawn_run, drawn_data, tmp_path):
+    coarse = shutil.copytree(drawn_run.folder, tmp_path / "runs" / "x_bf16")
+    meta = json.loads((coarse / "run.json").read_text())
+    meta["segmenter"]["precision"]["actual"] = "bf16"
+    (coarse / "run.json").write_text(json.dumps(meta))
+    lines = [json.loads(line) | {"precision": "bf16"} for line in (coarse / "samples.jsonl").read_text().splitlines()]
+    for line in lines[1:]:  # the first one was taken out of a finished Run
+        path = coarse / "logits" / f"{line['id']}.npz"
+        made = open_run(drawn_run.folder).prediction(line["id"])
+        path.write_bytes(replace(made, logits=made.logits * np.float32(1.01)).to_bytes())
+        line["logits_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (coarse / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    words = ("compare", drawn_run.folder, coarse, "--data", drawn_data, "--groups", GROUPS)
+    status, said, _ = lab(*words)
+    assert status == 0
+    assert "x_bf16 is another model, or the same one asked otherwise (they differ in: precision)" in said
+    assert "x_bf16: ALARM: The Run was changed after it was finished: run.json, samples.jsonl." in said
+    assert "x_bf16: ALARM: 1 of the 6 images asked for have no line" in said
+    told = json.loads(lab(*words, "--json")[1])
+    assert told["difference"]["n_images"] == 5  # of six, one was taken out
+    means = told["dice"].values()
+    assert max(means) - min(means) < 0.05
+
+
+def test_verify_makes_images_again_and_says_what_it_saw(lab, drawn_run, drawn_data, darkness, tmp_path, monkeypatch):
+    from sa2va_lab.loading import load as loading
+
+    asked = []
+    monkeypatch.setattr(loading, "load", lambda path, **how: asked.append(how["precision"]) or darkness)
+    folder = shutil.copytree(drawn_run.folder, tmp_path / "runs" / "20260101T000000Z_mine")
+    words = ("verify", "mine", "--model", tmp_path, "--data", drawn_data, "--groups", GROUPS, "--outputs", tmp_path)
+    status, said, _ = lab(*words)
+    assert (status, asked) == (0, ["fp32"])
+    assert said.startswith("Verified: 5 of 6 images, drawn by lot after the Run was finished, were made again")
+    told = json.loads((folder / "verification.json").read_text())
+    assert f"with seed {told['values']['seed']}" in said
+    assert told["kind"] == "made_again"
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line | {"answer": "Yes [SEG]."}) + "\n" for line in lines))
+    status, said, _ = lab(*words, "--images", "6", "--json")
+    assert status == 1
+    assert json.loads(said)["values"]["odd"] == 6
+    status, _, error = lab(*words, "--images", "0")
+    assert status == 2
+    assert "expected at least 1" in error
