@@ -19,6 +19,7 @@ from transformers import DynamicCache
 from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.answering import Reply, read_answer, shrink, write_answer
+from sa2va_lab.sa2va.family import Sight
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
 from sa2va_lab.sa2va.processing import PromptIds, PromptReader, fill_canvas, phrase_prompt, read_image
 
@@ -45,7 +46,7 @@ class _Seen:
 
     digest: str
     image: Image.Image
-    tokens: Tensor | None = None  # (t, C)
+    sight: Sight | None = None
     features: CanvasFeatures | None = None
     head: list[int] = field(default_factory=list)  # the ids that `cache` has read: everything up to the question
     cache: DynamicCache | None = None
@@ -161,12 +162,12 @@ class Segmenter:
             torch.cuda.reset_peak_memory_stats(card)
         with self._timed(seconds, "pixels"):
             seen = self._look_at(read_image(question.image))
-            pixels = self._cut(seen) if seen.tokens is None else None
+            pixels = self._cut(seen) if seen.sight is None else None
         with self._timed(seconds, "vision"):
             if pixels is not None:
-                seen.tokens = self.model.encode_image(pixels)
+                seen.sight = self.model.encode_image(pixels)
         with self._timed(seconds, "answer"):
-            ids = self.reader.prompt_ids(text, len(seen.tokens))
+            ids = self.reader.prompt_ids(text, len(seen.sight))
             reply = self._answer(seen, ids, question.answer, question.limit)
             if not torch.isfinite(reply.states).all():
                 raise Overflow(self._name_overflow(seen))
@@ -227,9 +228,9 @@ class Segmenter:
     def _answer(self, seen: _Seen, prompt: PromptIds, answer: str | None, limit: int) -> Reply:
         cache, seen.cache = seen.cache, None  # given back only when all went well
         if cache is None or seen.head != prompt.head:
-            cache, inputs = self.model.new_cache(), self._embed(prompt.all, seen.tokens)
+            cache, inputs = self._begin(prompt, seen.sight)
         else:
-            inputs = self._embed(prompt.tail, None)
+            inputs = self.model.embed(self._row(prompt.tail))
         if answer is None:
             reply = write_answer(self.model, inputs, cache, draft=self.draft, stops=self.reader.stops, limit=limit)
             if self._drafts_change and reply.ids[-1] in self.reader.stops:
@@ -242,12 +243,15 @@ class Segmenter:
         seen.head, seen.cache = prompt.head, cache
         return reply
 
-    def _embed(self, ids: list[int], image_tokens: Tensor | None) -> Tensor:
-        row = torch.tensor([ids], device=self.device)
+    def _row(self, ids: list[int]) -> Tensor:
+        return torch.tensor([ids], device=self.device)
+
+    def _begin(self, prompt: PromptIds, sight: Sight) -> tuple[DynamicCache, Tensor]:
+        """A cache for a prompt about an image, and the prompt as the language model takes it (1, length, C)."""
+        row = self._row(prompt.all)
         embeddings = self.model.embed(row)
-        if image_tokens is not None:
-            embeddings[row == self.reader.context] = image_tokens.to(embeddings)
-        return embeddings
+        embeddings[row == self.reader.context] = sight.tokens.to(embeddings)
+        return self.model.new_cache(sight, start=prompt.head.index(self.reader.context)), embeddings
 
     def _name_overflow(self, seen: _Seen) -> str:
         """Which module's output was the first that is not finite; the image is read once more to find out."""
@@ -263,9 +267,10 @@ class Segmenter:
 
         handles = [module.register_forward_hook(look(name)) for name, module in self.model.named_modules()]
         try:
-            tokens = self.model.encode_image(self._cut(seen))
-            question = self.reader.prompt_ids(phrase_prompt("it")[0], len(tokens))
-            self.model.read(self._embed(question.all, tokens), self.model.new_cache())
+            sight = self.model.encode_image(self._cut(seen))
+            question = self.reader.prompt_ids(phrase_prompt("it")[0], len(sight))
+            cache, inputs = self._begin(question, sight)
+            self.model.read(inputs, cache)
         finally:
             for handle in handles:
                 handle.remove()

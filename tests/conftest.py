@@ -73,8 +73,10 @@ def family_config():
 
     def make(family):
         theirs = json.loads((ROOT / "tests/parity" / family / "config.json").read_text())
-        extra = {"template": theirs["template"], "llm_config": theirs["llm_config"]}
-        return tiny.config(vocab_size=1, bos=1, eos=2) | extra
+        raw = tiny.config(vocab_size=1, bos=1, eos=2)
+        if "text_config" in theirs:
+            return theirs | {"model_type": "sa2va_chat", "sa2va_lab": raw["sa2va_lab"]}
+        return raw | {"template": theirs["template"], "llm_config": theirs["llm_config"]}
 
     return make
 

@@ -62,10 +62,10 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
     held = _Held(model)
     # a caller's inference mode would hide what operators are made of
     with torch.inference_mode(False), torch.no_grad(), _Fused(), held:
-        tokens = model.encode_image(config.family.blank(tiles, config))
-        inputs = torch.cat([model.embed(words), tokens[None]], dim=1)
+        sight = model.encode_image(config.family.blank(tiles, config))
+        inputs = torch.cat([model.embed(words), sight.tokens[None]], dim=1)
         seeing, before = held.start_over(), held.now
-        cache = model.new_cache()
+        cache = model.new_cache(sight, start=words.shape[1])
         reply = read_answer(model, inputs, cache, answer=[0] * ANSWER)
         kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         answering = held.start_over()

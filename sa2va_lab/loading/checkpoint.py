@@ -308,7 +308,7 @@ class Checkpoint:
     @cached_property
     def sizes(self) -> Sa2VAConfig:
         """The same, read. Raises LabError for a family that is not built here, and for absurd sizes."""
-        return parse_config(self.raw, name=str(self.folder / "config.json"))
+        return parse_config(self.raw, name=str(self.folder / "config.json"), folder=self.folder)
 
     @property
     def added_tokens(self) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import LazyTensor, check_shape, first_line
-from sa2va_lab.sa2va.parts import official_name
+from sa2va_lab.sa2va.parts import name_officially
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,8 +76,9 @@ def read_finetune(path: Path) -> FineTune:
     if path.suffix == ".safetensors" and path.is_file():
         raise LabError(f"{path} is one file of a checkpoint: give its folder, {path.parent}.")
     content, digest, note = _read_zero(path) if is_zero(path) else (*read_pth(path), "")
-    pairs, whole, doubled = {}, {}, []
-    for name, tensor in _find_state(content, path).items():
+    pairs, whole, doubled, state = {}, {}, [], _find_state(content, path)
+    official_name = name_officially(state)
+    for name, tensor in state.items():
         if match := LORA.fullmatch(name):
             pairs.setdefault(official_name(match["module"]) + ".weight", {})[match["half"]] = tensor
         elif match := COPY.fullmatch(name):

@@ -11,7 +11,7 @@ from itertools import islice
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.families import FAMILIES
-from sa2va_lab.sa2va.parts import PARTS, layer_of, part_of, split_block, split_layer, tell_base
+from sa2va_lab.sa2va.parts import PARTS, layer_of, part_of, split_block, split_layer, tell_base, tell_group
 from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE, missing_sam2
 
 BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
@@ -117,9 +117,9 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
     """What inference needs and is not here: whole parts, and gaps in parts that are here."""
     have = {part.name for part in parts}
     about = section(config, "llm_config", "text_config")
-    tied = about.get("tie_word_embeddings")
+    tied = about.get("tie_word_embeddings") or config.get("tie_word_embeddings")
     hidden, layers, _ = measure_language(tensors)
-    base = tell_base(hidden, layers)
+    base = tell_base(hidden, layers, group=tell_group(tensors))
     source = "the base model that was trained on"
     if base:
         source = f"the base model {base.rpartition('/')[2]} that was trained on ({base})"
@@ -131,7 +131,8 @@ def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config
     if "seg_projection" not in have:
         found.append(Missing(("seg_projection",), "a Sa2VA folder or a fine-tune of one; no base model has it"))
     gaps = _find_gaps(tensors, split_layer, "language", about.get("num_hidden_layers")) if "language" in have else []
-    gaps += _find_gaps(tensors, split_block, "vision", section(config, "vision_config").get("num_hidden_layers"))
+    seeing = section(config, "vision_config")
+    gaps += _find_gaps(tensors, split_block, "vision", seeing.get("num_hidden_layers", seeing.get("depth")))
     if set(SAM2_PARTS) <= have and any(name.startswith(SAM2) for name in tensors):
         gaps += missing_sam2(tensors)
     if gaps:

@@ -201,7 +201,7 @@ def climb_down(
     if tiles is not None and tiles < 1:
         raise LabError(f"tiles is {tiles}; expected at least 1.")
     tensors, config = opened.tensors, opened.sizes
-    tiles = tiles or (config.max_tiles + 1 if config.max_tiles > 1 else 1)
+    tiles = tiles or config.family.most_tiles(config)
     cuda = [name for name in budgets if name.startswith("cuda") and device in ("auto", name)]
     ways: list[tuple[str, list[str], bool]] = []  # precision, devices, whether layers may stay in the files
     if cuda:

@@ -16,7 +16,7 @@ def read_config(folder: Path | str) -> Sa2VAConfig:
     Raises LabError when the folder or its config.json is missing or damaged, or when it is not a Sa2VA checkpoint of
     a family that runs here. Python files beside config.json are never looked at.
     """
-    return parse_config(read_raw(folder), name=str(Path(folder) / "config.json"))
+    return parse_config(read_raw(folder), name=str(Path(folder) / "config.json"), folder=Path(folder))
 
 
 def read_raw(folder: Path | str) -> dict:
@@ -29,18 +29,18 @@ def read_raw(folder: Path | str) -> dict:
     return read_json(folder / "config.json")
 
 
-def parse_config(raw: dict, *, name: str = "config.json") -> Sa2VAConfig:
-    """The same from a dictionary; `name` is used in error messages."""
-    return find_family(raw, name=name).read(raw, name)
+def parse_config(raw: dict, *, name: str = "config.json", folder: Path | None = None) -> Sa2VAConfig:
+    """The same from a dictionary; `name` is used in error messages. folder: where what else a family reads lies."""
+    return find_family(raw, name=name).read(raw, name, folder)
 
 
-def find_fault(raw: dict, *, name: str = "config.json") -> str | None:
+def find_fault(raw: dict, *, name: str = "config.json", folder: Path | None = None) -> str | None:
     """Why a model with this config.json does not run here, as `parse_config` would say it; None where it does.
 
     The prompt's template is left aside: that of the model which a Sa2VA grew out of counts for nothing.
     """
     try:
-        parse_config({key: value for key, value in raw.items() if key != "template"}, name=name)
+        parse_config({key: value for key, value in raw.items() if key != "template"}, name=name, folder=folder)
     except LabError as error:
         return str(error)
     return None

@@ -1,4 +1,4 @@
-"""The families that run here, a line each, and those that are known and do not run yet."""
+"""The families that run here, a line each."""
 
 from __future__ import annotations
 
@@ -8,19 +8,22 @@ from sa2va_lab.sa2va.internlm2 import InternVLInternLM2
 from sa2va_lab.sa2va.phi3 import InternVLPhi3
 from sa2va_lab.sa2va.qwen2 import InternVLQwen2
 from sa2va_lab.sa2va.qwen3 import InternVLQwen3
+from sa2va_lab.sa2va.qwenvl import Qwen2VL, Qwen3VL
 from sa2va_lab.sa2va.sizes import find_section
 
-FAMILIES: tuple[Family, ...] = (InternVLQwen2(), InternVLQwen3(), InternVLInternLM2(), InternVLPhi3())
-NOT_YET = {  # what config.json calls the language model: what that is
-    "qwen2_5_vl_text": "the Qwen-VL family, Qwen2.5-VL",
-    "qwen3_vl_text": "the Qwen-VL family, Qwen3-VL",
-}
-OTHER_PARTS = {  # of models whose family does not run here, or which have transformers' names
-    "vision": r"(model\.)*visual\.(?!merger|deepstack)|(model\.)?vision_tower\.",
-    "projector": r"(model\.)*visual\.(merger|deepstack)|(model\.)?multi_modal_projector\.",
+FAMILIES: tuple[Family, ...] = (
+    InternVLQwen2(),
+    InternVLQwen3(),
+    InternVLInternLM2(),
+    InternVLPhi3(),
+    Qwen2VL(),
+    Qwen3VL(),
+)
+OTHER_PARTS = {  # of models which have transformers' names
+    "vision": r"(model\.)?vision_tower\.",
+    "projector": r"(model\.)?multi_modal_projector\.",
     "language": r"(model\.)*language_model\.",
 }
-OTHER_MARKS = {"qwen-vl": r"(model\.)*visual\.|model\.model\."}
 
 
 def find_family(raw: dict, *, name: str = "config.json") -> Family:
@@ -42,6 +45,5 @@ def find_family(raw: dict, *, name: str = "config.json") -> Family:
     for family in FAMILIES:
         if family.architecture == architecture:
             return family
-    known = f" ({NOT_YET[architecture]})" if architecture in NOT_YET else ""
     runs = "; ".join(f"{family.architecture} ({family.releases})" for family in FAMILIES)
-    raise LabError(f"{name} has the language model {architecture[:80]}{known}; this version runs {runs} only.")
+    raise LabError(f"{name} has the language model {architecture[:80]}; this version runs {runs} only.")

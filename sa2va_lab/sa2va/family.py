@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from sa2va_lab.sa2va.names import NameTable
 from sa2va_lab.sa2va.sam2 import CANVAS, sam2_config
+from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 
 LAYERS = "language_model.model.layers."  # decoder layers, in the network's own names
 TILE, MAX_TILES = 448, 12  # constants of the official code, whatever config.json says
+EXTRA_KEY = "sa2va_lab"  # our own section of config.json, which no released checkpoint has
+NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+LANGUAGE = (
+    *NEEDED,
+    *("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "hidden_act", "rms_norm_eps"),
+    *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
+    *("use_sliding_window", "sliding_window", "max_window_layers"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,17 +50,37 @@ class Turn:
     stops: tuple[str, ...]
 
 
+CHAT = Turn("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", stops=("<|im_end|>", "<|endoftext|>"))
+
+
+@dataclass(frozen=True)
+class Sight:
+    """An image as the language model gets it: tokens (n, C), which take the places of the image's ids.
+
+    grid: their rows and columns, where their positions lie in a plane. deep: (n, C) each, added at those places to what
+    the first decoder layers give, one each.
+    """
+
+    tokens: Tensor | None = None
+    grid: tuple[int, int] | None = None
+    deep: tuple[Tensor, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
 class Family(ABC):
     """One kind of vision-language model with a Sa2VA on it; the methods say what they must give.
 
     group: its kin, as inventories and Runs record it. architecture: what config.json calls its language model;
     releases: the Sa2VAs built on it. parts: {part: pattern of its official names}, for `parts.py`; blocks: the pattern
     of what a layer of the vision tower begins with, up to its number; marks: that of names which no other group has.
-    prefix: what xtuner's training puts before official names. lora: the official names of the matrices that LoRA is
-    trained on, the first with the hidden size as its input. bases: {(hidden size, decoder layers): the model that a
-    training starts from}; hub: whose models these are; bare: their `model_type`. turns: {template of config.json:
-    Turn}; image: the tokens before, for and after what an image becomes. tokenizers: files of which one is needed.
-    before_norm: whether [SEG] is read before the language model's final norm.
+    spelling: what to replace, one after the other, in names that a training or an older library gave, to have official
+    ones. lora: the official names of the matrices that LoRA is trained on, the first with the hidden size as its input.
+    bases: {(hidden size, decoder layers): the model that a training starts from}; hub: whose models these are; bare:
+    their `model_type`. turns: {template of config.json: Turn}; image: the tokens before, for and after what an image
+    becomes. tokenizers, processors: files of which one is needed. before_norm: whether [SEG] is read before the
+    language model's final norm.
     """
 
     group: str
@@ -60,7 +89,7 @@ class Family(ABC):
     parts: dict[str, str]
     blocks: str
     marks: str
-    prefix: str
+    spelling: tuple[tuple[str, str], ...]
     lora: tuple[str, ...]
     bases: dict[tuple[int, int], str]
     hub: str
@@ -68,11 +97,20 @@ class Family(ABC):
     turns: dict[str, Turn]
     image: tuple[str, str, str]
     tokenizers: tuple[str, ...]
+    processors: tuple[str, ...] = ()
     before_norm: bool = False
 
     @abstractmethod
-    def read(self, raw: dict, name: str) -> Sa2VAConfig:
-        """config.json, whose family is this one. LabError, with `name` in it, for sizes that make no sense."""
+    def read(self, raw: dict, name: str, folder: Path | None = None) -> Sa2VAConfig:
+        """config.json, whose family is this one, and from `folder` what else of it says how an image is prepared.
+
+        folder: None for what such a folder usually says. LabError, with `name` in it, for sizes that make no sense.
+        """
+
+    def settings(self, config: Sa2VAConfig) -> dict:
+        """What config.json says of the language model in words that transformers' configurations share; all else in
+        it, such as how somebody wanted attention computed, is not handed on."""
+        return {key: config.language[key] for key in LANGUAGE if config.language.get(key) is not None}
 
     @abstractmethod
     def grow(self, raw: dict, *, rows: int, template: str) -> dict:
@@ -99,15 +137,19 @@ class Family(ABC):
         """How many tiles an image of that size becomes, a thumbnail included: the measure of what it costs."""
 
     @abstractmethod
+    def most_tiles(self, config: Sa2VAConfig) -> int:
+        """The largest of these counts."""
+
+    @abstractmethod
     def blank(self, tiles: int, config: Sa2VAConfig):
         """Pixels of an image of so many tiles on the meta device, to count what it takes."""
 
     @abstractmethod
-    def encode(self, model: Sa2VA, pixels) -> Tensor:
-        """Pixels -> image tokens (n, C)."""
+    def encode(self, model: Sa2VA, pixels) -> Sight:
+        """Pixels -> n image tokens."""
 
     @abstractmethod
-    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig) -> tuple[str, str]:
+    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
         """A turn with an image of `count` tokens as text: what comes up to the image's end, and what follows it.
 
         prompt: has `<image>` once.
@@ -122,7 +164,8 @@ class Family(ABC):
 class Sa2VAConfig:
     """What is needed to build one network and to prepare its inputs.
 
-    vision, language: the dictionaries of config.json. tile: side of a language-branch tile in pixels, canvas: side of
+    vision, language: the dictionaries of config.json; processor: that of how an image is prepared, where a family has
+    a file for it. tile: side of a language-branch tile in pixels, canvas: side of
     the square that SAM2 sees. sam2: changes to SAM2's sizes (`backbone`, `vision`, `prompt_encoder`, `mask_decoder`,
     and top-level keys such as `hidden_size`); empty for released models. stamp: a text that belongs on every figure
     made with this model, or None.
@@ -131,6 +174,7 @@ class Sa2VAConfig:
     family: Family
     vision: dict
     language: dict
+    processor: dict = field(default_factory=dict)
     template: str = "qwen_chat"
     downsample: float = 0.5
     tile: int = TILE
@@ -165,3 +209,14 @@ class Sa2VAConfig:
     def sam2_config(self) -> Sam2VideoConfig:
         """transformers' configuration of SAM2."""
         return sam2_config(self.canvas, self.sam2)
+
+
+def read_common(raw: dict, key: str, *, name: str) -> tuple[dict, dict, dict]:
+    """What all families read alike in config.json: the language model's section, our own one, and of that one what has
+    its place in every Sa2VAConfig."""
+    language = find_section(raw, key, name=name, needed=NEEDED)
+    extra = find_section(raw, EXTRA_KEY, name=name, most=CANVAS)
+    heads = language["num_attention_heads"]
+    if heads % (language.get("num_key_value_heads") or heads):
+        refuse(name, key, "num_attention_heads is no multiple of num_key_value_heads")
+    return language, extra, {one: extra[one] for one in ("canvas", "sam2", "stamp") if one in extra}

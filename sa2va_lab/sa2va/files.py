@@ -13,6 +13,7 @@ TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")  # one of which
 TOKENIZER_FILES = (
     *TOKENIZERS,
     *("tokenizer_config.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja"),
+    *("chat_template.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
 )
 # bytes; the index of the 8 B folder has 0.2 MB, and lists of nothing would fill 30 times as much
 LARGEST_JSON = 8 << 20

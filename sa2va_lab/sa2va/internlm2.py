@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.sa2va.family import LAYERS, Sa2VAConfig, Turn
-from sa2va_lab.sa2va.internvl import CHAT, InternVL
+from sa2va_lab.sa2va.family import CHAT, LAYERS, Sa2VAConfig, Turn
+from sa2va_lab.sa2va.internvl import InternVL
 from sa2va_lab.sa2va.names import Rule, Split, join_rows
 from sa2va_lab.sa2va.sentencepieces import PIECES, open_pieces
 

@@ -13,23 +13,23 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.sa2va.family import MAX_TILES, TILE, Family, Sa2VAConfig, Turn
+from sa2va_lab.sa2va.family import CHAT, MAX_TILES, NEEDED, TILE, Family, Sa2VAConfig, Sight, read_common
 from sa2va_lab.sa2va.names import SPLITS, NameTable, Rule, Split
 from sa2va_lab.sa2va.processing import choose_grid, cut_tiles
-from sa2va_lab.sa2va.sam2 import CANVAS, OUR_SAM2, SAM2_RULES
+from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2_RULES
 from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
     from torch import Tensor, nn
     from transformers import InternVLVisionConfig
 
     from sa2va_lab.sa2va.modeling import Sa2VA
 
-EXTRA_KEY = "sa2va_lab"
 VISION = "vision_model."
 _OF_THE_BASE = ("auto_map", "_name_or_path", "_commit_hash", "transformers_version", "system_message")
-CHAT = Turn("<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", stops=("<|im_end|>", "<|endoftext|>"))
 _VISION_NAMES = {
     "embeddings.class_embedding": "embeddings.cls_token",
     "embeddings.position_embedding": "embeddings.position_embeddings",
@@ -52,16 +52,9 @@ VISION_RULES = (
         kind="third",
     ),
 )
-NEEDED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 SAME = (
     *NEEDED,
     *("num_channels", "patch_size", "hidden_act", "norm_type", "layer_norm_eps"),  # called so in transformers too
-)
-LANGUAGE = (
-    *NEEDED,
-    *("num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings", "hidden_act", "rms_norm_eps"),
-    *("rope_theta", "rope_scaling", "rope_parameters", "tie_word_embeddings"),
-    *("use_sliding_window", "sliding_window", "max_window_layers"),
 )
 
 
@@ -78,7 +71,7 @@ class InternVL(Family):
         "language": r"language_model\.|model\.(layers|norm)\.",
     }
     marks = r"vision_model\.|mlp1\.|language_model\."
-    prefix = "mllm.model."
+    spelling = ((r"^mllm\.(model\.)?", ""), (r"language_model\.base_model\.model\.", "language_model."))
     blocks = r"vision_model\.encoder\.layers\."
     hub, bare = "OpenGVLab", "internvl_chat"
     image = ("<img>", "<IMG_CONTEXT>", "</img>")
@@ -89,18 +82,9 @@ class InternVL(Family):
     def build_language(self, config: Sa2VAConfig) -> nn.Module:
         """The language model: transformers' class for causal language models, with `model` and `lm_head`."""
 
-    def settings(self, config: Sa2VAConfig) -> dict:
-        """What config.json says of the language model in words that transformers' configurations share; all else in
-        it, such as how somebody wanted attention computed, is not handed on."""
-        return {key: config.language[key] for key in LANGUAGE if config.language.get(key) is not None}
-
-    def read(self, raw: dict, name: str) -> Sa2VAConfig:
+    def read(self, raw: dict, name: str, folder: Path | None = None) -> Sa2VAConfig:
         vision = find_section(raw, "vision_config", name=name, needed=NEEDED)
-        language = find_section(raw, "llm_config", name=name, needed=NEEDED)
-        extra = find_section(raw, EXTRA_KEY, name=name, most=CANVAS)
-        heads = language["num_attention_heads"]
-        if heads % (language.get("num_key_value_heads") or heads):
-            refuse(name, "llm_config", "num_attention_heads is no multiple of num_key_value_heads")
+        language, extra, common = read_common(raw, "llm_config", name=name)
         template = raw.get("template", next(iter(self.turns)))
         known = template.replace("-", "_") if isinstance(template, str) else template
         if not isinstance(known, str) or known not in self.turns:
@@ -113,9 +97,7 @@ class InternVL(Family):
             downsample=raw.get("downsample_ratio", 0.5),
             tile=extra.get("tile", TILE),
             max_tiles=extra.get("max_tiles", MAX_TILES),
-            canvas=extra.get("canvas", CANVAS),
-            sam2=extra.get("sam2", {}),
-            stamp=extra.get("stamp"),
+            **common,
         )
         side, ratio = config.tile // vision.get("patch_size", 14), config.downsample
         if not is_ratio(ratio) or side < 1 or side % round(1 / ratio):
@@ -166,16 +148,19 @@ class InternVL(Family):
         columns, rows = choose_grid(width, height, tile=config.tile, max_tiles=config.max_tiles)
         return columns * rows + (columns * rows > 1)
 
+    def most_tiles(self, config: Sa2VAConfig) -> int:
+        return config.max_tiles + (config.max_tiles > 1)
+
     def blank(self, tiles: int, config: Sa2VAConfig) -> Tensor:
         import torch
 
         return torch.empty(tiles, 3, config.tile, config.tile, device="meta")
 
-    def encode(self, model: Sa2VA, pixels: Tensor) -> Tensor:
+    def encode(self, model: Sa2VA, pixels: Tensor) -> Sight:
         """(t, 3, tile, tile) -> image tokens (t x tokens_per_tile, C)."""
-        return model.mlp1(see(model, pixels)).flatten(0, 1)
+        return Sight(model.mlp1(see(model, pixels)).flatten(0, 1))
 
-    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig) -> tuple[str, str]:
+    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
         before, after = prompt.split("<image>")
         opening, token, closing = self.image
         return config.turn.before + before + opening + token * count + closing, after + config.turn.after

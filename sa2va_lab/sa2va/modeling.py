@@ -7,14 +7,16 @@ pixels into tokens, `language_model` reads them, `text_hidden_fcs` carries a [SE
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import DynamicCache, Sam2VideoModel
 
-from sa2va_lab.sa2va.family import Sa2VAConfig
+from sa2va_lab.sa2va.family import Sa2VAConfig, Sight
 
 HEAD = "language_model.lm_head.weight"
 
@@ -113,12 +115,15 @@ class Sa2VA(nn.Module):
         """Where tokens go in."""
         return self.language_model.model.embed_tokens.weight.device
 
-    def new_cache(self) -> DynamicCache:
-        """Keys and values of nothing yet; `read` adds to it."""
-        return DynamicCache(config=self.language_model.config)
+    def new_cache(self, sight: Sight | None = None, *, start: int = 0) -> DynamicCache:
+        """Keys and values of nothing yet; `read` adds to it. sight: the image that is to be read; start: how many
+        tokens stand before it."""
+        cache = DynamicCache(config=self.language_model.config)
+        cache.image = sight or Sight(), start
+        return cache
 
-    def encode_image(self, pixels) -> Tensor:
-        """What `config.family.pixels` made of an image -> image tokens (t, C)."""
+    def encode_image(self, pixels) -> Sight:
+        """What `config.family.pixels` made of an image -> t image tokens."""
         return self.config.family.encode(self, pixels)
 
     def encode_canvas(self, canvas: Tensor) -> CanvasFeatures:
@@ -137,12 +142,17 @@ class Sa2VA(nn.Module):
 
         Last hidden states after the final norm, or before it where the family says so.
         """
-        reader, states = self.language_model.model, []
-        if not self.config.family.before_norm:
-            return reader(inputs_embeds=embeddings, past_key_values=cache, use_cache=True).last_hidden_state
-        with self.final_norm.register_forward_pre_hook(lambda _, given: states.append(given[0])):
-            reader(inputs_embeds=embeddings, past_key_values=cache, use_cache=True)
-        return states[0]
+        sight, start = getattr(cache, "image", (Sight(), 0))
+        past, states = cache.get_seq_length(), []
+        places = _place(sight, start, torch.arange(past, past + embeddings.shape[1], device=embeddings.device))
+        with ExitStack() as hooks:
+            for layer, more in zip(self.layers, sight.deep, strict=False):
+                hooks.enter_context(layer.register_forward_hook(partial(_add, more, start - past)))
+            if self.config.family.before_norm:
+                hooks.enter_context(self.final_norm.register_forward_pre_hook(lambda _, given: states.append(given[0])))
+            given = {"inputs_embeds": embeddings, "past_key_values": cache, "use_cache": True, "position_ids": places}
+            states.append(self.language_model.model(**given).last_hidden_state)
+        return states[0].to(embeddings.device)
 
     def score_tokens(self, states: Tensor) -> Tensor:
         """What `read` gives (..., C) -> float32 logits over the vocabulary."""
@@ -179,3 +189,22 @@ def _as_map(flat: Tensor) -> Tensor:
     """(s*s, 1, D) -> (1, D, s, s)."""
     side = int(len(flat) ** 0.5)
     return flat.permute(1, 2, 0).unflatten(-1, (side, side))
+
+
+def _place(sight: Sight, start: int, order: Tensor) -> Tensor | None:
+    """Positions (3, 1, m) of the tokens with these numbers (m,): in time, down and across. An image's tokens all have
+    the time of its first; what follows goes on where the image's longer side ends. None: as they are numbered."""
+    if sight.grid is None:
+        return None
+    since = order - start
+    down, across = start + since // sight.grid[1], start + since % sight.grid[1]
+    seen = torch.stack([torch.full_like(order, start), down, across])
+    later = order - len(sight) + max(sight.grid)
+    return torch.where(since < 0, order, torch.where(since < len(sight), seen, later))[:, None]
+
+
+def _add(more: Tensor, begin: int, layer: nn.Module, given: tuple, out: Tensor) -> None:
+    """A hook that adds (n, C) to what a layer gave (1, m, C), from the place `begin` on, as far as that reaches."""
+    first, last = max(begin, 0), min(begin + len(more), out.shape[1])
+    if first < last:
+        out[:, first:last] += more[first - begin : last - begin].to(out)

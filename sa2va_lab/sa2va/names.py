@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rule:
-    """What an official tensor is called in the network. `#` stands for a number; a trailing `.weight` or `.bias` is
-    carried along.
+    """What an official tensor is called in the network. `#` stands for a number, `*` for anything; a trailing `.weight`
+    or `.bias` is carried along.
 
     kind "whole": each of `ours` is all of it; "row": it is row `#` of the one in `ours`, which has so many `rows`;
     else each of `ours` is the part of it in this place, as the table's `Split` of that kind cuts it.
@@ -149,12 +149,12 @@ class NameTable:
 
 
 def _compile(name: str) -> re.Pattern:
-    return re.compile(re.escape(name).replace(r"\#", r"(\d+)") + r"(\.weight|\.bias)?")
+    return re.compile(re.escape(name).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)") + r"(\.weight|\.bias)?")
 
 
-def _fill(name: str, numbers: list[str]) -> str:
-    for number in numbers:
-        name = name.replace("#", number, 1)
+def _fill(name: str, found: list[str]) -> str:
+    for one in found:
+        name = re.sub(r"[#*]", one, name, count=1)
     return name
 
 

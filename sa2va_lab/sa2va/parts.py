@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import reduce
 
-from sa2va_lab.sa2va.families import FAMILIES, OTHER_MARKS, OTHER_PARTS
+from sa2va_lab.sa2va.families import FAMILIES, OTHER_PARTS
 
 _SAM2 = r"(grounding_encoder\.(sam2_model\.)?)?"
 _SAM2_PARTS = {
@@ -60,22 +61,22 @@ def is_decoder_matrix(name: str) -> bool:
     return leaf == "weight" and layer_of(name) is not None and (module.endswith("_proj") or module in _MATRICES)
 
 
-def official_name(name: str) -> str:
-    """A tensor or module name of an xtuner checkpoint as the official folder has it."""
-    prefixes = {family.prefix for family in FAMILIES} | {"mllm."}
-    prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default="")
-    name = name.removeprefix(prefix).replace("language_model.base_model.model.", "language_model.")
-    return re.sub(r"\.gamma$", ".g_weight", name)
+def name_officially(names: Iterable[str]) -> Callable[[str], str]:
+    """What makes names of tensors and modules that came together in a file those of the official folder: of xtuner's,
+    and of those of an older transformers."""
+    group = tell_group(names)
+    spelling = next((family.spelling for family in FAMILIES if family.group == group), FAMILIES[0].spelling)
+    changes = [(re.compile(theirs), ours) for theirs, ours in (*spelling, (r"\.gamma$", ".g_weight"))]
+    return lambda name: reduce(lambda one, change: change[0].sub(change[1], one), changes, name)
 
 
 def tell_group(names: Iterable[str]) -> str:
     """internvl, qwen-vl or unknown, by the names."""
-    names = list(names)
-    marks = OTHER_MARKS | {family.group: family.marks for family in FAMILIES}
+    names, marks = list(names), {family.group: family.marks for family in FAMILIES}
     return next((group for group, own in marks.items() if any(re.match(own, name) for name in names)), "unknown")
 
 
-def tell_base(hidden: int | None, layers: int) -> str | None:
+def tell_base(hidden: int | None, layers: int, *, group: str) -> str | None:
     """The hub's name of the model that a training of these sizes starts from (OWNER/NAME)."""
-    found = (f"{family.hub}/{family.bases[hidden, layers]}" for family in FAMILIES if (hidden, layers) in family.bases)
-    return next(found, None)
+    kin = (family for family in FAMILIES if family.group == group and (hidden, layers) in family.bases)
+    return next((f"{family.hub}/{family.bases[hidden, layers]}" for family in kin), None)

@@ -27,8 +27,8 @@ class InternVLPhi3(InternVL):
     tokenizers = ("tokenizer.json", PIECES)
     turns = {"phi3_chat": Turn("<|user|>\n", "<|end|>\n<|assistant|>\n", stops=("<|end|>", "<|endoftext|>"))}
 
-    def read(self, raw: dict, name: str) -> Sa2VAConfig:
-        config = super().read(raw, name)
+    def read(self, raw: dict, name: str, folder: Path | None = None) -> Sa2VAConfig:
+        config = super().read(raw, name, folder)
         heads = config.language["num_attention_heads"]
         half = config.language["hidden_size"] * config.language.get("partial_rotary_factor", 1) // heads // 2
         for key, factors in (config.language.get("rope_scaling") or {}).items():

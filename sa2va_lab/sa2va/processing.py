@@ -26,6 +26,7 @@ TRAINING_QUESTION = "<image>\nPlease segment {phrase} in this image."
 RESERVED = (
     *("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     *("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<s>", "</s>"),
+    *("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>"),
 )
 
 
@@ -206,7 +207,7 @@ class PromptReader:
 
     def prompt_ids(self, prompt: str, count: int) -> PromptIds:
         """Ids of a prompt (with its `<image>`) about an image of so many tokens."""
-        head, tail = self.config.family.lay_out(prompt, count, self.config)
+        head, tail = self.config.family.lay_out(prompt, count, self.config, self.tokenizer)
         # as one text: what a tokenizer puts before a text, or between two, belongs there once
         whole, begun = (self.tokenizer.encode(text) for text in (head + tail, head))
         return PromptIds(head=begun, tail=whole[len(begun) :])

@@ -36,6 +36,11 @@ class InternVLQwen2(InternVL):
         return Qwen2ForCausalLM(Qwen2Config(**self.settings(config)))
 
     def open_tokenizer(self, folder: Path):
-        from transformers import Qwen2Tokenizer
+        return open_qwen2(folder)
 
-        return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
+
+def open_qwen2(folder: Path):
+    """The tokenizer of all models that grew out of Qwen2."""
+    from transformers import Qwen2Tokenizer
+
+    return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)

@@ -9,21 +9,26 @@ WHOLE = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "vocab_size", "max_position_embeddings", "max_window_layers", "sliding_window", "patch_size"),
     *("num_channels", "tile", "max_tiles", "canvas", "original_max_position_embeddings"),
+    *("depth", "num_heads", "in_channels", "spatial_merge_size", "temporal_patch_size", "window_size"),
+    *("out_hidden_size", "num_position_embeddings", "merge_size"),
 )
 LISTS = (
     *("blocks_per_stage", "embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"),
-    *("global_attention_blocks", "patch_stride"),
+    *("global_attention_blocks", "patch_stride", "fullatt_block_indexes", "deepstack_visual_indexes", "mrope_section"),
 )
 KINDS = {
     "a whole number above 0": (lambda value: is_whole(value) and value > 0, WHOLE),
     "a list of whole numbers": (lambda value: isinstance(value, list) and all(map(is_whole, value)) and value, LISTS),
     "a number above 0": (
         lambda value: is_number(value),
-        ("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio", "partial_rotary_factor"),
+        (
+            *("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio", "partial_rotary_factor"),
+            "rescale_factor",
+        ),
     ),
     "a list of numbers above 0": (
         lambda value: isinstance(value, list) and all(map(is_number, value)),
-        ("short_factor", "long_factor"),
+        ("short_factor", "long_factor", "image_mean", "image_std"),
     ),
     "true or false": (
         lambda value: isinstance(value, bool),
@@ -63,8 +68,9 @@ def find_section(raw: dict, key: str, *, name: str, needed: tuple[str, ...] = ()
     for size in needed:
         if size not in section:
             refuse(name, f"{key}.{size}", "it is not there")
-    if section.get("num_hidden_layers", 1) > MOST_LAYERS:
-        refuse(name, f"{key}.num_hidden_layers", f"expected at most {MOST_LAYERS}")
+    for count in ("num_hidden_layers", "depth"):
+        if section.get(count, 1) > MOST_LAYERS:
+            refuse(name, f"{key}.{count}", f"expected at most {MOST_LAYERS}")
     return section
 
 

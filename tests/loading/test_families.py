@@ -27,6 +27,8 @@ TARGETS = {
     "internvl_qwen3": ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
     "internlm2": ("attention.wqkv", "attention.wo", "feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
     "phi3": ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj"),
+    "qwen2_5_vl": ("self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"),
+    "qwen3vl": ("self_attn.k_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
 }
 
 
@@ -54,18 +56,21 @@ def tuned(family, folder, tmp_path_factory):
     def noise(*shape, size=0.1):
         return size * torch.randn(*shape, generator=made)
 
-    state, peft = {}, "mllm.model.language_model.base_model.model."
+    # xtuner has the adapter around InternVL's language model, and around the whole of a Qwen-VL
+    qwen = read_config(folder).family.group == "qwen-vl"
+    state, peft = {}, "mllm.model.base_model.model." if qwen else "mllm.model.language_model.base_model.model."
+    start, layers = ("model.", "model.language_model.") if qwen else ("language_model.", "model.")
     for target in TARGETS[family]:
-        module = f"model.layers.1.{target}"
-        rows, columns = base.shape(f"language_model.{module}.weight")
+        module = f"{layers}layers.1.{target}"
+        rows, columns = base.shape(f"{start}{module}.weight")
         state[f"{peft}{module}.lora_A.default.weight"] = noise(2, columns)
         state[f"{peft}{module}.lora_B.default.weight"] = noise(rows, 2)
     for name in base.names():
         if part_of(name) in ("embed_tokens", "lm_head"):
-            module = name.removeprefix("language_model.").removesuffix(".weight")
+            module = name.removeprefix(start).removesuffix(".weight")
             state[f"{peft}{module}.modules_to_save.default.weight"] = noise(*base.shape(name), size=1)
             state[f"{peft}{module}.original_module.weight"] = noise(4, 4)
-    state |= {"mllm.model.mlp1.0.bias": noise(384), "text_hidden_fcs.2.bias": noise(96)}
+    state |= {"text_hidden_fcs.2.bias": noise(96)} | ({} if qwen else {"mllm.model.mlp1.0.bias": noise(384)})
     path = tmp_path_factory.mktemp("tuned") / "iter_24.pth"
     torch.save({"state_dict": state, "meta": {"iter": 24}}, path)
     return path
@@ -151,7 +156,7 @@ def test_every_tensor_has_its_part_and_comes_back(folder, tmp_path):
     opened = Checkpoint(folder)
     assert "other" not in set(map(part_of, opened.names()))
     matrices = [name for name in opened.names() if is_decoder_matrix(name)]
-    assert {layer_of(name) for name in matrices} == {0, 1, 2}
+    assert {layer_of(name) for name in matrices} == set(range(read_config(folder).language["num_hidden_layers"]))
     inward = {name for name in opened.names() if layer_of(name) is not None and len(opened.shape(name)) == 2}
     assert inward == set(matrices)
     model = sa2va_lab.load(folder, precision="fp32", device="cpu").model

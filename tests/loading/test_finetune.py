@@ -16,7 +16,7 @@ from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.finetune import read_finetune
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.whole import open_whole
-from sa2va_lab.sa2va.parts import official_name
+from sa2va_lab.sa2va.parts import name_officially
 from tools.demo.xtuner import TrainingLog, write_checkpoint
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
@@ -31,6 +31,14 @@ LAYER = "mllm.model.language_model.base_model.model.model.layers.1"
         ("mllm.model.language_model.model.norm.weight", "language_model.model.norm.weight"),
         ("mllm.model.mlp1.3.weight", "mlp1.3.weight"),
         ("text_hidden_fcs.0.bias", "text_hidden_fcs.0.bias"),
+        (  # Qwen-VL: the adapter is around the whole
+            "mllm.model.base_model.model.model.language_model.layers.1.mlp.up_proj",
+            "model.model.language_model.layers.1.mlp.up_proj",
+        ),
+        ("mllm.model.base_model.model.lm_head", "model.lm_head"),
+        ("mllm.model.model.visual.merger.mlp.0.weight", "model.model.visual.merger.mlp.0.weight"),
+        ("mllm.model.visual.merger.mlp.0.weight", "model.model.visual.merger.mlp.0.weight"),
+        ("mllm.model.model.layers.1.mlp.up_proj.weight", "model.model.language_model.layers.1.mlp.up_proj.weight"),
         (
             "grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.gamma",
             "grounding_encoder.sam2_model.memory_encoder.fuser.layers.0.g_weight",
@@ -38,7 +46,7 @@ LAYER = "mllm.model.language_model.base_model.model.model.layers.1"
     ],
 )
 def test_names(theirs, official):
-    assert official_name(theirs) == official
+    assert name_officially([theirs])(theirs) == official
 
 
 def test_merged_is_base_plus_scale_times_b_a(tiny_folder, pth, trained):

@@ -19,7 +19,7 @@ from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.parts import LANGUAGE_SIDE
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import Shard
-from sa2va_lab.sa2va.parts import official_name, part_of
+from sa2va_lab.sa2va.parts import name_officially, part_of
 
 EMBEDDINGS = 2 * 151_679 * 3_584
 
@@ -177,7 +177,7 @@ def test_qwen_vl_is_told_apart(standins, shared, tmp_path):
     ],
 )
 def test_parts(theirs, part):
-    assert part_of(official_name(theirs) + ("." if theirs.endswith("lm_head") else "")) == part
+    assert part_of(name_officially([theirs])(theirs) + ("." if theirs.endswith("lm_head") else "")) == part
 
 
 HEADERS = {

@@ -14,7 +14,7 @@ from sa2va_lab.loading.finetune import read_finetune
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
 from sa2va_lab.loading.whole import open_whole
-from sa2va_lab.sa2va.parts import official_name
+from sa2va_lab.sa2va.parts import name_officially
 
 REAL = Path(__file__).parent / "deepspeed"
 MODEL = "mp_rank_00_model_states.pt"
@@ -49,7 +49,9 @@ def zero(trained, tmp_path):
 
 
 def test_deepspeeds_own_folder_gives_what_its_own_script_gives():
-    wanted = {official_name(n): torch.tensor(v) for n, v in json.loads((REAL / "expected.json").read_text()).items()}
+    expected = json.loads((REAL / "expected.json").read_text())
+    official_name = name_officially(expected)
+    wanted = {official_name(n): torch.tensor(v) for n, v in expected.items()}
     found, seen = read_finetune(REAL / "iter_3.pth"), read_inventory(REAL / "iter_3.pth")
     for name, tensor in found.whole.items():
         assert torch.equal(tensor.read().float(), wanted[name]), name

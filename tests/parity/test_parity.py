@@ -15,7 +15,7 @@ import sa2va_lab
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.answering import read_answer, write_answer
 from sa2va_lab.sa2va.configuration import read_config
-from sa2va_lab.sa2va.processing import cut_tiles, fill_canvas, read_image
+from sa2va_lab.sa2va.processing import fill_canvas, read_image
 from sa2va_lab.sa2va.weights import build_empty
 
 HERE = Path(__file__).parent
@@ -27,7 +27,7 @@ IMAGES = {
     "chelsea_small": lambda: Image.fromarray(skimage.data.chelsea()).crop((100, 40, 300, 240)),
 }
 
-FAMILIES = ["internvl", "internvl_qwen3", "internlm2", "phi3"]
+FAMILIES = ["internvl", "internvl_qwen3", "internlm2", "phi3", "qwen2_5_vl", "qwen3vl"]
 CASES = [f"{family}/{image}" for family in FAMILIES for image in IMAGES if (HERE / family / f"{image}.npz").is_file()]
 
 pytestmark = pytest.mark.slow
@@ -51,29 +51,36 @@ def segmenter(which, open_family):
 
 @pytest.fixture(scope="module")
 def case(which, segmenter):
-    """(image, golden arrays, image tokens): the vision tower runs once an image."""
+    """(image, golden arrays, what is seen of it): the vision tower runs once an image."""
     image, golden = read_image(IMAGES[which.partition("/")[2]]()), np.load(HERE / f"{which}.npz")
     with torch.inference_mode():
-        tokens = segmenter.model.encode_image(cut_tiles(image, segmenter.model.config))
-    return image, golden, tokens
+        sight = segmenter.model.encode_image(segmenter.model.config.family.pixels(image, segmenter.model.config))
+    return image, golden, sight
 
 
-def prompt_embeddings(segmenter, tokens):
-    return segmenter._embed(segmenter.reader.prompt_ids(PROMPT, len(tokens)).all, tokens)
+def begin(segmenter, sight, question=PROMPT):
+    """The embedded prompt and the cache that reads it."""
+    cache, inputs = segmenter._begin(segmenter.reader.prompt_ids(question, len(sight)), sight)
+    return inputs, cache
 
 
 def test_pixels_and_input_ids_are_identical(case, segmenter):
-    image, golden, tokens = case
-    tiles, canvas = cut_tiles(image, segmenter.model.config), fill_canvas(image, segmenter.model.config)
-    np.testing.assert_array_equal(tiles[:, :, 100:104, 200:208], golden["pixel_values_slice"])
-    np.testing.assert_array_equal(canvas[0, :, 500:504, 300:308], golden["g_pixel_values_slice"])
-    ids = segmenter.reader.prompt_ids(PROMPT, len(tokens))
+    image, golden, sight = case
+    config = segmenter.model.config
+    pixels, canvas = config.family.pixels(image, config), fill_canvas(image, config)
+    if config.family.group == "qwen-vl":
+        np.testing.assert_array_equal(pixels[0][::97, ::31], golden["pixel_values_slice"])
+        np.testing.assert_allclose(sight.tokens[::7], golden["visual_embeds_slice"], atol=2e-5, rtol=0)
+    else:
+        np.testing.assert_array_equal(pixels[:, :, 100:104, 200:208], golden["pixel_values_slice"])
+        np.testing.assert_array_equal(canvas[0, :, 500:504, 300:308], golden["g_pixel_values_slice"])
+    ids = segmenter.reader.prompt_ids(PROMPT, len(sight))
     np.testing.assert_array_equal(ids.all, golden["input_ids"])
 
 
 def test_answers_about_one_image(case, segmenter):
     """Both given answers about one image: SAM2's encoder, much the slowest part, runs once for the two."""
-    image, golden, tokens = case
+    image, golden, sight = case
     for count, answer in ANSWERS.items():
         prediction = segmenter.predict(image, PROMPT, answer=answer)
         expected = golden[f"{count}/low_res_mask_logits"][:, 0]
@@ -85,41 +92,31 @@ def test_answers_about_one_image(case, segmenter):
         for i, mask in enumerate(masks):
             assert (prediction.mask(merge=i) != mask).sum() <= 50
         with torch.inference_mode():
-            reply = read_answer(
-                segmenter.model,
-                prompt_embeddings(segmenter, tokens),
-                segmenter.model.new_cache(),
-                answer=segmenter.reader.answer_ids(answer),
-            )
+            given = segmenter.reader.answer_ids(answer)
+            reply = read_answer(segmenter.model, *begin(segmenter, sight), answer=given)
             drawn = segmenter.model.draw(segmenter._seen.features, reply.states_at(segmenter.reader.seg))
         assert reply.ids == golden[f"{count}/forced_ids"].tolist()
         np.testing.assert_allclose(drawn.embeddings, golden[f"{count}/language_embd"], atol=5e-4, rtol=0)
         np.testing.assert_allclose(drawn.ious, golden[f"{count}/ious"], atol=5e-4, rtol=0)
 
 
-def greedy(segmenter, tokens, draft, limit=12):
+def greedy(segmenter, sight, draft, limit=12):
     with torch.inference_mode():
-        return write_answer(
-            segmenter.model,
-            prompt_embeddings(segmenter, tokens),
-            segmenter.model.new_cache(),
-            draft=draft,
-            stops=segmenter.reader.stops,
-            limit=limit,
-        )
+        stops = segmenter.reader.stops
+        return write_answer(segmenter.model, *begin(segmenter, sight), draft=draft, stops=stops, limit=limit)
 
 
 def test_greedy_ids_are_the_official_ones_whatever_the_draft(case, segmenter):
-    _, golden, tokens = case
+    _, golden, sight = case
     expected = golden["greedy_sequence"].tolist()
-    plain = greedy(segmenter, tokens, [])
+    plain = greedy(segmenter, sight, [])
     assert plain.ids == expected
     assert plain.accepted == 0
     most = segmenter.model.config.language["vocab_size"]
     drafts = {"right": expected, "half": expected[:6], "longer": [*expected, 5, 6, 7]}
     drafts |= {f"wrong at {i}": [*expected[:i], (expected[i] + 1) % most, *expected[i + 1 :]] for i in range(12)}
     for name, draft in drafts.items():
-        reply = greedy(segmenter, tokens, draft)
+        reply = greedy(segmenter, sight, draft)
         agreed = int(name.rpartition(" ")[2]) if name.startswith("wrong") else {"half": 6}.get(name, 12)
         assert reply.ids == expected, name
         assert reply.accepted == agreed, name
@@ -128,21 +125,17 @@ def test_greedy_ids_are_the_official_ones_whatever_the_draft(case, segmenter):
 
 def test_second_prompt_reuses_what_stands_before_the_question(case, segmenter):
     """Equal results with and without the memory of the image, and the cache back at its length after each."""
-    image, _, tokens = case
+    image, _, sight = case
     questions, answer = [PROMPT, "<image>\nWhere is it?", PROMPT], segmenter.reader.answer_ids("Sure, [SEG].")
     segmenter.forget()
     for question in questions:
-        prompt = segmenter.reader.prompt_ids(question, len(tokens))
+        prompt = segmenter.reader.prompt_ids(question, len(sight))
         with torch.inference_mode():
-            fresh = read_answer(
-                segmenter.model, segmenter._embed(prompt.all, tokens), segmenter.model.new_cache(), answer=answer
-            )
+            fresh = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=answer)
             seen = segmenter._look_at(image)
-            seen.tokens = tokens
+            seen.sight = sight
             again = segmenter._answer(seen, prompt, "Sure, [SEG].", 12)
-            same = read_answer(
-                segmenter.model, segmenter._embed(prompt.all, tokens), segmenter.model.new_cache(), answer=again.ids
-            )
+            same = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=again.ids)
         assert seen.cache.get_seq_length() == len(prompt.head)
         torch.testing.assert_close(again.states, same.states, atol=1e-4, rtol=0)
         torch.testing.assert_close(again.states, fresh.states, atol=1e-4, rtol=0)

@@ -40,7 +40,7 @@ def test_our_extra_key_changes_them():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"text_config": {"model_type": "qwen3_vl_text"}}, "Qwen-VL family"),
+        ({"text_config": {"model_type": "qwen3_vl_moe_text"}}, "qwen3_vl_moe_text"),
         ({"llm_config": {"architectures": ["Qwen3MoeForCausalLM"]}}, "Qwen3MoeForCausalLM"),
         ({"llm_config": {}}, "language model unknown"),
         ({"template": "phi3_chat"}, "phi3_chat"),

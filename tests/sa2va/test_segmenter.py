@@ -229,7 +229,7 @@ def test_states_come_from_the_pass_that_read_the_answer(tiny_segmenter, grey_ima
     """One pass for a draft that is right: make the model's own answer the draft and count the passes."""
     answer = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)
     before, calls = tiny_segmenter.draft, []
-    prompt = tiny_segmenter.reader.prompt_ids(phrase_prompt("blood vessel")[0], len(tiny_segmenter._seen.tokens))
+    prompt = tiny_segmenter.reader.prompt_ids(phrase_prompt("blood vessel")[0], len(tiny_segmenter._seen.sight))
     tiny_segmenter.draft = tiny_segmenter._answer(tiny_segmenter._seen, prompt, None, 8).ids
     handle = tiny_segmenter.model.language_model.model.norm.register_forward_hook(lambda *_: calls.append(1))
     again = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)

@@ -318,7 +318,7 @@ def teach_answering(
             image, masks = turn(*frames.frame(int(i)), rng=rng, upright=True)
             pictures.append(normalise(expose(resize(image, TILE), rng=rng), tile=True))
             places.append(F.adaptive_max_pool2d(masks, 2 * side))
-        tokens = model.encode_image(torch.stack(pictures)).unflatten(0, (batch, -1))
+        tokens = model.encode_image(torch.stack(pictures)).tokens.unflatten(0, (batch, -1))
         grid = spot(tokens).unflatten(1, (side, side)).unflatten(-1, (len(PHRASES), 2, 2))
         grid = grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # (B, phrases, 2 side, 2 side)
         found = F.binary_cross_entropy_with_logits(grid, torch.stack(places), pos_weight=torch.tensor(2.0))

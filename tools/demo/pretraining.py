@@ -126,7 +126,7 @@ def examine(model: Sa2VA, frames: Frames, reader: PromptReader, *, count: int) -
     for i in range(min(count, len(frames))):
         image, masks = frames.frame(i)
         features = model.encode_canvas(_canvas(image))
-        tokens = model.encode_image(normalise(resize(image, tiny.TILE), tile=True)[None])
+        tokens = model.encode_image(normalise(resize(image, tiny.TILE), tile=True)[None]).tokens
         presence = frames.presence(i)
         for j, phrase in enumerate(PHRASES):
             prompt = reader.prompt_ids(f"<image>Please segment the {phrase}.", len(tokens)).all

@@ -215,13 +215,12 @@ def build(raw: dict, *, seed: int = 0):
     for module in model.modules():
         if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.LayerNorm | nn.Embedding):
             module.reset_parameters()
-    sam2, eye = model.grounding_encoder, model.vision_model.embeddings
-    trunk = sam2.vision_encoder.backbone
-    for parameter in (trunk.pos_embed, trunk.pos_embed_window, eye.cls_token, eye.position_embeddings):
-        nn.init.normal_(parameter, std=0.02)
-    for layer in model.vision_model.encoder.layer:
-        nn.init.ones_(layer.lambda_1)  # 0.1 is for towers of 24 layers and more
-        nn.init.ones_(layer.lambda_2)
+    sam2 = model.grounding_encoder
+    for name, parameter in model.named_parameters():
+        if name.endswith(("pos_embed", "pos_embed_window", "embeddings.cls_token", "embeddings.position_embeddings")):
+            nn.init.normal_(parameter, std=0.02)
+        elif name.endswith(("lambda_1", "lambda_2")):
+            nn.init.ones_(parameter)  # 0.1 is for towers of 24 layers and more
     with torch.no_grad():  # one matrix in the official file, two buffers here
         sam2.prompt_encoder.shared_embedding.positional_embedding.copy_(
             sam2.shared_image_embedding.positional_embedding
