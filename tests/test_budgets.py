@@ -54,7 +54,7 @@ def test_imports_stand_at_the_top():
     late = {
         id(node): node for f in functions() for node in ast.walk(f) if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert len(late) <= 80
+    assert len(late) <= 86  # six of them in the Qwen-VL family
 
 
 def test_the_core_stands_alone():
