@@ -8,8 +8,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,20 +63,46 @@ def write_json(path: Path | str, value, *, mode: int = 0o666) -> Path:
     return write_whole(path, json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n", mode=mode)
 
 
-def read_json(path: Path | str, *, limit: int = JSON_LIMIT) -> object:
+def read_json(path: Path | str, *, limit: int = JSON_LIMIT, encodings: Counter[str] | None = None) -> object:
     """What a JSON file holds. LabError for a file that is missing, larger than `limit` bytes, no regular file, or not
-    JSON; NaN, which Python alone would write, is None."""
+    JSON; NaN, which Python alone would write, is None.
+
+    encodings: read what is not UTF-8 as well (see `decode`), and count here which it was."""
     path = Path(path)
     try:
         if not path.is_file():
             raise LabError(f"{path} is not a file; expected JSON")
         if path.stat().st_size > limit:
             raise LabError(f"{path} has {path.stat().st_size:,} bytes; expected at most {limit:,} of JSON")
-        return json.loads(path.read_text("utf-8-sig"), parse_constant=lambda name: None)
+        if encodings is None:
+            return json.loads(path.read_text("utf-8-sig"), parse_constant=lambda name: None)
+        text, encoding = decode(path.read_bytes())
+        content = json.loads(text, parse_constant=lambda name: None)
+        encodings[encoding] += 1
+        return content
     except OSError as error:
         raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from None
     except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
         raise LabError(f"{path} is not JSON ({error}); write it again") from None
+
+
+def decode(content: bytes) -> tuple[str, str]:
+    """Text in whatever encoding programs write on people's machines, and which it was; ValueError where in none.
+
+    UTF-8 and UTF-16 are known for sure. Of the others a byte says little: it is GB18030 unless its letters beyond ASCII
+    stand singly or in the middle of words, as those of a European language do.
+    """
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return content.decode("utf-16"), "UTF-16"
+    with contextlib.suppress(UnicodeDecodeError):
+        return content.decode("utf-8-sig"), "UTF-8"
+    western = content.decode("cp1252", "replace")
+    runs = re.findall(r"([a-z]?)([^\x00-\x7f]+)", western)
+    europe = all(run.isalpha() and (before or len(run) == 1) for before, run in runs)
+    if not europe:
+        with contextlib.suppress(UnicodeDecodeError):
+            return content.decode("gb18030"), "GB18030"
+    return content.decode("cp1252"), "cp1252"
 
 
 @contextmanager

@@ -21,12 +21,14 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     path = file or folder.root / "annotations.json"
     if not path.exists():
         return None
-    drawings = {1: _read(folder, path)}
+    found = Found(NAME, "")
+    found.drawings[1] = _read(folder, path, found)
     if second_file(path).is_file():
-        drawings[2] = _read(folder, second_file(path))
-    flat = sum(any(d.kind == "flat_nesting" for d in drawing.defects) for drawing in drawings[1].values())
-    nesting = f"flat polygons (object > coordinates) in {flat} of {len(drawings[1])} images, " if flat else ""
-    return Found(NAME, f"Sa2VA annotations.json: {nesting}", drawings)
+        found.drawings[2] = _read(folder, second_file(path), found)
+    flat = sum(any(d.kind == "flat_nesting" for d in drawing.defects) for drawing in found.drawings[1].values())
+    nesting = f"flat polygons (object > coordinates) in {flat} of {len(found.drawings[1])} images, " if flat else ""
+    found.words = f"Sa2VA annotations.json: {nesting}"
+    return found
 
 
 def write(copies: list[Copy], annotator: int, *, tolerance: float) -> list[dict]:
@@ -40,7 +42,7 @@ def write(copies: list[Copy], annotator: int, *, tolerance: float) -> list[dict]
     return entries
 
 
-def _read(folder: Folder, path: Path) -> dict[str, Drawing]:
+def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
     """What the file says by image name; a defect in one entry is noted there. LabError where the whole file fails."""
     entries = folder.read(path)
     if not isinstance(entries, list):
@@ -50,7 +52,10 @@ def _read(folder: Folder, path: Path) -> dict[str, Drawing]:
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
             raise LabError(f"entry {number} of {path} is {kind_of(entry)}; expected image, mask and text in braces")
-        image = folder.image(entry.get("image"), f"entry {number} of {path.name}")
+    places = [(entry.get("image"), f"entry {number} of {path.name}") for number, entry in enumerate(entries, 1)]
+    for image, entry in zip(folder.match(places, path.parent), entries, strict=True):
+        masks = entry.get("mask")
+        found.met["annotations"] += len(masks) if isinstance(masks, list) else 1
         _add(open_entry(drawings, image, sizes.get(image)), entry)
     return drawings
 
@@ -62,13 +67,8 @@ def _add(drawing: Drawing, entry: dict) -> None:
         drawing.things.append(Thing(None))
         return
     phrases = _phrases(drawing, entry.get("text"), len(masks))
-    flat = 0
     for number, (drawn, phrase) in enumerate(zip(masks, phrases, strict=True), 1):
-        if isinstance(drawn, list) and drawn and not isinstance(drawn[0], list):
-            drawn, flat = [drawn], flat + 1
         drawing.things.append(Thing(phrase, drawing.keep_polygons(drawn, f"object {number}")))
-    if flat:
-        drawing.note("flat_nesting", f"{flat} of {len(masks)} objects are flat polygons (object > coordinates)")
 
 
 def _phrases(drawing: Drawing, text: object, count: int) -> list[str | None]:

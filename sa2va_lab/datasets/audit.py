@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Defect
 from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.geometry import OUTSIDE, examine, reach_outside
@@ -70,6 +71,7 @@ class Audit:
             count, mean = stats["ignored"]["images"], stats["ignored"]["mean"]
             lines.append(f"ignored: {mean:.1%} of the pixels of {count} images; they are in no count")
         found = self.by_kind()
+        lines += ["; ".join(str(account) for account in self.dataset.accounts)] if self.dataset.accounts else []
         lines += [] if found else ["no defect found"]
         for kind, ids in found.items():
             shown = ", ".join(name or "the folder" for name in ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
@@ -156,6 +158,7 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
             mask, defect = source.read(size)
             by = "" if annotator == 1 else "mask file: " if annotator == CHECK else "second annotator: "
             found += [Defect(defect.kind, by + defect.text)] if defect else []
+            mask = None if defect else mask
         else:
             mask = source.rasterise(size)
         truth = mask if annotator == 1 else truth
@@ -169,6 +172,8 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
         return [*found, Defect("mask_unreadable", f"what is ignored of it cannot be told: {error}")]
     row["ignored"], truth = float(1 - counted.mean()), truth & counted
     row["share"] = float(truth.sum() / max(counted.sum(), 1))
+    if row["share"] > INVERTED:
+        found.append(Defect("inverted_suspected", f"its ground truth covers {row['share']:.0%} of the image"))
     row["holes"] = count_holes(truth)
     across = measure_widths(truth)
     row["width"] = float(np.median(across)) if len(across) else None

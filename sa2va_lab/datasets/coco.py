@@ -1,4 +1,4 @@
-"""COCO: one JSON file with images, categories and annotations, each a list of polygons or run lengths."""
+"""COCO: JSON files with images, categories and annotations, each a list of polygons or run lengths."""
 
 from __future__ import annotations
 
@@ -8,35 +8,65 @@ import numpy as np
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.copies import Copy
-from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
+from sa2va_lab.datasets.drawings import UNSAID, Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
+from sa2va_lab.datasets.naming import split_of
 from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
 
 NAME = "coco"
 HOLDS_HOLES = True  # as run lengths
-PLACES = ("annotations.json", "_annotations.coco.json", "coco.json", "annotations/*.json", "*.coco.json")
+SAID_ELSEWHERE = ("caption", "keypoints")  # annotations that are no outlines
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
-    """What the folder's first COCO file says, or the file that was named; None where it is of another format."""
-    files = [path for place in PLACES for path in sorted(folder.root.glob(place)) if not path.stem.endswith("_obs2")]
-    for path in files if file is None else [file]:
-        if not is_coco(folder.read(path)):
-            if path == folder.root / "annotations.json":
-                return None
+    """What all COCO files of the folder say together, or the file that was named; None where there is none.
+
+    Several files whose images differ are the data set's splits.
+    """
+    chosen, left_out, broken = _choose(folder, [file] if file else folder.annotation_files())
+    if not chosen:
+        return None
+    if broken:
+        raise broken
+    found = Found(NAME, f"COCO ({', '.join(path.name for path in chosen)}): {left_out}", {1: {}})
+    for path in chosen:
+        drawings = _read(folder, path, found)
+        found.add(1, drawings)
+        name = split_of(path.stem) or split_of(path.parent.name, whole=True) or path.stem
+        found.splits.setdefault(name, []).extend(drawings)
+        if second_file(path).is_file():
+            if not is_coco(folder.read(second_file(path))):
+                raise LabError(f"{second_file(path)} is not COCO as {path.name} is; expected images and annotations")
+            found.add(2, _read(folder, second_file(path), found))
+    parts = list(found.splits.values())
+    if len(parts) < 2 or len(set().union(*parts)) < sum(map(len, parts)):
+        found.splits = {}
+    return found
+
+
+def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, LabError | None]:
+    """The COCO files that hold outlines, what of the others is to be said, and what is wrong with a broken one."""
+    chosen, elsewhere, others, broken = [], [], 0, None
+    for path in paths:
+        try:
+            content = folder.read(path)
+        except LabError as error:
+            if "leads out" in str(error):
+                raise
+            broken = error
             continue
-        first, defects = _read(folder, path)
-        found = Found(NAME, f"COCO ({path.name}): ", {1: first}, defects)
-        other = second_file(path)
-        if other.is_file():
-            if not is_coco(folder.read(other)):
-                raise LabError(f"{other} is not COCO as {path.name} is; expected images and annotations")
-            found.drawings[2], more = _read(folder, other)
-            found.defects += [Defect(defect.kind, f"second annotator: {defect.text}") for defect in more]
-        return found
-    return None
+        if not is_coco(content):
+            if path == folder.root / "annotations.json":
+                return [], "", None
+            others += 1
+        elif not path.stem.endswith("_obs2"):
+            said = content["annotations"][:1] if isinstance(content["annotations"], list) else []
+            other = any(isinstance(each, dict) and set(SAID_ELSEWHERE) & each.keys() for each in said)
+            (elsewhere if other else chosen).append(path)
+    chosen, elsewhere = (chosen, elsewhere) if chosen else (elsewhere, [])
+    words = f"{len(elsewhere)} files of captions or key points left out, " if elsewhere else ""
+    return chosen, words + (f"{others} other JSON files left out, " if others else ""), broken
 
 
 def write(copies: list[Copy], annotator: int, *, tolerance: float) -> dict:
@@ -78,8 +108,9 @@ def is_coco(content: object) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def _read(folder: Folder, path: Path) -> tuple[dict[str, Drawing], list[Defect]]:
-    """What the file says by image name, and what belongs to no image; LabError where the file as a whole fails.
+def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
+    """What the file says by image name; what belongs to no image is noted in `found`. LabError where the file as a
+    whole fails.
 
     An image of the file without an annotation is annotated all the same: COCO has no other way to say "nothing".
     """
@@ -87,53 +118,94 @@ def _read(folder: Folder, path: Path) -> tuple[dict[str, Drawing], list[Defect]]
     for part in ("images", "annotations", "categories"):
         if not isinstance(content.get(part, []), list):
             raise LabError(f'"{part}" in {path} is {kind_of(content[part])}; expected a list')
-    phrases = _read_categories(path, content.get("categories", []))
+    phrases = _read_categories(path, content, found)
     drawings: dict[str, Drawing] = {}
-    by_id: dict[object, Drawing] = {}
-    for number, image in enumerate(content["images"], 1):
-        where = f"image {number} of {path.name}"
-        if not isinstance(image, dict) or type(image.get("id")) not in (int, str):
-            raise LabError(f"{where} is {kind_of(image)} without an id; expected id, file_name, width and height")
-        if image["id"] in by_id:
-            raise LabError(f"{where} has the id of another image; expected an id for each, export the file again")
-        drawing = open_entry(drawings, folder.image(image.get("file_name"), where))
-        by_id[image["id"]] = drawing
+    by_id: dict[str, Drawing] = {}
+    images = content["images"]
+    for number, image in enumerate(images, 1):
+        if not isinstance(image, dict) or _id(image.get("id")) is None:
+            raise LabError(
+                f"image {number} of {path.name} is {kind_of(image)} without an id; expected id, file_name, width and "
+                "height"
+            )
+    places = ((image.get("file_name"), f"image {number} of {path.name}") for number, image in enumerate(images, 1))
+    for number, (image, name) in enumerate(zip(images, folder.match(places, path.parent), strict=True), 1):
+        if _id(image["id"]) in by_id:
+            raise LabError(
+                f"image {number} of {path.name} has the id of another image; expected an id for each, export the file "
+                "again"
+            )
+        drawing = by_id[_id(image["id"])] = open_entry(drawings, name)
         size = [image.get("width"), image.get("height")]
         if is_size(size):
             drawing.size = (size[1], size[0])
         else:
             drawing.note("wrong_type", "the file states no size for it: taken as the image's own")
-    strangers = 0
+    strangers = []
     for annotation in content["annotations"]:
-        owner = annotation.get("image_id") if isinstance(annotation, dict) else None
-        drawing = by_id.get(owner) if type(owner) in (int, str) else None
+        drawing = by_id.get(_id(_owner(annotation)))
         if drawing is None:
-            strangers += 1
+            strangers.append(_owner(annotation))
         else:
             _add(drawing, annotation, phrases)
-    text = f"{strangers} annotations belong to no image"
-    return drawings, [Defect("orphan_file", text)] if strangers else []
+    ids = [image["id"] for image in images]
+    kinds = [{kind_of(value) for value in values} for values in (ids, map(_owner, content["annotations"]))]
+    if not kinds[1] <= kinds[0]:
+        found.words += "ids of different types matched by their values, "
+    pair = _compare(ids, strangers, "images", "image_id")
+    found.stray("annotations", strangers, content["annotations"], "belong to no image", pair)
+    return drawings
 
 
-def _read_categories(path: Path, categories: list) -> dict[object, str]:
-    phrases = {}
+def _owner(annotation: object) -> object:
+    return annotation.get("image_id") if isinstance(annotation, dict) else None
+
+
+def _id(value: object) -> str | None:
+    """An id in one spelling, for 1, 1.0 and "1" are met for the same; None for what can be no id."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return str(value).strip() if type(value) in (int, str) else None
+
+
+def _compare(ids: list, asked: list, there: str, key: str) -> str:
+    """One pair of ids that should have been the same, and what differs."""
+    one, other = (next(iter(values), None) for values in (ids, asked))
+    kinds = "" if type(one) is type(other) else f" ({kind_of(one)} and {kind_of(other)})"
+    return f"the ids of {there} are such as {str(one)[:20]!r}, an annotation's {key} is {str(other)[:20]!r}{kinds}"
+
+
+def _read_categories(path: Path, content: dict, found: Found) -> dict[str, str]:
+    """Phrases by category id. Where the file names none, all objects are of the phrase that is asked for; of several
+    ids each is a phrase."""
+    phrases, categories = {}, content.get("categories", [])
     for category in categories:
-        if isinstance(category, dict) and type(category.get("id")) in (int, str):
+        if isinstance(category, dict) and _id(category.get("id")) is not None:
             name = category.get("name")
             if not isinstance(name, str) or not name.strip():
                 continue
-            if phrases.setdefault(category["id"], name.strip()) != name.strip():
+            if phrases.setdefault(_id(category["id"]), name.strip()) != name.strip():
                 raise LabError(
                     f"the category id {category['id']} stands for two names in {path.name}; "
                     "expected an id for each, export the file again"
                 )
+    said = [a.get("category_id") for a in content["annotations"] if isinstance(a, dict)]
+    used = dict.fromkeys(key for value in said if (key := _id(value)) is not None)
+    unknown = [value for value in said if _id(value) not in phrases]
+    if not categories:
+        found.words += "no categories are named, "
+        return dict.fromkeys(used, UNSAID) if len(used) < 2 else {key: key for key in used}
+    if len(unknown) == len(said) and len(used) == len(phrases) == 1:
+        found.words += f"the one category taken for category_id {next(iter(used))[:20]}, "
+        return dict.fromkeys(used, *phrases.values())
+    pair = _compare(list(phrases), unknown, "categories", "category_id")
+    found.stray("annotations", unknown, said, "are of no known category", pair, noted=True)
     return phrases
 
 
-def _add(drawing: Drawing, annotation: dict, phrases: dict[object, str]) -> None:
+def _add(drawing: Drawing, annotation: dict, phrases: dict[str, str]) -> None:
     label = f"object {len(drawing.things) + 1}"
-    category = annotation.get("category_id")
-    phrase = phrases.get(category) if type(category) in (int, str) else None
+    phrase = phrases.get(_id(annotation.get("category_id")))
     if phrase is None:
         drawing.note("text_type", f"{label} is of no known category: left out")
     thing = Thing(phrase)

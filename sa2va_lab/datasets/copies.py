@@ -99,7 +99,7 @@ def _copy_image(sample: Sample, path: Path) -> tuple[tuple[int, int] | None, lis
 def _read_masks(file: MaskFile, phrase: str, size: tuple[int, int]) -> tuple[list[CopiedThing] | None, list[Defect]]:
     """An object for each phrase that a mask file holds; None where it cannot be read."""
     things = []
-    for each in file.labels or [phrase]:
+    for each in file.phrases or [phrase]:
         mask, defect = file.truth(each).read(size)
         if defect:
             return None, [defect]

@@ -14,6 +14,24 @@ class Defect:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Of `met` things that a reader found in files so many were `read`; `lost` ones are defects."""
+
+    things: str
+    met: int
+    read: int
+    lost: int
+
+    @property
+    def closed(self) -> bool:
+        """Whether every one is accounted for."""
+        return self.met == self.read + self.lost
+
+    def __str__(self) -> str:
+        return f"{self.met} {self.things}: {self.read} read" + (f", {self.lost} not" if self.lost else "")
+
+
+@dataclass(frozen=True)
 class Kind:
     """title: what it is, for a heading. training: what the official Sa2VA loader does with it.
 
@@ -35,6 +53,7 @@ KINDS = {
     "unreadable_image": Kind("damaged or truncated image file", _SKIPPED, "the image is left out"),
     "unannotated": Kind("nobody annotated it", _UNSEEN),
     "orphan_file": Kind("a mask or annotation file that belongs to no image", "Nothing: no loader looks at it."),
+    "unaccounted": Kind("annotations or files of which nobody can say what became", "Not known."),
     "unreadable_annotation": Kind("an annotation file that cannot be read", _UNSEEN),
     # the images
     "image_16bit": Kind(
@@ -137,6 +156,11 @@ KINDS = {
     "unknown_truth": Kind("something was drawn, and nothing of it is usable", _STOPS),
     # masks as files
     "mask_unreadable": Kind("a mask file that cannot be read or is not a mask", "Not read by the official loader."),
+    "unnamed_value": Kind("a mask holds a value that labels.json does not name", "Not read by the official loader."),
+    "inverted_suspected": Kind(
+        "most of the image is foreground: is the mask inverted, or a field of view?",
+        "Trained on as it is: the model learns the background.",
+    ),
     "mask_size": Kind("a mask of another size than its image", "Not read by the official loader."),
     "truth_disagrees": Kind(
         "the mask file and the outlines of the same image disagree (Dice below 0.95)",

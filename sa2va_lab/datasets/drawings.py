@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from pycocotools import mask as coco
 
 from sa2va_lab import files
@@ -20,6 +20,9 @@ from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.polygons import fill_polygons, rasteriser, read_polygon
 from sa2va_lab.errors import LabError
 
+UNSAID = ""  # the phrase of things whose annotations name none: what is asked for
+UNNAMED = "blood vessel"  # and that where nothing is asked for
+BACKGROUND, REST = "background", -1  # the name of values that are nothing, and the value of all that have no name
 CHECK = 0  # the annotator's number of mask files that lie beside the outlines of the same truth
 
 
@@ -28,9 +31,11 @@ class Thing:
     """One object: its phrase (None where nobody said) and the parts whose union it is.
 
     polygons: float64 (2n,) each, in pixels of the annotation. runs: compressed COCO masks, which can hold holes.
+    count: of how many annotations of the file it is made.
     """
 
     phrase: str | None
+    count: int = field(default=1, kw_only=True)
     polygons: list[np.ndarray] = field(default_factory=list)
     runs: list[dict] = field(default_factory=list)
 
@@ -82,23 +87,28 @@ class DrawnTruth:
 class MaskFile:
     """An image file that is a truth: 0 is background, its one other value is the thing.
 
-    labels: in a label image, the value of each phrase. value: the one that is meant; None for a mask of two values.
+    labels: in a label image, the values of each phrase; of BACKGROUND what is nothing beside 0; REST stands for
+    all that are not named. phrase: the one that is meant. threshold: of a grey mask, the value from which on it is the
+    thing. outside: whether what is meant is the rest, as of a field of view that says where to look.
     """
 
     path: Path
-    value: int | None = None
-    labels: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    phrase: str | None = None
+    threshold: float | None = None
+    outside: bool = False
     defects = ()
     size = None  # a file is never scaled: its size must be the image's
+    counts = {"masks": (1, 0)}
 
     @property
     def phrases(self) -> Counter[str]:
         """The phrases that the file may hold, with 0 each: what it does hold is not known before it is read."""
-        return Counter(dict.fromkeys(self.labels, 0))
+        return Counter(dict.fromkeys(self.labels.keys() - {BACKGROUND}, 0))
 
     def truth(self, phrase: str | None) -> MaskFile:
-        """What there is to find; a value that no pixel has where the labels do not name the phrase."""
-        return replace(self, value=self.labels.get(phrase, -1)) if self.labels else self
+        """What there is to find; nothing where the labels do not name the phrase."""
+        return replace(self, phrase=phrase) if self.labels else self
 
     def rasterise(self, size: tuple[int, int]) -> np.ndarray:
         """bool (H, W); LabError when the file has another size, cannot be read, or is not a mask."""
@@ -111,17 +121,18 @@ class MaskFile:
         """The mask, or what is wrong with it."""
         try:
             with files.open_image(self.path) as opened:
+                frames = getattr(opened, "n_frames", 1)
                 image = ImageOps.exif_transpose(opened)
                 alpha = image.getextrema()[-1] if image.mode in ("LA", "PA", "RGBA") else (255, 255)
-                keep = ("1", "L", "I", "I;16", "F", "P") if self.value is not None else ("1", "L", "I", "I;16", "F")
-                if image.mode not in keep:
-                    image = image.convert("L")  # a palette by its colours: its index 0 need not be the background
-                pixels = np.asarray(image)
+                pixels = read_values(image, by_index=bool(self.labels))
         except Exception as error:  # Pillow raises many kinds for a damaged file
             said = str(error).replace(str(self.path), "the file")
             return None, Defect("mask_unreadable", f"its mask cannot be read ({said}); replace the file")
         if alpha[0] != alpha[1]:
             text = "its mask is drawn in its transparency; expected a grey image, save it as one"
+            return None, Defect("mask_unreadable", text)
+        if frames > 1:
+            text = f"its mask's file holds {frames} pictures; expected one, save the right one alone"
             return None, Defect("mask_unreadable", text)
         if pixels.shape != tuple(size):
             text = (
@@ -129,25 +140,62 @@ class MaskFile:
                 "expected equal sizes, export one of them again"
             )
             return None, Defect("mask_size", text)
-        if self.value is not None:
-            return pixels == self.value, None
-        truth = pixels != 0
-        values = np.unique(pixels[truth])
+        mask, defect = self._choose(pixels)
+        return (~mask if self.outside and mask is not None else mask), defect
+
+    def _choose(self, pixels: np.ndarray) -> tuple[np.ndarray | None, Defect | None]:
+        """The pixels that are meant, by their values."""
+        if self.threshold is not None:
+            return pixels >= self.threshold, None
+        values = set(np.unique(pixels).tolist()) - {0}
+        if self.labels:
+            unnamed = sorted(values.difference(*self.labels.values()))
+            meant = self.labels.get(self.phrase, ())
+            mask = np.isin(pixels, [*meant, *unnamed] if REST in meant else meant)
+            if unnamed and not any(REST in values for values in self.labels.values()):
+                text = (
+                    f"its mask holds {len(unnamed)} of {len(values)} values that labels.json does not name, such as "
+                    f"{unnamed[0]:g}; name them there, if only as background"
+                )
+                return (mask if 2 * len(unnamed) <= len(values) else None), Defect("unnamed_value", text)
+            return mask, None
         if len(values) > 1:
             text = (
                 f"its mask holds {len(values)} values besides 0; expected one (0/255 or 0/1): save it as a two-valued "
-                'mask, or say what the values are in labels.json, such as {"blood vessel": 1, "catheter": 2}'
+                'mask, or say what the values are in labels.json, such as {"blood vessel": [1, 2], "catheter": 3}; of '
+                'smooth edges or a JPEG say from which grey value on it is foreground ({"mask_threshold": 128})'
             )
             return None, Defect("mask_unreadable", text)
-        return truth, None
+        return pixels != 0, None
 
     def sha256(self) -> str:
-        """Hash of the file's bytes, and of the value that is meant; LabError where it cannot be read."""
+        """Hash of the file's bytes, and of what is meant of it; LabError where it cannot be read."""
         try:
             digest = files.sha256(self.path)
         except OSError as error:
             raise LabError(f"the mask of an image cannot be read ({error.strerror}); restore its file") from None
-        return digest if self.value is None else hashlib.sha256(f"{digest} {self.value}".encode()).hexdigest()
+        said = [str(value) for value in self.labels.get(self.phrase, (-1,))] if self.labels else []
+        said += [f">={self.threshold}"] * (self.threshold is not None) + ["outside"] * self.outside
+        return hashlib.sha256(" ".join([digest, *said]).encode()).hexdigest() if said else digest
+
+
+def read_values(image: Image.Image, *, by_index: bool) -> np.ndarray:
+    """The value of every pixel of a mask, (H, W): grey values; of colours red + 256 green + 65,536 blue.
+
+    A palette's colours are values too, unless by_index: then, and where no colour that is used is black, its indices.
+    """
+    if image.mode == "P":
+        index = np.asarray(image)
+        palette = np.asarray(image.getpalette("RGB"), np.int64).reshape(-1, 3)
+        used = np.unique(index)
+        if by_index or used.max() >= len(palette) or palette[used].any(axis=1).all() or not palette[0].any():
+            return index
+        image = image.convert("RGB")
+    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint8) if image.mode == "1" else np.asarray(image)
+    channels = np.asarray(image.convert("RGB"), np.int64)
+    grey = (channels == channels[..., :1]).all()
+    return channels[..., 0] if grey else channels @ [1, 256, 65536]
 
 
 @dataclass
@@ -155,17 +203,26 @@ class Drawing:
     """Everything that one annotator's file says about one image.
 
     size: (height, width) that the file states, None where it does not. entries: how often the image is annotated.
+    aside: how many annotations were read as what is to be ignored.
     """
 
     things: list[Thing] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
     size: tuple[int, int] | None = None
     entries: int = 1
+    aside: int = 0
 
     @property
     def phrases(self) -> Counter[str]:
         """How many objects each phrase has."""
         return Counter(thing.phrase for thing in self.things if thing.phrase)
+
+    @property
+    def counts(self) -> dict[str, tuple[int, int]]:
+        """How many annotations were read, and how many came to nothing, which is noted."""
+        lost = sum(thing.count for thing in self.things if thing.empty or thing.phrase is None)
+        read = sum(thing.count for thing in self.things) - lost + self.aside
+        return {"annotations": (read, lost if self.defects else 0)}
 
     def note(self, kind: str, text: str) -> None:
         """Records that something is wrong."""
@@ -178,6 +235,10 @@ class Drawing:
             return []
         if not drawn:
             self.note("empty_object", f"{label} has no polygon")
+        elif type(drawn[0]) in (int, float):
+            drawn = [drawn]
+            if all(defect.kind != "flat_nesting" for defect in self.defects):
+                self.note("flat_nesting", f"{label} is a flat polygon (object > coordinates), perhaps others as well")
         kept = []
         for number, values in enumerate(drawn, 1):
             polygon, defect = read_polygon(values)
@@ -186,6 +247,16 @@ class Drawing:
             else:
                 kept.append(polygon)
         return kept
+
+    def join(self, other: Drawing) -> None:
+        """Takes in what another file says of the same image."""
+        if other.size not in (None, self.size):
+            self.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
+            self.size = other.size
+        self.things, self.defects = self.things + other.things, self.defects + other.defects
+        if self.entries == 1:
+            self.note("duplicate_entry", "annotated more than once: the objects are joined")
+        self.entries += other.entries
 
     def truth(self, phrase: str | None) -> DrawnTruth | None:
         """What there is to find; None when something was drawn of which nothing is usable, which is not "nothing"."""
@@ -206,6 +277,19 @@ def open_entry(drawings: dict[str, Drawing], image: str, size: tuple[int, int] |
     return drawing
 
 
+@dataclass(frozen=True)
+class Stray:
+    """Things of which a reader could make nothing: count of them all, what is wrong, one pair to show, and whether
+    the samples' own defects say so already."""
+
+    things: str
+    count: int
+    total: int
+    wrong: str
+    pair: str
+    noted: bool = False
+
+
 @dataclass
 class Found:
     """What a format's reader hands over.
@@ -214,6 +298,8 @@ class Found:
     phrases: how many objects each has, the first one the default; None counts those of the first annotator.
     unnamed: what to find where the annotations name no phrase; "" where that must be asked for.
     ignored, prompts: `Sample.ignored` and `Sample.prompts` by image name, of those that have any.
+    splits: image names by split, where the files say so. met: how many annotations or files there are. strays: those
+    of which nothing could be made.
     """
 
     format: str
@@ -225,6 +311,28 @@ class Found:
     rasteriser: str = field(default_factory=rasteriser)
     ignored: dict[str, DrawnTruth | MaskFile] = field(default_factory=dict)
     prompts: dict[str, dict[str | None, str]] = field(default_factory=dict)
+    splits: dict[str, list[str]] = field(default_factory=dict)
+    met: Counter[str] = field(default_factory=Counter)
+    strays: list[Stray] = field(default_factory=list)
+
+    def stray(self, things: str, lost: list, total: list, wrong: str, pair: str, *, noted: bool = False) -> None:
+        """Counts all things of a file, and those of them that are lost."""
+        self.met[things] += 0 if noted else len(total)
+        self.strays += [Stray(things, len(lost), len(total), wrong, pair, noted)] if lost else []
+
+    def add(self, annotator: int, drawings: dict[str, Drawing]) -> None:
+        """Joins what one more file says to what the others said."""
+        there = self.drawings.setdefault(annotator, {})
+        for image, drawing in drawings.items():
+            if image in there:
+                there[image].join(drawing)
+            else:
+                there[image] = drawing
+
+    def drawn(self) -> Iterator[Drawing]:
+        """Everything that was drawn as outlines."""
+        drawings = (drawing for by_image in self.drawings.values() for drawing in by_image.values())
+        return (drawing for drawing in drawings if isinstance(drawing, Drawing))
 
     def count_phrases(self) -> dict[str, int]:
         """Objects of each phrase, the most frequent first."""

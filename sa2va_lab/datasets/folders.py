@@ -3,24 +3,98 @@
 from __future__ import annotations
 
 import os
+import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+from sa2va_lab.datasets.naming import IMAGES, part_images, role_of, split_of
+from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json
 
 TABLES = frozenset(f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes"))
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+TEXT_SUFFIXES = frozenset({".json", ".txt", ".yaml", ".yml"})
+DEEPEST = 6  # folders below the data folder
 
 
 class Folder:
-    """A data folder that no name leads out of, and its images by name."""
+    """A data folder that no name leads out of.
+
+    images: the folder that the names of images are below. listed: the images; masks: image files that are masks by
+    their place or name; texts: JSON, text and YAML files. Paths by name: of images below `images`, of the others below
+    the folder. words: what else was seen, for the data set's reason. encodings: how often JSON was no UTF-8.
+    """
 
     def __init__(self, root: Path):
         self.root = root
         self.real = os.path.realpath(root)
         self.images = root / "images" if (root / "images").is_dir() else root
-        self.listed = self.files(self.images, nested=self.images != root)
+        self.words = ""
+        self.encodings: Counter[str] = Counter()
         self._read: dict[Path, object] = {}
+        files = self._walk()
+        endings = {name: os.path.splitext(name)[1].lower() for name in files}
+        self.texts = {name: path for name, path in files.items() if endings[name] in TEXT_SUFFIXES}
+        images, masks, others = part_images(name for name in files if endings[name] in IMAGE_SUFFIXES)
+        self.listed = {_below(files[name], os.path.normpath(self.images)): files[name] for name in images}
+        self.masks = {name: files[name] for name in masks}
+        packed = sum(ending == ".gz" for ending in endings.values())
+        self.words += f"{len(others)} image files outside the folders of images left out, " if others else ""
+        self.words += f"{packed} packed files (.gz) left out: unpack them, " if packed else ""
+
+    def _walk(self) -> dict[str, str]:
+        """Paths of all files by name, as far as they may belong to the data: see `naming` for the folders.
+
+        Where the folder itself holds images and no folder of images or splits, it is all there is, but for folders of
+        masks and annotations: it may be anybody's folder of anything.
+        """
+        top = self.inside(self.root)
+        folders, found = self._scan(top, top)
+        roles = {path: role_of(os.path.basename(path)) for path in folders}
+        roles |= {path: IMAGES for path in folders if split_of(os.path.basename(path), whole=True)}
+        bare = not any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in found)
+        waiting = folders if bare and IMAGES not in roles.values() else [path for path in folders if roles[path]]
+        for here in waiting:
+            depth = here.count(os.sep) - top.count(os.sep)
+            below, files = self._scan(here, top)
+            waiting += below if depth < DEEPEST else []
+            found |= files
+        return found
+
+    def _scan(self, here: str, top: str) -> tuple[list[str], dict[str, str]]:
+        """The folders in a folder, in order, and its files by name below `top`; nothing hidden, and regular files and
+        links to them only."""
+        try:
+            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
+        except OSError as error:
+            raise LabError(f"{here} cannot be read ({error.strerror}); correct its permissions") from error
+        folders, files = [], {}
+        for number, entry in enumerate(entries, 1):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False) or (entry.is_dir() and here == top and role_of(entry.name)):
+                folders.append(self.inside(entry.path) if entry.is_symlink() else entry.path)
+                continue
+            ending = os.path.splitext(entry.name)[1].lower()
+            if ending in IMAGE_SUFFIXES or ending in TEXT_SUFFIXES or ending == ".gz":
+                link = f"a symbolic link in {here} (file {number})"
+                path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
+                if entry.is_file():
+                    files[_below(path, top)] = path
+        return folders, files
+
+    def annotation_files(self) -> list[Path]:
+        """The JSON files that may be annotations of any format."""
+        tables = TABLES - {"annotations.json"}
+        return [
+            self.root / name
+            for name in sorted(self.texts)
+            if name.lower().endswith(".json") and os.path.basename(name) not in tables
+        ]
 
     def inside(self, path: str | Path, what: str = "") -> str:
         """`path` without `..`, or LabError when it leads elsewhere, by its name or by a symbolic link.
@@ -36,50 +110,81 @@ class Folder:
             raise LabError(f"{shown} leads out of the data folder {self.root}; copy the file into that folder")
         return os.path.normpath(path)
 
-    def files(self, folder: Path, *, nested: bool = True) -> dict[str, str]:
-        """Paths of the image files in a folder by their names below it; regular files and links to them only."""
-        found, waiting = {}, [self.inside(folder)]
-        for here in waiting:
-            try:
-                entries = list(os.scandir(here))
-            except OSError as error:
-                raise LabError(f"{here} cannot be read ({error.strerror}); correct its permissions") from error
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    waiting += [entry.path] if nested else []
-                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
-                    link = f"a symbolic link in {folder} (image file {len(found) + 1} of those read)"
-                    path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
-                    if entry.is_file():
-                        found[_below(path, waiting[0])] = path
-        return found
+    def image(self, name: object, where: str, near: Path | None = None) -> str:
+        """The name, as `listed` has it, of what an annotation or a table calls `name`; the file need not exist.
 
-    def image(self, name: object, where: str) -> str:
-        """The name, as `listed` has it, of what an annotation or a table calls `name`; the file need not exist."""
+        near: the folder of the file that says so, where its names are looked up first.
+        """
         if not isinstance(name, str) or not name.strip():
             raise LabError(f"{where} names {kind_of(name)} as its image; expected a file name")
-        if name in self.listed:
+        if name in self.listed and near is None:
             return name
         what = f"the image that {where} names"
+        bases = [self.images, self.root]
+        if near is not None and near != self.root:
+            bases = [near / "images", near.parent / "images", near, near.parent, *bases]
         try:
-            candidates = [self.inside(os.path.join(base, name), what) for base in (self.images, self.root)]
-            path = next((candidate for candidate in candidates if os.path.exists(candidate)), candidates[0])
+            candidates = [self.inside(os.path.join(base, name), what) for base in bases]
+            path = next((each for each in candidates if os.path.exists(each)), candidates[-2])
         except OSError as error:
             raise LabError(f"{what} cannot be looked up ({error.strerror}); expected a file name") from None
         if os.path.exists(path) and not os.path.isfile(path):
             raise LabError(f"{what} is a folder, or another thing than a file; expected a file name")
-        return _below(path, str(self.images))
+        return _below(path, os.path.normpath(self.images))
+
+    def match(self, names: Iterable[tuple[object, str]], near: Path) -> list[str]:
+        """The images that an annotation file in the folder `near` speaks of, given as (name, where it stands).
+
+        A name of another machine (`images\\a.jpg`, `/data/upload/4/a.jpg`) is the image of its base name, where there
+        is one such image that no other name of the file fits. What is found nowhere stays what it is called.
+        """
+        found: list[str | LabError] = []
+        names = list(names)
+        for name, where in names:
+            try:
+                found.append(self.image(name, where, near))
+            except LabError as error:
+                if not isinstance(name, str) or "leads out" not in str(error):
+                    raise
+                found.append(error)
+        taken = set(found) & self.listed.keys()
+        asked = Counter(_base(name) for name in {name for name, _ in names})
+        there: dict[str, list[str]] = {}
+        for image in self.listed.keys() - taken:
+            there.setdefault(_base(image), []).append(image)
+        moved = 0
+        for number, (name, _) in enumerate(names):
+            fits = there.get(_base(name), [])
+            if found[number] not in taken and len(fits) == asked[_base(name)] == 1:
+                found[number], moved = fits[0], moved + 1
+            if isinstance(found[number], LabError):
+                raise found[number]
+        self.words += f"{moved} images found by their base names, " if moved else ""
+        return found
 
     def path(self, name: str) -> Path:
         """Where the image of a name lies, or would."""
         return Path(self.listed.get(name) or os.path.normpath(os.path.join(self.images, name)))
 
+    def named(self, image: str) -> str:
+        """An image's name below the data folder itself."""
+        return image if self.images == self.root else f"{self.images.name}/{image}"
+
+    def size(self, image: str) -> tuple[int, int] | None:
+        """(height, width) of an image, by its header; None where it cannot be read."""
+        try:
+            return read_size(self.path(image))
+        except Exception:  # Pillow raises many kinds for a damaged file
+            return None
+
     def read(self, path: Path) -> object:
-        """What a JSON file of the folder holds, read once; LabError where it leads out, or cannot be read."""
+        """What a JSON file of the folder holds, read once, in whatever encoding; LabError where it leads out, or cannot
+        be read. Of a picture that is stored in it (LabelMe's imageData) only stays that there was one."""
         if path not in self._read:
-            self._read[path] = read_json(self.inside(path))
+            content = read_json(self.inside(path), encodings=self.encodings)
+            if isinstance(content, dict) and content.get("imageData"):
+                content["imageData"] = True
+            self._read[path] = content
         return self._read[path]
 
     def table(self, name: str) -> object | None:
@@ -102,6 +207,10 @@ def is_size(value: object) -> bool:
 def second_file(path: Path) -> Path:
     """Where a second annotator's file lies, if there is one."""
     return path.with_name(f"{path.stem}_obs2{path.suffix}")
+
+
+def _base(name: str) -> str:
+    return re.split(r"[\\/]", name)[-1]
 
 
 def _below(path: str, base: str) -> str:

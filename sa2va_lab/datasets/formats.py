@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from sa2va_lab.datasets import annotations, coco, labelme, masks
+from sa2va_lab.datasets.accounts import look_at_truths, settle
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import CHECK, Drawing, Found
+from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found
 from sa2va_lab.datasets.folders import IMAGE_SUFFIXES, Folder
 from sa2va_lab.datasets.groups import find_groups
+from sa2va_lab.datasets.naming import FIRST, role_of
 from sa2va_lab.datasets.pseudonyms import Pseudonym, name_images
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import read_splits
@@ -33,18 +36,23 @@ MISSING = Defect("missing_image", "its image file is missing")
 
 
 def open_dataset(
-    path: str | Path | Sequence[str | Path], *, phrase: str | None = None, groups: str | None = None
+    path: str | Path | Sequence[str | Path],
+    *,
+    phrase: str | None = None,
+    groups: str | None = None,
+    truths: bool = True,
 ) -> Dataset:
-    """Recognises what is at `path` and opens it; no image and no truth is decoded yet.
+    """Recognises what is at `path` and opens it; a few truths are looked at, and no image is decoded.
 
     path: a data folder, or its annotations file; or an image file or a list of them, which have no truths.
     phrase: what to find. None takes the most frequent phrase of the annotations ("blood vessel" for mask folders, no
         phrase for images that nobody annotated); `Dataset.about` has the same data with another one.
     groups: a regular expression with one capture group that finds the patient in an image's name, such as
         r"Image_(\\d+)"; it overrides groups.json, which overrides what the file names show (`groups.find_groups`).
+    truths: whether to look at some truths, so that nothing is silently empty; a process that predicts does not.
     Ids are pseudonyms; the first opening writes their key file into the folder (`pseudonyms.name_images`).
-    Raises LabError for a folder that is of no known format, annotations that are not what they should be, and any name
-    that leads out of the data folder.
+    Raises LabError for a folder that is of no known format, annotations that are not what they should be or fit nothing
+    for the most part, a phrase without a pixel in any truth, and any name that leads out of the data folder.
     """
     if phrase is not None and not phrase.strip():
         raise LabError("the phrase is empty; expected what to find, such as 'blood vessel', or no phrase at all")
@@ -59,19 +67,24 @@ def open_dataset(
     if not place.exists():
         raise LabError(f"{place} does not exist; expected a data folder or its annotations.json")
     folder, found = _recognise(place)
+    for drawing in found.drawn():
+        for thing in drawing.things:
+            thing.phrase = phrase or UNNAMED if thing.phrase == UNSAID else thing.phrase
     dataset = _assemble(folder, found, groups)
     if phrase is None:
         phrase = next(iter(dataset.objects), found.unnamed)
         if phrase == "":
             raise LabError(f"{place} names no phrase, so what to find is unknown; give a phrase such as 'blood vessel'")
-    return dataset.about(phrase)
+    dataset = dataset.about(phrase)
+    odd = look_at_truths(dataset) if truths else []
+    return replace(dataset, defects=(*dataset.defects, *odd)).about(phrase) if odd else dataset
 
 
 def _recognise(path: Path) -> tuple[Folder, Found]:
     """The data folder of a path, and what its format's reader found in it."""
     file = path if path.is_file() else None
     folder = Folder(path.parent if file else path)
-    if file and path.parent.name == "annotations" and coco.is_coco(folder.read(path)):
+    if file and role_of(path.parent.name) == FIRST and coco.is_coco(folder.read(path)):
         folder = Folder(path.parent.parent)
     found = next((found for kind in FORMATS if (found := kind.find(folder, file)) is not None), None)
     if found is None and folder.listed:
@@ -79,22 +92,21 @@ def _recognise(path: Path) -> tuple[Folder, Found]:
         found = Found(BARE, words, unnamed=None, rasteriser=NO_TRUTH)
     if found is None:
         raise LabError(f"{path} is of no format that is read; expected {EXPECTED}, or images")
-    drawings = [drawing for drawn in found.drawings.values() for drawing in drawn.values()]
-    outlines = [drawing for drawing in drawings if isinstance(drawing, Drawing)]
-    if outlines:
-        _rename(found, outlines, folder.table("labels.json"))
+    if any(found.drawn()):
+        _rename(found, folder.table("labels.json"))
         masks.add_checks(folder, found)
     return folder, found
 
 
-def _rename(found: Found, outlines: Sequence[Drawing], table: object) -> None:
-    """One phrase for several labels, as labels.json beside outlines says."""
-    table = table if isinstance(table, dict) else {}
-    names = {label: phrase.strip() for label, phrase in table.items() if isinstance(phrase, str) and phrase.strip()}
-    renamed = [thing for drawing in outlines for thing in drawing.things if thing.phrase in names]
-    for thing in renamed:
-        thing.phrase = names[thing.phrase]
-    found.words += f"{len(renamed)} objects renamed by labels.json, " if renamed else ""
+def _rename(found: Found, table: object) -> None:
+    """One phrase for several labels, as labels.json beside outlines says; "*" stands for every other label."""
+    names = masks.read_labels(table)
+    renamed = 0
+    for thing in (thing for drawing in found.drawn() for thing in drawing.things if thing.phrase):
+        name = names.get(thing.phrase, names.get("*", thing.phrase))
+        renamed += name != thing.phrase
+        thing.phrase = name
+    found.words += f"{renamed} objects renamed by labels.json, " if renamed else ""
 
 
 def _name(folder: Folder, images: Sequence[str], groups: str | None) -> tuple[Mapping[str, Pseudonym], str, str]:
@@ -113,6 +125,7 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
     images = sorted({*folder.listed, *first})
     if not images:
         raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
+    accounts, defects = settle(folder, found)
     names, group_reason, pseudonym_reason = _name(folder, images, groups)
     samples = {}
     for image in sorted(images, key=names.get):
@@ -134,16 +147,19 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
     beside = [f"a second annotator for {len(second.keys() & samples.keys())} images"] if second else []
     beside += [f"mask files beside {len(found.drawings[CHECK])} outlines"] if found.drawings.get(CHECK) else []
     beside += [f"{len(samples)} images", group_reason]
+    odd = {name: count for name, count in folder.encodings.items() if name != "UTF-8"}
+    beside += [f"{count} files read as {name}" for name, count in odd.items()]
     return Dataset(
         folder.root,
         found.format,
         list(samples.values()),
         objects=found.count_phrases(),
-        splits=read_splits(folder, samples),
-        defects=tuple(found.defects),
+        splits=read_splits(folder, samples, found.splits),
+        defects=(*found.defects, *defects),
+        accounts=tuple(accounts),
         rasteriser=found.rasteriser,
         pseudonyms=pseudonym_reason,
-        words=(found.words, "".join(f", {part}" for part in beside)),
+        words=(found.words + folder.words, "".join(f", {part}" for part in beside)),
     )
 
 

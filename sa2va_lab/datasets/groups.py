@@ -10,6 +10,7 @@ import re
 from collections.abc import Sequence
 
 from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.naming import read_place, split_of
 from sa2va_lab.datasets.pseudonyms import ALONE, PSEUDONYM
 from sa2va_lab.errors import LabError
 
@@ -41,14 +42,30 @@ def find_groups(
         return places, f"{_count(places)} groups by the pseudonyms that the images are named by", False
     for name, expression in PATTERNS.items():
         found = [re.search(expression, stem) for stem in stems]
+        if name != "patient_V#_F#" and len(folders := _by_folder(images)) > 1:
+            break
         if not all(found) or not found:
             continue
         patients = {match["patient"] for match in found}
         if 1 < len(patients) < len(images) or (len(patients) == 1 < len(images) and name == "patient_V#_F#"):
             places = {image: _place(match) for image, match in zip(images, found, strict=True)}
             return places, f'{len(patients)} groups by the file names, read as "{name}"', False
+    if len(folders := _by_folder(images)) > 1:
+        places = {image: place for each in folders.values() for image, place in each.items()}
+        return places, f"{len(folders)} groups by the folders that the images lie in", False
     alone = {image: (ALONE + image, "") for image in images}
     return alone, "each image a group of its own (no groups.json, and the file names show none)", False
+
+
+def _by_folder(images: Sequence[str]) -> dict[str, dict[str, tuple[str, str]]]:
+    """(patient, video) of the images by patient, where all lie in folders that are no splits; else nothing."""
+    found: dict[str, dict[str, tuple[str, str]]] = {}
+    for image in images:
+        dirs = [each for each in read_place(image).dirs if not split_of(each, whole=True)]
+        if not dirs:
+            return {}
+        found.setdefault(dirs[0], {})[image] = (dirs[0], "/".join(dirs[1:]))
+    return found
 
 
 def _by_pattern(images: Sequence[str], pattern: str) -> tuple[dict[str, tuple[str, str]], str]:

@@ -1,4 +1,5 @@
-"""LabelMe: beside each image a JSON file of the same stem with its shapes, each of which has a label.
+"""LabelMe and its kin (X-AnyLabeling, ReasonSeg): for each image a JSON file of the same stem with its shapes, each of
+which has a label.
 
 Of a file only the shapes and the stated size are kept: a copy of the image (`imageData`) and the path on the
 annotator's machine (`imagePath`) are read past and dropped.
@@ -9,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import os
 import re
 from pathlib import Path
 
@@ -18,62 +18,88 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
-from sa2va_lab.datasets.folders import TABLES, Folder, is_size
-from sa2va_lab.datasets.polygons import read_polygon
+from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, Found, Thing, open_entry
+from sa2va_lab.datasets.folders import Folder, is_size
+from sa2va_lab.datasets.naming import SECOND, match_files
+from sa2va_lab.datasets.polygons import fill_polygons, read_polygon
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import read_json
 
 NAME = "labelme"
+IGNORE = "ignore"  # the label of ReasonSeg's regions that are neither
+TWO_OR_FOUR = ("rectangle", "rotation", "oriented_rectangle", "quadrilateral")  # by two corners or by all four
 CIRCLE_POINTS = 64
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
     """What the folder's LabelMe files say; None where it is no LabelMe folder."""
-    paths = [] if file else _list_files(folder)
-    if not paths:
+    paths = {path.relative_to(folder.root).as_posix(): path for path in ([] if file else folder.annotation_files())}
+    contents = {name: _read_file(folder, path) for name, path in paths.items() if path.name != "annotations.json"}
+    read = sum(content is not None for content in contents.values())
+    if not read:
         return None
-    drawings, defects = _read(folder, paths)
-    return Found(NAME, f"LabelMe, {len(paths)} files: ", {1: drawings}, defects)
-
-
-def _list_files(folder: Folder) -> list[Path]:
-    places = dict.fromkeys((folder.root, folder.images, folder.root / "json", folder.root / "labels"))
-    paths = [path for place in places if place.is_dir() for path in sorted(place.glob("*.json"))]
-    paths = [path for path in paths if path.name not in TABLES and path.is_file() and path.name[0] != "."]
-    return paths if any(_read_file(folder, path) is not None for path in paths) else []
-
-
-def _read(folder: Folder, paths: list[Path]) -> tuple[dict[str, Drawing], list[Defect]]:
-    """What the files say by image name, and what belongs to no image."""
-    stems: dict[str, list[str]] = {}
-    for name in folder.listed:
-        stems.setdefault(os.path.splitext(name)[0], []).append(name)
-    drawings: dict[str, Drawing] = {}
-    strangers = 0
-    for path in paths:
-        image = (stems.get(path.stem) or [None])[0]
-        content = _read_file(folder, path)
+    found = Found(NAME, f"LabelMe, {read} files: ", {1: {}})
+    matches = match_files(contents, {folder.named(name): name for name in folder.listed})
+    strangers, met = [], 0
+    for name, content in contents.items():
+        match, path = matches[name], paths[name]
+        drawings = found.drawings.setdefault(2 if match and match.role == SECOND else 1, {})
         if content is not None:
-            image = image or _named(folder, content.get("imagePath")) or f"{path.stem}.png"
+            image = match.image if match else _named(folder, content.get("imagePath"))
+            image = image or f"{name.removesuffix(path.suffix).removeprefix('images/')}.png"
+            shapes = content["shapes"]
+            met += len(shapes) if isinstance(shapes, list) else 1
             _add(open_entry(drawings, image), content)
-        elif image is None:
-            strangers += 1
+            _add_question(folder, found, image, content)
+        elif match is None:
+            strangers.append(name)
         else:
-            drawing = open_entry(drawings, image)
-            drawing.things.append(Thing(None))
+            drawing = open_entry(drawings, match.image)
+            drawing.things.append(Thing(None, count=0))
             drawing.note("unreadable_annotation", "its annotation file is damaged: not JSON, or not LabelMe's")
-    text = f"{strangers} JSON files are no annotation of an image"
-    return drawings, [Defect("orphan_file", text)] if strangers else []
+    found.met["annotations"] = met
+    if strangers:
+        found.defects.append(Defect("orphan_file", f"{len(strangers)} JSON files are no annotation of an image"))
+    return found
 
 
 def _read_file(folder: Folder, path: Path) -> dict | None:
     """What a file says; None where it is not LabelMe's, or cannot be read."""
     try:
-        content = read_json(folder.inside(path))
+        content = folder.read(path)
     except LabError:
         return None
     return content if isinstance(content, dict) and "shapes" in content else None
+
+
+def _add_question(folder: Folder, found: Found, image: str, content: dict) -> None:
+    """ReasonSeg's sentence, and its regions that are neither the thing nor not: of the shapes the smaller ones lie on
+    top, as in its authors' loader."""
+    text = content.get("text")
+    if "is_sentence" not in content or not isinstance(text, list):
+        return
+    drawing = found.drawings[1][image]
+    asked = next((each.strip() for each in text if isinstance(each, str) and each.strip()), None)
+    if asked is None:
+        drawing.note("text_type", "it brings no question")
+    else:
+        found.prompts[image] = {thing.phrase: asked for thing in drawing.things if thing.phrase}
+    ignored = [thing for thing in drawing.things if thing.phrase == IGNORE]
+    if ignored:
+        shapes = [(polygon, thing.phrase == IGNORE) for thing in drawing.things for polygon in thing.polygons]
+        drawing.things = [thing for thing in drawing.things if thing.phrase != IGNORE]
+        drawing.aside = sum(thing.count for thing in ignored)
+        found.ignored[image] = _paint(shapes, drawing.size or folder.size(image))
+
+
+def _paint(shapes: list[tuple[np.ndarray, bool]], size: tuple[int, int] | None) -> DrawnTruth:
+    """What is ignored of outlines that are ignored or not, the smaller ones on top, on a picture of (height, width)."""
+    if size is None:
+        return DrawnTruth(tuple(polygon for polygon, ignored in shapes if ignored))
+    drawn = [(fill_polygons([polygon], size), ignored) for polygon, ignored in shapes]
+    canvas = np.zeros(size, np.uint8, order="F")
+    for mask, ignored in sorted(drawn, key=lambda each: -each[0].sum()):
+        canvas[mask] = ignored
+    return DrawnTruth((), (coco.encode(canvas),), size)
 
 
 def _named(folder: Folder, stated: object) -> str | None:
@@ -113,10 +139,11 @@ def _add(drawing: Drawing, content: dict) -> None:
         part_of = (phrase, shape.get("group_id")) if isinstance(shape.get("group_id"), int) else None
         thing = together.get(part_of)
         if thing is None:
-            thing = Thing(phrase)
+            thing = Thing(phrase, count=0)
             drawing.things.append(thing)
             if part_of:  # one object in several parts
                 together[part_of] = thing
+        thing.count += 1
         _add_shape(drawing, thing, shape, label)
 
 
@@ -130,14 +157,14 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
     if kind == "mask":
         _add_mask(drawing, thing, shape.get("mask"), flat, label)
         return
-    if kind == "rectangle" and len(flat) == 4 and _finite(flat):
+    if kind in TWO_OR_FOUR and len(flat) == 4 and _finite(flat):
         (left, top), (right, bottom) = flat[:2], flat[2:]
         flat = [left, top, right, top, right, bottom, left, bottom]
     elif kind == "circle" and len(flat) == 4 and _finite(flat):
         turns = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
         radius = float(np.hypot(flat[2] - flat[0], flat[3] - flat[1]))
         flat = np.stack([flat[0] + radius * np.cos(turns), flat[1] + radius * np.sin(turns)], 1).ravel()
-    elif kind != "polygon":
+    elif kind not in ("polygon", *TWO_OR_FOUR):
         drawing.note("not_an_area", f"{label} is a {str(kind)[:20]}, which encloses nothing: left out")
         return
     polygon, defect = read_polygon(flat)

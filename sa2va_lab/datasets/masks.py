@@ -1,71 +1,98 @@
-"""Masks as image files of the images' stems: images/ and masks/, a second annotator's in masks_obs2/."""
+"""Masks as image files beside the images, or in folders of their own; `naming` says what belongs to what."""
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from pathlib import Path
 
-from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import CHECK, Found, MaskFile
+from sa2va_lab.datasets.accounts import pair_up
+from sa2va_lab.datasets.drawings import BACKGROUND, CHECK, REST, UNNAMED, Found, MaskFile
 from sa2va_lab.datasets.folders import Folder, kind_of
+from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND, match_files
 from sa2va_lab.errors import LabError
 
 NAME = "mask folder"
-PLACES = {1: "masks", 2: "masks_obs2"}
-UNNAMED = "blood vessel"  # what masks are of where nobody says
+THRESHOLD = "mask_threshold"  # the key of labels.json that says from which grey value on a mask is foreground
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
-    """The folder's mask files; None where it has no images/ and masks/ beside each other."""
-    if file or folder.images == folder.root or not (folder.root / PLACES[1]).is_dir():
+    """The folder's mask files; None where there are none."""
+    if file or not (folder.masks or (folder.root / "masks").is_dir()):
         return None
-    words, labels = "images/ and masks/ of the same stems: ", {}
-    table = folder.table("labels.json")
-    if table is not None:
-        labels = _read_labels(folder, table)
-        words += f"label images of {len(labels)} values, "
-    found = Found(NAME, words, unnamed=UNNAMED, rasteriser="none: the truths are mask files")
-    found.phrases = dict.fromkeys(sorted(labels, key=labels.get), 0)  # how many there are is not known before reading
-    for annotator, place in PLACES.items():
-        found.drawings[annotator] = _pair(folder, place, found.defects, labels)
+    found = Found(NAME, "", unnamed=UNNAMED, rasteriser="none: the truths are mask files")
+    labels, threshold = _read_values(folder, folder.table("labels.json"))
+    names = sorted(labels.keys() - {BACKGROUND}, key=labels.get)
+    found.phrases = dict.fromkeys(names, 0)  # how many there are is not known before reading
+    _pair(folder, found, {FIRST: 1, SECOND: 2}, labels=labels, threshold=threshold)
+    found.words += f"label images of {len(labels)} names, " if labels else ""
+    found.words += f"grey masks from {threshold} on, " if threshold is not None else ""
     return found
 
 
 def add_checks(folder: Folder, found: Found) -> None:
     """Adds mask files that lie beside outlines: the same truth drawn once more, to be compared with them."""
-    if folder.images != folder.root:
-        found.drawings[CHECK] = _pair(folder, PLACES[1], found.defects, {})
+    if folder.masks:
+        _pair(folder, found, {FIRST: CHECK} | ({} if 2 in found.drawings else {SECOND: 2}))
 
 
-def _pair(folder: Folder, place: str, defects: list[Defect], labels: dict[str, int]) -> dict[str, MaskFile]:
-    """Mask files by the name of their image; those of no image are a defect."""
-    where = folder.root / place
-    masks = _by_stem(folder.files(where), where) if where.is_dir() else {}
-    names = {stem: image for image, stem in zip(folder.listed, _by_stem(folder.listed, folder.images), strict=True)}
-    orphans = len(masks.keys() - names.keys())
-    if orphans:
-        defects.append(Defect("orphan_file", f"{orphans} masks belong to no image"))
-    return {names[stem]: MaskFile(Path(path), labels=labels) for stem, path in masks.items() if stem in names}
-
-
-def _by_stem(files: dict[str, str], where: Path) -> dict[str, str]:
-    stems = {os.path.splitext(name)[0]: path for name, path in files.items()}
-    if len(stems) < len(files):
-        count = len(files) - len(stems)
-        raise LabError(f"{where} holds {count} files whose stem another one has; expected one each, move them away")
-    return stems
-
-
-def _read_labels(folder: Folder, table: object) -> dict[str, int]:
-    """{phrase: value}, from that or from {value: phrase}."""
-    labels = {}
-    for key, value in table.items() if isinstance(table, dict) else ():
-        phrase, number = (key, value) if isinstance(value, int) else (value, key)
-        if isinstance(phrase, str) and phrase.strip() and str(number).isdecimal() and 0 < int(number) < 65536:
-            labels[phrase.strip()] = int(number)
-    if not labels or len(labels) != len(table) or len(set(labels.values())) != len(labels):
-        raise LabError(
-            f"{folder.root / 'labels.json'} is {kind_of(table)} of something else; expected a value from 1 for each "
-            'phrase, such as {"blood vessel": 1, "catheter": 2}'
+def read_labels(table: object) -> dict[str, str]:
+    """{label or value of a mask, as text: phrase}, from {label: phrase}, {phrase: value} or {phrase: [values]}."""
+    names = {}
+    for key, said in table.items() if isinstance(table, dict) else ():
+        pairs = (
+            [(key, said)] if isinstance(said, str) else [(v, key) for v in (said if isinstance(said, list) else [said])]
         )
-    return labels
+        names |= {str(label).strip(): phrase.strip() for label, phrase in pairs if phrase.strip()}
+    return names
+
+
+def _read_values(folder: Folder, table: object) -> tuple[dict[str, tuple[int, ...]], float | None]:
+    """The values of each phrase that labels.json names, and the threshold that it states."""
+    if table is None:
+        return {}, None
+    threshold = table.pop(THRESHOLD, None) if isinstance(table, dict) else None
+    labels: dict[str, tuple[int, ...]] = {}
+    names = read_labels(table)
+    right = isinstance(table, dict) and (names or threshold is not None)
+    for value, phrase in names.items():
+        value, phrase = value.removeprefix("#"), BACKGROUND if phrase.lower() == BACKGROUND else phrase
+        colour = len(value) == 6 and f"#{value}" in names
+        right = right and (value == "*" or colour or (value.isdecimal() and int(value) < 2**24))
+        if right:
+            number = int.from_bytes(bytes.fromhex(value), "little") if colour else REST if value == "*" else int(value)
+            labels[phrase] = (*labels.get(phrase, ()), number)
+    if not right or not (threshold is None or type(threshold) in (int, float)):
+        raise LabError(
+            f"{folder.root / 'labels.json'} is {kind_of(table)} of something else; expected the values of each "
+            'phrase, such as {"blood vessel": [1, 2], "catheter": 3}'
+        )
+    return labels, threshold
+
+
+def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> None:
+    """Mask files by the name of their image, into `found`; those of no image are strays."""
+    matches = match_files(folder.masks, {folder.named(name): name for name in folder.listed})
+    fits = {name: match for name, match in matches.items() if match}
+    strong = any(match.role == FIRST and not match.weak for match in fits.values())
+    twice = 0
+    for name, match in fits.items():
+        role = FIELD if match.weak and match.role == FIRST and strong else match.role
+        if role != FIELD and role not in annotators:
+            matches.pop(name)
+            continue
+        into = found.ignored if role == FIELD else found.drawings.setdefault(annotators[role], {})
+        twice += match.image in into
+        path = Path(folder.masks[name])
+        into[match.image] = MaskFile(path, outside=True) if role == FIELD else MaskFile(path, **how)
+    if twice:
+        raise LabError(
+            f"{folder.root} holds {twice} masks of images that have another one; expected one for each image and "
+            "annotator, move them away"
+        )
+    lost = [name for name, match in matches.items() if match is None]
+    found.stray("masks", lost, list(matches), "belong to no image", pair_up(lost, folder.listed) if lost else "")
+    endings = Counter(match.ending for match in fits.values() if match.ending)
+    told = f" (by their names: {', '.join(endings)})" if endings else ""
+    if found.format == NAME:
+        found.words = f"images and their masks{told}: "
+    found.words += "fields of view, outside of which nothing counts, " if found.ignored else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,11 +17,15 @@ from types import MappingProxyType
 import numpy as np
 
 from sa2va_lab import files
-from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.defects import Account, Defect
 from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 
+ONE_PHRASE = (
+    'make one phrase of several by a labels.json beside the data, such as {"1": "blood vessel", "2": "blood vessel"}, '
+    'or {"*": "blood vessel"} for all'
+)
 UNKNOWN = Defect("unknown_truth", "nothing usable was drawn: the truth is unknown")
 
 
@@ -125,7 +130,7 @@ class Dataset:
     phrase that the annotations name, the most frequent first. splits: ids by split name, as the data folder states
     them; often empty. split_name: the part that this is. defects: what belongs to no single sample.
     rasteriser: what makes the masks, with its version. pseudonyms: what the ids stand on, in words.
-    words: of the reason, what stands before and after the phrase.
+    words: of the reason, what stands before and after the phrase. accounts: what became of all that was read.
     """
 
     root: Path
@@ -139,6 +144,7 @@ class Dataset:
     defects: tuple[Defect, ...] = ()
     rasteriser: str = ""
     pseudonyms: str = ""
+    accounts: tuple[Account, ...] = ()
     words: tuple[str, str] = field(default=("", ""), repr=False)
 
     @property
@@ -168,12 +174,14 @@ class Dataset:
         if self.objects and phrase not in self.objects:
             known = ", ".join(f'"{word}"' for word in self.phrases[:5])
             raise LabError(
-                f'no object is called "{phrase}" in {self.root}; the phrases there are {known}; choose one of them'
+                f'no object is called "{phrase}" in {self.root}; the phrases there are {known}; choose one of them, or '
+                f"{ONE_PHRASE}"
             )
         samples = [replace(sample, phrase=phrase) for sample in self.samples]
         odd = sum(bool(sample.defects) for sample in samples)
         reason = self.words[0] + self._say_phrase(phrase) + self.words[1]
         reason += ", " + f"{odd} images with problems" if odd else ""
+        reason += "".join(f", {problem}" for problem in self.problems)
         return replace(self, phrase=phrase, samples=samples, reason=reason)
 
     def _say_phrase(self, phrase: str | None) -> str:
@@ -181,7 +189,10 @@ class Dataset:
         if phrase is None or not total:
             return "no phrase" if phrase is None else f'phrase "{phrase}"'
         why = "the most frequent" if phrase == self.phrases[0] else "as asked"
-        return f'phrase "{phrase}" ({why}: {self.objects[phrase]} of {total} objects)'
+        told = f"{why}: {self.objects[phrase]} of {total} objects"
+        wordless = not re.search(r"[^\W\d_]", phrase)
+        told += f"; a name without a letter says nothing to a model: {ONE_PHRASE}" if wordless else ""
+        return f'phrase "{phrase}" ({told})'
 
     def split(self, name: str) -> Dataset:
         """The part called `name`; "all" is everything that this data set holds."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_dataset
+from sa2va_lab.datasets.naming import read_place
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json
@@ -21,14 +22,22 @@ DRAWS = 2000
 SHOWN_PAIRS = 5
 
 
-def read_splits(folder: Folder, samples: Mapping[str, Sample]) -> dict[str, list[str]]:
-    """Ids by split name from the folder's splits.json, {} where there is none; `samples` by image name.
+def read_splits(
+    folder: Folder, samples: Mapping[str, Sample], said: Mapping[str, Iterable[str]]
+) -> dict[str, list[str]]:
+    """Ids by split name from the folder's splits.json; without it from the annotations files, which `said` them by
+    image name, or from folders such as train/ and val/. `samples` by image name.
 
     Raises LabError for a table that is none, a name that is not in the folder, and a group that is in two splits.
     """
     table = folder.table("splits.json")
     if table is None:
-        return {}
+        by_folder: dict[str, list[str]] = {}
+        for image in samples:
+            by_folder.setdefault(read_place(image).split, []).append(image)
+        table = said or {name: images for name, images in by_folder.items() if name}
+        if not table:
+            return {}
     stated = {name: images for name, images in table.items() if name != ABOUT} if isinstance(table, dict) else {}
     if not stated or not all(isinstance(images, list) for images in stated.values()) or "all" in stated:
         raise LabError(
@@ -39,7 +48,9 @@ def read_splits(folder: Folder, samples: Mapping[str, Sample]) -> dict[str, list
     for split, images in stated.items():
         chosen = []
         for number, name in enumerate(images, 1):
-            sample = samples.get(folder.image(name, f'entry {number} of split "{split}"'))
+            place = f'entry {number} of split "{split}"'
+            sample = samples.get(name) if isinstance(name, str) else None
+            sample = sample or samples.get(folder.image(name, place))
             if sample is None:
                 raise LabError(
                     f'entry {number} of split "{split}" names an image that is not in the data folder; '
@@ -66,7 +77,7 @@ def refuse_cuts(splits: Mapping[str, Iterable[str]], group_of: Mapping[str, str]
         )
         raise LabError(
             f"{len(cut)} groups are in the splits of others ({told}); expected each group (and each image) in one "
-            "split only, or a test would be on what was trained; correct splits.json"
+            "split only, or a test would be on what was trained; write a splits.json that keeps them together"
         )
 
 

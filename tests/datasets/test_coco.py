@@ -133,9 +133,9 @@ def test_a_malformed_object_is_a_named_problem(make_folder, segmentation, kind):
         ({"images": [{"file_name": "a.png"}]}, "without an id"),
         ({"images": [{"id": [], "file_name": "a.png"}]}, "without an id"),
         ({"images": [image(1, None)]}, "names null as its image"),
-        ({"images": [image(1, "../a.png")]}, "leads out"),
+        ({"images": [image(1, "../other.png")]}, "leads out"),
+        ({"images": [image(1, "../a.png"), image(2, "../../a.png")]}, "leads out"),  # which of them?
         ({"images": [image(1, "a.png"), image(1, "b.png")]}, "the id of another image"),
-        ({"categories": []}, "names no phrase"),
     ],
 )
 def test_a_file_that_cannot_be_is_one_sentence(make_folder, changes, said):
@@ -145,8 +145,12 @@ def test_a_file_that_cannot_be_is_one_sentence(make_folder, changes, said):
 
 def test_annotations_of_nothing_are_counted(make_folder):
     strangers = [annotation([SQUARE], image_id=9), annotation([SQUARE], image_id=[1]), 7]
-    dataset = open_dataset(make_folder(annotations=content(annotation([SQUARE]), *strangers)))
+    right = [annotation([SQUARE])] * 3
+    dataset = open_dataset(make_folder(annotations=content(*right, *strangers)))
     assert dataset.problems == ("3 annotations belong to no image",)
+    assert [str(account) for account in dataset.accounts] == ["6 annotations: 3 read, 3 not", "3 images: 2 read, 1 not"]
+    with pytest.raises(LabError, match=r"3 of 5 annotations belong to no image: .* such as '1', .* image_id is '9'"):
+        open_dataset(make_folder(annotations=content(*right[1:], *strangers)))
 
 
 def test_sizes_and_categories_that_are_not_stated(make_folder):
@@ -159,6 +163,95 @@ def test_sizes_and_categories_that_are_not_stated(make_folder):
     sample = open_dataset(make_folder(annotations=said))["P01-V1-F001"]
     assert sample.truth().sum() >= 9
     assert {defect.kind for defect in sample.defects} >= {"wrong_type", "text_type", "duplicate_entry"}
+
+
+@pytest.mark.parametrize("kind", [str, float, int])
+@pytest.mark.parametrize("owner", [str, float, int])
+def test_an_id_is_the_same_in_any_type(make_folder, kind, owner):
+    whole = content(annotation([SQUARE], image_id=owner(1), category=owner(1)), annotation([SQUARE], owner(2)))
+    for entry in whole["images"] + whole["categories"]:
+        entry["id"] = kind(entry["id"])
+    dataset = open_dataset(make_folder(annotations=whole))
+    assert [sample.truth() is not None and int(sample.truth().sum()) for sample in dataset] == [9, 9, False]
+    assert ("ids of different types" in dataset.reason) == (str in (kind, owner) and kind != owner)
+
+
+def test_ids_that_never_match_are_an_error_with_one_pair_and_its_types(make_folder):
+    said = r"2 of 2 annotations belong to no image: the ids of images are such as '1', an annotation's image_id is 'a'"
+    with pytest.raises(LabError, match=said + r" \(a number and text\)"):
+        open_dataset(make_folder(annotations=content(annotation([SQUARE], "a"), annotation([SQUARE], "b"))))
+    with pytest.raises(LabError, match=r"2 of 2 annotations are of no known category: .* such as '1', .* is '7'"):
+        open_dataset(make_folder(annotations=content(*[annotation([SQUARE], category=7)] * 2)))
+
+
+def test_categories_that_nobody_named(make_folder):
+    whole = content(annotation([SQUARE]), annotation([SQUARE], 2))
+    del whole["categories"]
+    root = make_folder(annotations=whole)
+    assert open_dataset(root).phrase == "blood vessel"
+    assert open_dataset(root, phrase="catheter")["P02-V1-F001"].truth().sum() == 9
+    whole["annotations"][1]["category_id"] = 4
+    root = make_folder(annotations=whole)
+    dataset = open_dataset(root)
+    assert dataset.phrases == ["1", "4"]
+    assert "a name without a letter says nothing to a model" in dataset.reason
+    with pytest.raises(LabError, match=r'no object is called "vessel".*"1", "4".*{"\*": "blood vessel"} for all'):
+        open_dataset(root, phrase="vessel")
+    (root / "labels.json").write_text('{"*": "blood vessel"}')
+    assert open_dataset(root).objects == {"blood vessel": 2}
+
+
+def test_one_category_counted_from_zero_is_that_of_all(make_folder):
+    whole = content(annotation([SQUARE]), categories=[{"id": 0, "name": "vessel"}])
+    assert "the one category taken for category_id 1" in open_dataset(make_folder(annotations=whole)).reason
+
+
+def test_a_flat_polygon(make_folder):
+    sample = open_dataset(make_folder(annotations=content(annotation(SQUARE))))["P01-V1-F001"]
+    assert sample.truth().sum() == 9
+    assert [defect.kind for defect in sample.defects] == ["flat_nesting"]
+
+
+def test_names_of_another_machine_are_found_by_base_name_where_that_is_one_image(make_folder):
+    far = [image(1, "..\\..\\media\\upload\\4\\a.png"), image(2, "/data/upload/b.png")]
+    root = make_folder(annotations=content(annotation([SQUARE]), annotation([SQUARE], 2), images=far))
+    dataset = open_dataset(root)
+    assert "2 images found by their base names" in dataset.reason
+    assert [int(sample.truth().sum()) for sample in dataset.samples[:2]] == [9, 9]
+    root = make_folder(images=["p1/d.png"], annotations=content(annotation([SQUARE]), images=[image(1, "p2/d.png")]))
+    (root / "images" / "p3").mkdir()
+    (root / "images" / "a.png").rename(root / "images" / "p3" / "d.png")
+    with pytest.raises(LabError, match=r"1 of the 1 images that are annotated are not there"):
+        open_dataset(root)  # which of the two?
+
+
+def test_several_files_are_the_splits_and_captions_are_no_annotations(make_folder):
+    root = make_folder()
+    (root / "annotations").mkdir()
+    other = content(annotation([SQUARE], 7), images=[image(7, "c.png")])
+    talk = content({"id": 1, "image_id": 1, "caption": "invented"})
+    for name, whole in (("instances_train2017", content(annotation([SQUARE]))), ("instances_val2017", other)):
+        (root / "annotations" / f"{name}.json").write_text(json.dumps(whole))
+    (root / "annotations" / "captions_val2017.json").write_text(json.dumps(talk))
+    dataset = open_dataset(root)
+    assert dataset.splits == {"train": ["P01-V1-F001", "P02-V1-F001"], "val": ["P03-V1-F001"]}
+    assert [int(sample.truth().sum()) for sample in dataset] == [9, 0, 9]
+    assert "1 files of captions or key points left out" in dataset.reason
+    one = open_dataset(root / "annotations" / "instances_val2017.json")
+    assert (one["P03-V1-F001"].truth().sum(), one["P01-V1-F001"].truth(), one.splits) == (9, None, {})
+
+
+def test_folders_of_splits_each_with_its_file(make_folder):
+    root = make_folder(images=["train/images/1.png", "val/images/1.png"], below=".")
+    for split, drawn in (("train", SQUARE), ("val", [0, 0, 2, 0, 2, 2, 0, 2])):
+        (root / split / "annotations").mkdir()
+        whole = content(annotation([drawn]), images=[image(1, "1.png")])
+        (root / split / "annotations" / f"{split}.json").write_text(json.dumps(whole))
+    dataset = open_dataset(root)
+    areas = {sample.image.parts[-3]: int(sample.truth().sum()) for sample in dataset}
+    assert areas == {"train": 9, "val": 4}
+    assert [len(ids) for ids in dataset.splits.values()] == [1, 1]
+    assert open_dataset(root / "val").samples[0].truth().sum() == 4
 
 
 def test_a_category_id_of_two_names_is_refused(make_folder):

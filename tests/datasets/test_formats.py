@@ -146,10 +146,12 @@ def test_an_image_annotated_twice_has_all_its_objects(make_folder, square):
 
 
 def test_an_annotation_without_its_image_stays_visible(make_folder, square):
-    root = make_folder(images=("a.png",), annotations=[entry("gone.png", [[square]], ["vessel"])])
-    dataset = open_dataset(root)
+    drawn = [entry(name, [[square]], ["vessel"]) for name in ("gone.png", "a.png", "away.png")]
+    dataset = open_dataset(make_folder(images=("a.png",), annotations=drawn[:2]))
     assert dataset["P02-V1-F001"].problems == ("its image file is missing",)
     assert dataset["P02-V1-F001"].image_sha256() is None
+    with pytest.raises(LabError, match=r'2 of the 3 images that are annotated are not there: one is called like ".*xx'):
+        open_dataset(make_folder(images=("a.png",), annotations=drawn))
 
 
 def test_phrases(make_folder, square):
@@ -242,7 +244,7 @@ def test_tables_that_cannot_be(make_folder, square, tables, said):
         ([{"image": ""}], "expected a file name"),
         ([{"image": "."}], "is a folder"),
         ([{"image": 3}], "expected a file name"),
-        ([{"image": "../other/a.png"}], "leads out of the data folder"),
+        ([{"image": "../other/z.png"}], "leads out of the data folder"),
         ([{"image": "/etc/passwd"}], "leads out of the data folder"),
         ([{"image": "a\0.png"}], "not a possible file name"),
         ([{"image": "\ud800.png"}], "not a possible file name"),
