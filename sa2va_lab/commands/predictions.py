@@ -52,7 +52,7 @@ def predict(
             raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")
         of_run = {"prompt": prompt, "split": split, "limit": limit}
         of_run["batch"] = int(batch) if batch.isdecimal() else batch
-        dataset = open_dataset(images[0], phrase=phrase, groups=groups)
+        dataset = open_dataset(images[0], phrase=phrase, groups=groups, truths=False)
         name = run or images[0].resolve().stem
         _predict_data(dataset, name, run is None, outputs, loading, of_run, retry_failed=retry_failed, as_json=as_json)
         return

@@ -29,11 +29,10 @@ def settle(folder: Folder, found: Found) -> tuple[list[Account], list[Defect]]:
     defects = []
     for stray in found.strays:
         if 2 * stray.count > stray.total:
-            raise LabError(
-                f"{stray.count} of {stray.total} {stray.things} {stray.wrong}: {stray.pair}; correct one of the two"
-            )
+            wrong = stray.wrong.format(n=f"{stray.count} of {stray.total}")
+            raise LabError(f"{wrong}: {stray.pair}; correct one of the two")
         if not stray.noted:
-            defects.append(Defect("orphan_file", f"{stray.count} {stray.things} {stray.wrong}"))
+            defects.append(Defect("orphan_file", stray.wrong.format(n=stray.count)))
     first = found.drawings.get(1, {})
     missing = [image for image in first if image not in folder.listed and not folder.path(image).exists()]
     if 2 * len(missing) > len(first):

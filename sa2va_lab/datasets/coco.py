@@ -153,7 +153,7 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
     if not kinds[1] <= kinds[0]:
         found.words += "ids of different types matched by their values, "
     pair = _compare(ids, strangers, "images", "image_id")
-    found.stray("annotations", strangers, content["annotations"], "belong to no image", pair)
+    found.stray("annotations", strangers, content["annotations"], "{n} annotations belong to no image", pair)
     return drawings
 
 
@@ -199,7 +199,7 @@ def _read_categories(path: Path, content: dict, found: Found) -> dict[str, str]:
         found.words += f"the one category taken for category_id {next(iter(used))[:20]}, "
         return dict.fromkeys(used, *phrases.values())
     pair = _compare(list(phrases), unknown, "categories", "category_id")
-    found.stray("annotations", unknown, said, "are of no known category", pair, noted=True)
+    found.stray("annotations", unknown, said, "{n} annotations are of no known category", pair, noted=True)
     return phrases
 
 

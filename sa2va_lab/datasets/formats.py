@@ -100,7 +100,7 @@ def _recognise(path: Path) -> tuple[Folder, Found]:
 
 def _rename(found: Found, table: object) -> None:
     """One phrase for several labels, as labels.json beside outlines says; "*" stands for every other label."""
-    names = masks.read_labels(table)
+    names = dict(masks.read_labels(table))
     renamed = 0
     for thing in (thing for drawing in found.drawn() for thing in drawing.things if thing.phrase):
         name = names.get(thing.phrase, names.get("*", thing.phrase))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -35,32 +36,30 @@ def add_checks(folder: Folder, found: Found) -> None:
         _pair(folder, found, {FIRST: CHECK} | ({} if 2 in found.drawings else {SECOND: 2}))
 
 
-def read_labels(table: object) -> dict[str, str]:
-    """{label or value of a mask, as text: phrase}, from {label: phrase}, {phrase: value} or {phrase: [values]}."""
-    names = {}
+def read_labels(table: object) -> list[tuple[str, str]]:
+    """(label or value of a mask, phrase) from {label: phrase}, {phrase: value} or {phrase: [values]}."""
+    pairs = []
     for key, said in table.items() if isinstance(table, dict) else ():
-        pairs = (
-            [(key, said)] if isinstance(said, str) else [(v, key) for v in (said if isinstance(said, list) else [said])]
-        )
-        names |= {str(label).strip(): phrase.strip() for label, phrase in pairs if phrase.strip()}
-    return names
+        values = said if isinstance(said, list) else [said]
+        pairs += [(key, said)] if isinstance(said, str) else [(str(value), key) for value in values]
+    return [(label.strip(), phrase.strip()) for label, phrase in pairs if phrase.strip()]
 
 
 def _read_values(folder: Folder, table: object) -> tuple[dict[str, tuple[int, ...]], float | None]:
     """The values of each phrase that labels.json names, and the threshold that it states."""
     if table is None:
         return {}, None
-    threshold = table.pop(THRESHOLD, None) if isinstance(table, dict) else None
+    threshold = table.get(THRESHOLD) if isinstance(table, dict) else None
+    pairs = [(label, phrase) for label, phrase in read_labels(table) if phrase != THRESHOLD]
+    right = (pairs or threshold is not None) and len(dict(pairs)) == len(pairs)
     labels: dict[str, tuple[int, ...]] = {}
-    names = read_labels(table)
-    right = isinstance(table, dict) and (names or threshold is not None)
-    for value, phrase in names.items():
-        value, phrase = value.removeprefix("#"), BACKGROUND if phrase.lower() == BACKGROUND else phrase
-        colour = len(value) == 6 and f"#{value}" in names
-        right = right and (value == "*" or colour or (value.isdecimal() and int(value) < 2**24))
-        if right:
-            number = int.from_bytes(bytes.fromhex(value), "little") if colour else REST if value == "*" else int(value)
-            labels[phrase] = (*labels.get(phrase, ()), number)
+    for label, phrase in pairs:
+        colour = re.fullmatch(r"#([0-9a-fA-F]{6})", label)
+        number = REST if label == "*" else int(label) if label.isdecimal() and len(label) < 9 else None
+        number = int.from_bytes(bytes.fromhex(colour[1]), "little") if colour else number
+        name = BACKGROUND if phrase.lower() == BACKGROUND else phrase
+        right = right and number is not None and (number != 0 or name == BACKGROUND)
+        labels[name] = (*labels.get(name, ()), number)
     if not right or not (threshold is None or type(threshold) in (int, float)):
         raise LabError(
             f"{folder.root / 'labels.json'} is {kind_of(table)} of something else; expected the values of each "
@@ -90,9 +89,11 @@ def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> No
             "annotator, move them away"
         )
     lost = [name for name, match in matches.items() if match is None]
-    found.stray("masks", lost, list(matches), "belong to no image", pair_up(lost, folder.listed) if lost else "")
+    found.stray(
+        "masks", lost, list(matches), "{n} masks belong to no image", pair_up(lost, folder.listed) if lost else ""
+    )
     endings = Counter(match.ending for match in fits.values() if match.ending)
-    told = f" (by their names: {', '.join(endings)})" if endings else ""
     if found.format == NAME:
-        found.words = f"images and their masks{told}: "
+        by = " ".join(endings)
+        found.words = f"images and their masks (by their names: {by}): " if endings else "images and their masks: "
     found.words += "fields of view, outside of which nothing counts, " if found.ignored else ""

@@ -22,9 +22,9 @@ from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 
-ONE_PHRASE = (
-    'make one phrase of several by a labels.json beside the data, such as {"1": "blood vessel", "2": "blood vessel"}, '
-    'or {"*": "blood vessel"} for all'
+WORDLESS = (
+    "a name without a letter says nothing to a model: labels.json beside the data makes one phrase of several labels "
+    '("1": "blood vessel") or of all ("*": "blood vessel")'
 )
 UNKNOWN = Defect("unknown_truth", "nothing usable was drawn: the truth is unknown")
 
@@ -175,7 +175,8 @@ class Dataset:
             known = ", ".join(f'"{word}"' for word in self.phrases[:5])
             raise LabError(
                 f'no object is called "{phrase}" in {self.root}; the phrases there are {known}; choose one of them, or '
-                f"{ONE_PHRASE}"
+                f'make "{phrase}" of them by a labels.json such as {{"{self.phrases[0]}": "{phrase}"}}, or '
+                f'{{"*": "{phrase}"}} for all'
             )
         samples = [replace(sample, phrase=phrase) for sample in self.samples]
         odd = sum(bool(sample.defects) for sample in samples)
@@ -189,10 +190,9 @@ class Dataset:
         if phrase is None or not total:
             return "no phrase" if phrase is None else f'phrase "{phrase}"'
         why = "the most frequent" if phrase == self.phrases[0] else "as asked"
-        told = f"{why}: {self.objects[phrase]} of {total} objects"
+        told = f'phrase "{phrase}" ({why}: {self.objects[phrase]} of {total} objects)'
         wordless = not re.search(r"[^\W\d_]", phrase)
-        told += f"; a name without a letter says nothing to a model: {ONE_PHRASE}" if wordless else ""
-        return f'phrase "{phrase}" ({told})'
+        return told + (f", {WORDLESS}" if wordless else "")
 
     def split(self, name: str) -> Dataset:
         """The part called `name`; "all" is everything that this data set holds."""

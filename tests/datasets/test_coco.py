@@ -195,7 +195,7 @@ def test_categories_that_nobody_named(make_folder):
     dataset = open_dataset(root)
     assert dataset.phrases == ["1", "4"]
     assert "a name without a letter says nothing to a model" in dataset.reason
-    with pytest.raises(LabError, match=r'no object is called "vessel".*"1", "4".*{"\*": "blood vessel"} for all'):
+    with pytest.raises(LabError, match=r'no object is called "vessel".*"1", "4".*{"\*": "vessel"} for all'):
         open_dataset(root, phrase="vessel")
     (root / "labels.json").write_text('{"*": "blood vessel"}')
     assert open_dataset(root).objects == {"blood vessel": 2}
