@@ -28,7 +28,7 @@ from sa2va_lab.evaluation.thresholds import (
     weigh_threshold,
 )
 from sa2va_lab.evaluation.verification import made_here, not_verified, verify_run
-from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, find_asked
+from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, find_asked, list_refused, measure_refused
 from sa2va_lab.runs import META, Run, open_run, predict_dataset
 
 SEEN = "seen:"  # before a threshold that may have been chosen on the images that are reported
@@ -39,8 +39,8 @@ class Judged:
     """What one model did on the images of a data set.
 
     choice: the threshold that it stands at. told: what `refuse_seen` let pass. table: of `evaluate_run` at that
-    threshold. phrases: a row of `measure_phrase` for each thing asked for. wordings: of `compare_wordings`. verified:
-    whether the Run was made here, made again in part, or only looked at.
+    threshold. phrases: a row of `measure_phrase` for each thing asked for. wordings: of `compare_wordings`. refused:
+    of `measure_refused`. verified: whether the Run was made here, made again in part, or only looked at.
     """
 
     run: Run
@@ -49,6 +49,7 @@ class Judged:
     table: pd.DataFrame
     phrases: list[dict]
     wordings: list[dict]
+    refused: dict
     verified: Finding
 
     @property
@@ -101,21 +102,26 @@ def judge_model(
     before = len(open_run(folder).records) if (Path(folder) / META).exists() else 0
     if segmenter is None:
         run = open_run(folder)
-        others, asked = find_others(run, dataset), find_asked(run)
+        others = find_others(run, dataset)
     else:
         role = {"role": "beside", "of": beside} if beside else {}
         run = predict_dataset(segmenter, dataset, folder=folder, split=split, **how, **role)
         others = predict_others(segmenter, dataset, run=run, limit=limit)
-        asked = [] if beside else ask_otherwise(segmenter, run, dataset)
     choice = settle_threshold(threshold.removeprefix(SEEN), run, dataset, segmenter, **how)
     told = refuse_seen(choice, run, allow=threshold.startswith(SEEN))
+    table = evaluate_run(run, dataset, threshold=choice.value)
+    if segmenter is not None and not beside:
+        asked = ask_otherwise(segmenter, run, dataset, refused=list_refused(table))
+    else:
+        asked = [] if beside else find_asked(run)
     return Judged(
         run=run,
         choice=choice,
         told=told,
-        table=evaluate_run(run, dataset, threshold=choice.value),
+        table=table,
         phrases=[measure_phrase(made, of, threshold=choice.value) for made, of in [(run, dataset), *others]],
         wordings=compare_wordings(run, asked, dataset, threshold=choice.value),
+        refused=measure_refused(table, asked),
         verified=_verify(segmenter, run, dataset, before),
     )
 

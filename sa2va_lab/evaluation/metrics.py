@@ -125,6 +125,7 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
         "weights_sha256": run.meta["segmenter"]["weights_sha256"],
         "split": run.meta["dataset"]["split"],
         "stamp": run.meta["stamp"],
+        "grouped": len({sample.group for sample in dataset}) < len(dataset),
     }
     return table
 
@@ -132,10 +133,10 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
 def summarise(table: pd.DataFrame) -> dict:
     """The overall numbers of what `evaluate_run` returned, as plain Python values.
 
-    n_images, n_groups, n_failed, n_without_truth, n_without_seg, ignored (share of the pixels of the images with a
-    truth), threshold, rasteriser, and for each metric: macro
-    (mean over the n images, of n_groups patients, where it is defined), pooled (of the summed counts), low and high
-    (95 % interval of macro over groups, `intervals.mean_interval`) and the interval's reason. Undefined is NaN.
+    grouped (whether the data know patients), n_images, n_groups, n_failed, n_without_truth, n_without_seg, ignored
+    (share of the pixels of the images with a truth), threshold, rasteriser, and for each metric: macro (mean over the n
+    images, of n_groups patients, where it is defined), pooled (of the summed counts), low and high (95 % interval of
+    macro over groups, `intervals.mean_interval`) and the interval's reason. Undefined is NaN.
     """
     failed = table["error"].notna()
     summary = {
@@ -145,6 +146,7 @@ def summarise(table: pd.DataFrame) -> dict:
         "n_without_truth": int((~failed & table["truth_area"].isna()).sum()),
         "n_without_seg": int((~failed & (table["n_seg"] == 0)).sum()),
         "ignored": table.attrs.get("ignored", 0.0),
+        "grouped": table.attrs.get("grouped", False),
         "threshold": table.attrs.get("threshold"),
         "rasteriser": table.attrs.get("rasteriser"),
     }

@@ -129,7 +129,7 @@ def _score(run: Run, dataset, reference: Run) -> dict:
         largest = max(largest, float(np.abs(own - other).max()))
     dice = {name: summary["dice"][key] for name, key in (("dice", "macro"), ("low", "low"), ("high", "high"))}
     agreement = float(np.mean(ious)) if ious else np.nan
-    counts = {name: summary[name] for name in ("n_images", "n_groups", "n_failed")}
+    counts = {name: summary[name] for name in ("n_images", "n_groups", "n_failed", "grouped")}
     return dice | counts | {"agreement": agreement, "difference": largest if ious else np.nan}
 
 

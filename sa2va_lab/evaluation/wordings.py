@@ -13,6 +13,8 @@ from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.runs import Run, find_runs, predict_dataset
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sa2va_lab.datasets.samples import Dataset
 
 # Four of the eight questions that Sa2VA was trained with, the newline after the image included; the others are these
@@ -28,21 +30,31 @@ FOLDER = "asked"
 
 
 def ask_otherwise(
-    segmenter, run: Run, dataset: Dataset, *, prompts: Sequence[str] = QUESTIONS, limit: int = IMAGES
+    segmenter,
+    run: Run,
+    dataset: Dataset,
+    *,
+    prompts: Sequence[str] = QUESTIONS,
+    limit: int = IMAGES,
+    refused: Sequence[str] = (),
 ) -> list[Run]:
     """A run for each of the prompts over a few of the run's images; they lie in `asked/` beside it, and resume.
 
     prompts: questions, in which {phrase} stands for what the data set looks for. The one that the run asked anyway is
-    left out. limit: images, evenly spread over the run's.
+    left out. limit: images, evenly spread over the run's. refused: so many of these are asked apart (`list_refused`).
     """
     from sa2va_lab.sa2va.processing import phrase_prompt
 
-    part, phrase = dataset.select(run.sample_ids), run.meta["dataset"]["phrase"]
+    parts, phrase = {"": run.sample_ids, "refused_": refused}, run.meta["dataset"]["phrase"]
     asked = [phrase_prompt(prompt.format(phrase=phrase))[0] for prompt in prompts]
     others = [prompt for prompt in asked if prompt != phrase_prompt(run.meta["prompt"])[0]]
     folder, how = run.folder.parent / FOLDER, {"limit": limit, "role": "asked", "of": run}
     return [
-        predict_dataset(segmenter, part, folder=folder / f"{run.folder.name}_{number}", prompt=prompt, **how)
+        predict_dataset(
+            segmenter, dataset.select(ids), folder=folder / f"{run.folder.name}_{part}{number}", prompt=prompt, **how
+        )
+        for part, ids in parts.items()
+        if ids
         for number, prompt in enumerate(others, 1)
     ]
 
@@ -54,6 +66,29 @@ def find_asked(run: Run) -> list[Run]:
     return sorted(same, key=lambda made: made.folder.name)
 
 
+def list_refused(table: pd.DataFrame) -> list[str]:
+    """Images of an `evaluate_run` in which something is annotated and that were answered without a mask."""
+    return table.loc[(table["n_seg"] == 0) & (table["truth_area"] > 0), "id"].tolist()
+
+
+def measure_refused(table: pd.DataFrame, asked: Sequence[Run]) -> dict:
+    """What was refused although it is annotated, and what other words gave there.
+
+    ids: of `list_refused`, n of the `of` images in which something is annotated. said: [{id, prompt, answer, named}],
+    a row for each of them that a run of `asked` holds. asked, named: of how many images there is such a row, and how
+    many of those were given a mask by some of the other words.
+    """
+    ids = list_refused(table)
+    said = [
+        {"id": record["id"], "prompt": made.meta["prompt"], "answer": record["answer"], "named": record["n_seg"] > 0}
+        for made in asked
+        for record in made.records
+        if record["id"] in ids and record["error"] is None
+    ]
+    counts = {"n": len(ids), "of": int((table["truth_area"] > 0).sum()), "asked": len({row["id"] for row in said})}
+    return counts | {"named": len({row["id"] for row in said if row["named"]}), "ids": ids, "said": said}
+
+
 def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, threshold: float = 0.5) -> list[dict]:
     """What each prompt gave on the images that all of them were asked about, the run's own first.
 
@@ -62,7 +97,11 @@ def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, thresh
     """
     if not asked:
         return []
-    tables = [evaluate_run(made, dataset, threshold=threshold).set_index("id") for made in (run, *asked)]
+    first = evaluate_run(run, dataset, threshold=threshold)
+    refused = set(list_refused(first))  # those are asked apart as well
+    asked = [made for made in asked if not set(made.sample_ids) <= refused] or asked
+    others = [evaluate_run(made, dataset, threshold=threshold) for made in asked]
+    tables = [table.set_index("id") for table in (first, *others)]
     shared = [name for name in tables[0].index if all(name in table.index for table in tables[1:])]
     own, rows = tables[0].loc[shared], []
     for made, table in zip((run, *asked), tables, strict=True):

@@ -16,10 +16,11 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from sa2va_lab.files import plain, write_json
-from sa2va_lab.language import tr
+from sa2va_lab.language import join_words, tr
 
 MIME = "application/vnd.sa2va-lab.answer+json"
 FILE = "metrics.json"
+MOST_IDS = 5  # in a sentence
 
 
 class Metrics(BaseModel):
@@ -56,6 +57,7 @@ class Summary(Metrics):
     n_groups: int = 0
     n_failed: int = 0
     n_without_truth: int = 0
+    grouped: bool = False
     threshold: float | None = None
     dice: Mean = Mean()
 
@@ -73,10 +75,22 @@ class Row(Metrics):
     high: float | None = None
     n_images: int | None = None
     n_groups: int | None = None
+    grouped: bool = False
     forecast_bytes: int | None = None
     own_bytes: int | None = None
     seconds: float | None = None
     agreement: float | None = None
+
+
+class Refused(Metrics):
+    """Images that were refused although something is annotated: n of `of`; of `asked` that were asked in other words,
+    `named` were given a mask."""
+
+    n: int = 0
+    of: int = 0
+    asked: int = 0
+    named: int = 0
+    ids: list[str] = []
 
 
 class Threshold(Metrics):
@@ -169,6 +183,7 @@ class Evaluated(Metrics):
     beside: dict[str, Mean] = {}
     honesty: list[Finding] = []
     verified: str = ""
+    refused: Refused = Refused()
 
 
 class Tuned(Metrics):
@@ -182,6 +197,7 @@ class Sorted(Metrics):
 
     mistakes: list[Mistake] = []
     suspect_truths: list[str] = []
+    refused: Refused = Refused()
 
 
 class Planned(Metrics):
@@ -272,8 +288,18 @@ def say_size(count: int | None) -> str:
     return f"{count / 1024:.1f} KiB"
 
 
-def say_sample(n_images: int, n_groups: int) -> str:
-    """How many images of how many patients."""
-    if n_images == n_groups:
+def say_refused(found: Refused) -> list[str]:
+    """The worst mistake, in a line of its own, with what other words gave; nothing where nothing was refused."""
+    if not found.n:
+        return []
+    told = {"n": found.n, "of": found.of, "ids": join_words(found.ids[:MOST_IDS]) + " …" * (found.n > MOST_IDS)}
+    said = [tr("{n} of {of} images were refused although something is annotated there: {ids}.", **told)]
+    counts = {"asked": found.asked, "named": found.named}
+    return said + [tr("Of {asked} asked in other words, {named} were given a mask.", **counts)] * bool(found.asked)
+
+
+def say_sample(n_images: int, n_groups: int, *, grouped: bool = False) -> str:
+    """How many images of how many patients; grouped: whether the data know patients."""
+    if n_images == n_groups and not grouped:
         return tr("{n_images} images, each counted as one patient", n_images=n_images)
     return tr("{n_images} images of {n_groups} patients", n_images=n_images, n_groups=n_groups)

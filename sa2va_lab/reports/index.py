@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sa2va_lab.language import join_words, tr
-from sa2va_lab.reports.answers import Evaluated, Mistake, Planned, Threshold, read_metrics, say_size
+from sa2va_lab.reports.answers import Evaluated, Mistake, Planned, Threshold, read_metrics, say_refused, say_size
 
 FEW_PATIENTS = 10  # below it, an interval says more about who happened to be in the sample than about the model
 MOST_MISTAKES = 3
@@ -207,6 +207,7 @@ def _fill_quality(block: Block, scored: Evaluated) -> None:
         counts = [_whole(row.n_images), _whole(row.n_groups)]
         block.rows.append([tr(row.title or row.name), _three(row.dice), _span(row), *counts])
     block.sentences += [tr(scored.verified)] if scored.verified else []
+    block.alarms = say_refused(scored.refused)
     if not scored.baselines:
         block.sentences.append(
             tr("No baseline was measured in this report, so nothing says yet what a simpler method would reach.")

@@ -75,6 +75,12 @@ def wording_table(compared: list[dict]):
     return tabulate(compared, columns | _compare("Its Dice less the first row's", own="as in this report"))
 
 
+def refusal_table(refused: dict) -> Table:
+    """What other words gave where something is annotated and was refused: rows of `measure_refused`."""
+    columns = {"Image": "id", "Asked": lambda row: row["prompt"].replace("<image>", "").strip(), "Answers": "answer"}
+    return tabulate(refused["said"], columns, nothing="no image was refused, or none was asked in other words")
+
+
 def _compare(heading: str, *, own: str = "the model of this report") -> dict:
     """Columns of a comparison. heading: of the difference; own: what stands in words for what has none."""
     return {

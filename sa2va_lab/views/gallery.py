@@ -19,9 +19,10 @@ from scipy import ndimage
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
+from sa2va_lab.evaluation.wordings import find_asked, measure_refused
 from sa2va_lab.files import write_whole
-from sa2va_lab.language import current_language, tr
-from sa2va_lab.reports.answers import Answer, Sorted, say_sample
+from sa2va_lab.language import current_language, join_sentences, tr
+from sa2va_lab.reports.answers import Answer, Refused, Sorted, say_refused, say_sample
 from sa2va_lab.reports.html import HTML_LANG
 from sa2va_lab.views import layers, overlays, style
 from sa2va_lab.views.scores import SHOWN_METRICS
@@ -117,7 +118,7 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
     ]
     metrics = {"mistakes": mistakes, "cases": len(scored), "suspect_truths": suspects, "run": run.folder.name}
     metrics |= {"threshold": table.attrs["threshold"], "usual_truth_area": table.attrs["usual"]}
-    metrics = Sorted(**metrics)
+    metrics = Sorted(refused=Refused(**measure_refused(table, find_asked(run))), **metrics)
     if not mistakes:
         return Answer(
             tr(
@@ -128,7 +129,7 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
             stamp=run.meta["stamp"],
         )
     first, dice = mistakes[0], float(scored["dice"].mean())
-    sample = say_sample(len(scored), scored["group"].nunique())
+    sample = say_sample(len(scored), scored["group"].nunique(), grouped=table.attrs.get("grouped", False))
     values = dict(kind=first["title"], share=first["pixel_share"], images=first["largest"], sample=sample)
     sentence = tr(
         "The commonest mistake is “{kind}”: {share:.0%} of the wrong pixels in {sample}, the largest "
@@ -139,7 +140,7 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
         suspects=len(suspects),
         **values,
     )
-    return Answer(sentence, metrics, stamp=run.meta["stamp"])
+    return Answer(join_sentences([sentence, *say_refused(metrics.refused)]), metrics, stamp=run.meta["stamp"])
 
 
 def mistake_table(table: pd.DataFrame) -> Table:

@@ -26,7 +26,7 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     values = {
         "ran": len(rows),
         "all": len(measured["precisions"]),
-        "sample": say_sample(first["n_images"], first["n_groups"]),
+        "sample": say_sample(first["n_images"], first["n_groups"], grouped=first.get("grouped", False)),
     }
     values |= {"least": least["precision"], "least_peak": say_size(least["own_bytes"])}
     values |= {"reference": first["precision"], "reference_peak": say_size(first["own_bytes"])}

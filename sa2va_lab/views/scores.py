@@ -16,7 +16,7 @@ from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import summarise
 from sa2va_lab.evaluation.wordings import pick_prompts
 from sa2va_lab.language import join_sentences, join_words, tr
-from sa2va_lab.reports.answers import Answer, Evaluated, say_sample
+from sa2va_lab.reports.answers import Answer, Evaluated, Refused, say_refused, say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import report_baselines
 from sa2va_lab.views.findings import describe_finding, report_finding
@@ -59,6 +59,7 @@ def answer_run(found: Evaluation) -> Answer:
         baselines=report_baselines(found.baselines),
         honesty=[report_finding(finding) for finding in found.findings],
         verified=describe_finding(found.own.verified),
+        refused=Refused(**found.own.refused),
         beside={rival.name: summarise(rival.table)["dice"] for rival in found.rivals},
         prompts=pick_prompts(found.own.wordings),
         phrases={judged.name: judged.phrases for judged in (found.own, *found.rivals)},
@@ -72,7 +73,13 @@ def say_evaluated(evaluated: Evaluated) -> str:
     """How good it is, on how many images, which ones are left out, whether they were in training, and every alarm."""
     told = [finding.sentence for finding in evaluated.honesty if finding.alarm]
     told += [evaluated.verified] if evaluated.verified not in ("", *told) else []
-    said = [_say_dice(evaluated), *_say_gaps(evaluated), tr(SEEN[evaluated.seen]), *map(tr, told)]
+    said = [
+        _say_dice(evaluated),
+        *say_refused(evaluated.refused),
+        *_say_gaps(evaluated),
+        tr(SEEN[evaluated.seen]),
+        *map(tr, told),
+    ]
     return join_sentences(said)
 
 
@@ -81,7 +88,7 @@ def _say_dice(evaluated: Evaluated) -> str:
     summary, dice = evaluated.summary, evaluated.summary.dice
     values = {"threshold": summary.threshold, "split": evaluated.split}
     if not dice.n:
-        sample = say_sample(summary.n_images, summary.n_groups)
+        sample = say_sample(summary.n_images, summary.n_groups, grouped=summary.grouped)
         gaps = {"n_without_truth": summary.n_without_truth, "n_failed": summary.n_failed}
         return tr(
             "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation and {n_failed} "
@@ -90,7 +97,7 @@ def _say_dice(evaluated: Evaluated) -> str:
             **values,
             **gaps,
         )
-    values |= {"dice": dice.macro, "sample": say_sample(dice.n, dice.n_groups)}
+    values |= {"dice": dice.macro, "sample": say_sample(dice.n, dice.n_groups, grouped=summary.grouped)}
     if "–" in (show(dice.low), show(dice.high)):
         return tr(
             "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, split "
@@ -128,7 +135,8 @@ def run_table(run: Run, dataset: Dataset) -> Table:
     """What was run and why: model, device, number format, images, phrase, prompt, training."""
     segmenter, data = run.meta["segmenter"], run.meta["dataset"]
     groups = {sample.group for sample in dataset if sample.id in set(run.sample_ids)}
-    size = say_sample(len(run.sample_ids), len(groups))
+    known = len({sample.group for sample in dataset}) < len(dataset)
+    size = say_sample(len(run.sample_ids), len(groups), grouped=known)
     seen, reason = was_seen(run, dataset)
     millions = f"{segmenter['parameters'] / 1e6:,.1f} M" if segmenter.get("parameters") else "? M"
     facts = {

@@ -1,10 +1,19 @@
 """Asked in other words: the same images, paired with the run's own, what was said counted."""
 
+from dataclasses import replace
+
 import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.wordings import QUESTIONS, ask_otherwise, compare_wordings, find_asked
+from sa2va_lab.evaluation.wordings import (
+    QUESTIONS,
+    ask_otherwise,
+    compare_wordings,
+    find_asked,
+    list_refused,
+    measure_refused,
+)
 from sa2va_lab.runs import predict_dataset
 
 
@@ -56,3 +65,27 @@ def test_the_first_question_is_the_one_that_a_bare_phrase_becomes():
     from sa2va_lab.sa2va.processing import TRAINING_QUESTION
 
     assert QUESTIONS[0] == TRAINING_QUESTION
+
+
+def test_what_was_refused_although_annotated_is_asked_apart(make_dataset, make_segmenter, tmp_path):
+    dataset = open_dataset(make_dataset())
+
+    class Shy(make_segmenter):
+        def predict(self, image, prompt):
+            found = super().predict(image, prompt)
+            if prompt != "blood vessel" or image != dataset.samples[1].image:
+                return found
+            return replace(found, logits=found.logits[:0], answer="There is none.")
+
+    run = predict_dataset(Shy(), dataset, folder=tmp_path / "run", progress=False)
+    table = evaluate_run(run, dataset)
+    assert list_refused(table) == [dataset.samples[1].id]
+    prompts = ["Find the {phrase}.", "Find what is darker than 1"]  # nothing is: refused as well
+    asked = ask_otherwise(Shy(), run, dataset, prompts=prompts, limit=3, refused=list_refused(table))
+    assert [made.sample_ids for made in asked[2:]] == [[dataset.samples[1].id]] * 2
+    found = measure_refused(table, find_asked(run))
+    assert (found["n"], found["of"], found["asked"], found["named"]) == (1, 6, 1, 1)
+    assert [row["named"] for row in found["said"]] == [True, False]
+    rows = compare_wordings(run, find_asked(run), dataset)
+    assert [row["n_images"] for row in rows] == [3, 3, 3]  # the one that was asked apart is in no comparison
+    assert measure_refused(table, [])["asked"] == 0

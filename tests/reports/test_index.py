@@ -60,6 +60,22 @@ def blocks_of(report, **more):
     return {block.key: block for block in build_blocks(report, **more)}
 
 
+def test_refusals_and_what_was_made_again_stand_beside_the_dice():
+    report = make_report()
+    found = report["notebooks"]["03_evaluation"]["answer"]["metrics"]
+    found |= {
+        "verified": "Not verified.",
+        "refused": {"n": 7, "of": 30, "ids": list("abcdefg"), "asked": 6, "named": 4},
+    }
+    quality = blocks_of(report)["quality"]
+    assert quality.sentences[0] == "Not verified."
+    assert quality.alarms == [
+        "7 of 30 images were refused although something is annotated there: a, b, c, d, e ….",
+        "Of 6 asked in other words, 4 were given a mask.",
+    ]
+    assert blocks_of(make_report())["quality"].alarms == []
+
+
 def test_questions_stand_in_the_readers_order():
     keys = [block.key for block in build_blocks(make_report())]
     assert keys == ["fit", "quality", "threshold", "mistakes", "precision", "data", "training", "next", "honesty"]

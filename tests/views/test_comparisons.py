@@ -9,7 +9,7 @@ from sa2va_lab import open_dataset
 from sa2va_lab.evaluation.judging import judge_model, weigh
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
 from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds, weigh_threshold
-from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, pick_prompts
+from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, measure_refused, pick_prompts
 from sa2va_lab.language import use_language
 from sa2va_lab.views import comparisons, scores, tuning
 
@@ -71,6 +71,9 @@ def test_phrasings_stand_with_their_answers_or_say_that_nobody_was_asked(drawn_r
     assert table.rows[0][-1] != table.rows[1][-1]
     assert pick_prompts(compared)[1]["answers"] == {"Sure, [SEG].": 2, "There is none.": 1}
     assert comparisons.wording_table([]).data
+    refused = measure_refused(evaluate_run(drawn_run, images), asked)  # p03_a shows nothing of what was drawn
+    assert comparisons.refusal_table(refused).rows == [["P03-V1-F001", "Find the blood vessel.", "There is none."]]
+    assert len(comparisons.refusal_table({"said": []}).rows) == 1
 
 
 def test_losses_stand_above_what_was_measured_and_are_not_turned_into_it(drawn_run, images):
