@@ -23,11 +23,11 @@ from sa2va_lab.loading.finetune import FineTune, add_lora, find_alpha, find_trai
 from sa2va_lab.loading.hub import fetch_headers, fetch_model, is_hub_id
 from sa2va_lab.loading.parts import place_sam2
 from sa2va_lab.loading.tensors import LazyTensor, Shard, describe, digest_headers, first_line
-from sa2va_lab.sa2va.configuration import parse_config, read_raw
+from sa2va_lab.sa2va.configuration import parse_config, read_raw, unfold
 from sa2va_lab.sa2va.families import find_family
 from sa2va_lab.sa2va.family import Sa2VAConfig
-from sa2va_lab.sa2va.files import TOKENIZERS, list_shards, read_json
-from sa2va_lab.sa2va.parts import part_of
+from sa2va_lab.sa2va.files import list_shards, read_json
+from sa2va_lab.sa2va.parts import name_officially, part_of
 from sa2va_lab.sa2va.sam2 import SAM2
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ GROWN = ("embed_tokens", "lm_head", "seg_projection")  # which no InternVL has, 
 class Layer:
     """What lies at one path. kind: sa2va, base (a vision-language model without SAM2), finetune or sam2. tensors: by
     official name, those of a SAM2 as its file names them. headers: digest of what is said about them; files: where they
-    lie; lost: files that an index names and that are not there; raw: config.json; tuned: the fine-tune in it."""
+    lie; lost: files that an index names and that are not there; raw: config.json; beside: names of all files there;
+    tuned: the fine-tune in it."""
 
     path: Path
     kind: str
@@ -54,7 +55,7 @@ class Layer:
     files: tuple[Path, ...] = ()
     lost: tuple[str, ...] = ()
     raw: dict = field(default_factory=dict)
-    has_tokenizer: bool = False
+    beside: frozenset[str] = frozenset()
     tuned: FineTune | None = None
 
     @cached_property
@@ -132,9 +133,19 @@ def _open_folder(folder: Path) -> Layer:
             )
         tensors |= shard.tensors
         home |= dict.fromkeys(shard.tensors, path.name)
-    raw = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    tokenizer = any((folder / name).is_file() for name in TOKENIZERS)
-    return Layer(folder, _kind(tensors), tensors, digest_headers(tensors), tuple(paths), tuple(lost), raw, tokenizer)
+    raw = read_raw(folder) if (folder / "config.json").is_file() else {}
+    beside, headers = frozenset(file.name for file in folder.iterdir() if file.is_file()), digest_headers(tensors)
+    tensors = _spell(tensors, folder)
+    return Layer(folder, _kind(tensors), tensors, headers, tuple(paths), tuple(lost), raw, beside)
+
+
+def _spell(tensors: dict[str, LazyTensor], path: Path) -> dict[str, LazyTensor]:
+    """The same by official name, whatever version of transformers wrote them."""
+    official = name_officially(tensors)
+    named = {official(name): tensor for name, tensor in tensors.items()}
+    if len(named) < len(tensors):
+        raise LabError(f"{path} holds tensors twice, by old and new names: download it again into an empty folder.")
+    return named
 
 
 def lack_files(folder: Path, lost: Iterable[str], *, of: int) -> LabError:
@@ -153,8 +164,8 @@ def _open_hub(name: Path) -> Layer:
         }
     except (ValueError, TypeError) as error:
         raise LabError(f"The weights of {name} on the hub have a damaged header ({first_line(error)}).") from None
-    raw, tokenizer = read_json(config) if config else {}, bool(files & {*TOKENIZERS})
-    return Layer(name, _kind(tensors), tensors, digest_headers(tensors), raw=raw, has_tokenizer=tokenizer)
+    raw, headers, tensors = unfold(read_json(config)) if config else {}, digest_headers(tensors), _spell(tensors, name)
+    return Layer(name, _kind(tensors), tensors, headers, raw=raw, beside=frozenset(files))
 
 
 def _kind(tensors: Iterable[str]) -> str:

@@ -11,9 +11,11 @@ from pathlib import Path
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint, digest_all
-from sa2va_lab.loading.parts import Missing, Part, describe_language, find_missing, group_parts
+from sa2va_lab.loading.parts import Missing, Part, describe_language, find_missing, find_quantised, group_parts
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import find_fault
+from sa2va_lab.sa2va.families import FAMILIES
+from sa2va_lab.sa2va.files import TOKENIZERS
 from sa2va_lab.sa2va.parts import layer_of, tell_group
 
 
@@ -176,10 +178,16 @@ def _find_missing(opened: Checkpoint, parts: tuple[Part, ...]) -> tuple[Missing,
         missing.append(Missing(("config.json", "tokenizer"), "the base model's folder"))
     elif not base.raw:
         missing.append(Missing(("config.json",), source))
-    elif base.kind != "sam2" and (fault := find_fault(base.raw, name=str(base.path / "config.json"))):
-        missing.append(Missing(("a config.json that can be run",), fault))
-    if not base.tuned and not base.has_tokenizer and base.kind != "sam2":
-        missing.append(Missing(("tokenizer",), source))
+    elif fault := find_quantised(base.raw, base.tensors, base.path):
+        missing.append(Missing(("weights that are not quantised",), fault))
+    if not base.tuned and base.kind != "sam2":
+        own = next((family for family in FAMILIES if family.group == tell_group(base.tensors)), FAMILIES[0])
+        needed = {"tokenizer": TOKENIZERS, "the image processor's settings": own.processors}
+        lacking = [what for what, files in needed.items() if files and not base.beside & {*files}]
+        folder = base.path if base.files and not lacking else None
+        if base.raw and (fault := find_fault(base.raw, name=str(base.path / "config.json"), folder=folder)):
+            missing.append(Missing(("a config.json that can be run",), fault))
+        missing += [Missing((what,), source) for what in lacking]
     if misfits := opened.misfits():
         names = tuple(name for name, *_ in misfits[:5])
         missing.append(Missing(names, "the shape differs: trained on another model than this base"))

@@ -15,8 +15,9 @@ from sa2va_lab.files import write_json
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import as_dtype
 from sa2va_lab.loading.whole import open_whole
+from sa2va_lab.sa2va.files import PROCESSOR_FILES
 from sa2va_lab.sa2va.processing import PromptReader
-from sa2va_lab.sa2va.weights import build_empty, match_parts, write_folder
+from sa2va_lab.sa2va.weights import build_empty, copy_files, match_parts, write_folder
 
 TORCH_NAMES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 RECORD = "merged_from.json"
@@ -52,6 +53,7 @@ def merge(
     with TemporaryDirectory() as own:
         if opened.added_tokens:
             PromptReader(opened.folder, opened.sizes, added=opened.added_tokens).tokenizer.save_pretrained(own)
+            copy_files(PROCESSOR_FILES, opened.folder, Path(own))
         write_folder(
             out,
             lambda name: opened.tensor(name).to(dtype),

@@ -19,6 +19,13 @@ LANGUAGE_SIDE = ("projector", "language", "embed_tokens", "lm_head", "lora")
 BASE_PARTS = ("vision", "projector", "language", "embed_tokens", "lm_head")
 SAM2_PARTS = ("sam2_encoder", "sam2_decoder", "sam2_prompt", "sam2_memory")
 MOST_GAPS = 1000
+QUANTISED_MARKS = {  # who quantises: what ends the names of his tensors and of nobody else's
+    "bitsandbytes": r"\.(absmax|quant_map|SCB)$|\.quant_state\.",
+    "gptq": r"\.g_idx$",
+    "awq": r"\.q(weight|zeros)$",
+    "compressed-tensors": r"\.weight_packed$",
+    "fp8": r"\.weight_scale(_inv)?$",
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,25 @@ def describe_language(tensors: dict[str, LazyTensor], config: dict) -> str:
 def section(config: dict, *names: str) -> dict:
     """The first of these sections of config.json that is one."""
     return next((config[name] for name in names if isinstance(config.get(name), dict)), {})
+
+
+def find_quantised(config: dict, tensors: dict[str, LazyTensor], path: object) -> str | None:
+    """Why weights that somebody has quantised do not run here, told by config.json or by what they are; else None."""
+    said = section(config, "quantization_config").get("quant_method")
+    signs = [f"config.json says {said[:40]}"] if isinstance(said, str) and said.isprintable() else []
+    marked = (
+        (method, name)
+        for method, mark in QUANTISED_MARKS.items()
+        for name, tensor in tensors.items()
+        if re.search(mark, name) or (method == "fp8" and tensor.dtype.startswith("fp8"))
+    )
+    signs += [f"{name} is {method}'s" for method, name in islice(marked, 1)]
+    if not signs:
+        return None
+    return (
+        f"{path} was quantised by others ({' and '.join(signs)}), which is not read here: give the folder that it was "
+        "made from, in bf16, fp16 or fp32, and --precision int8 or nf4, which quantises while it loads."
+    )
 
 
 def find_missing(tensors: dict[str, LazyTensor], parts: tuple[Part, ...], config: dict) -> tuple[Missing, ...]:

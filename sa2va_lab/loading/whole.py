@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import GROWN, WANTED_SAM2, Checkpoint, lack_files
+from sa2va_lab.loading.parts import find_quantised
 from sa2va_lab.sa2va.configuration import read_raw
 from sa2va_lab.sa2va.families import FAMILIES
 from sa2va_lab.sa2va.family import Sa2VAConfig
@@ -24,11 +25,13 @@ def open_whole(base, **parts) -> Checkpoint:
     raw = read_raw(folder)  # says what a base is that is no folder with a config.json
     if layer.lost:
         raise lack_files(folder, layer.lost, of=len(layer.lost) + len(layer.files))
+    if fault := find_quantised(raw, layer.tensors, folder):
+        raise LabError(fault)
     if (opened.is_bare or raw.get("model_type") in BARE) and not (sam2 and opened.finetune):
         lacking = "a fine-tune, which brings [SEG] (finetune=, --finetune)" if sam2 else "SAM2 (sam2=, --sam2)"
         raise LabError(
-            f"{folder} has no SAM2 of its own or is a bare InternVL, no Sa2VA: add {lacking}, or give a complete Sa2VA "
-            "folder as the base."
+            f"{folder} has no SAM2 of its own or is a bare InternVL or Qwen-VL, no Sa2VA: add {lacking}, or give a "
+            "complete Sa2VA folder as the base."
         )
     if sam2 and not opened.finetune:
         raise LabError(f"{sam2.path} was given as SAM2 without a fine-tune: only that brings [SEG] (--finetune).")
@@ -51,8 +54,8 @@ def _check_grown(opened: Checkpoint) -> None:
         lacking -= {"lm_head"}
     if lacking:
         raise LabError(
-            f"{opened.tuned.path} does not hold {', '.join(sorted(lacking))} in full, which an InternVL has not for "
-            "[SEG]: give the .pth of a whole Sa2VA fine-tune, or a complete Sa2VA folder as the base."
+            f"{opened.tuned.path} does not hold {', '.join(sorted(lacking))} in full, which a model "
+            "without [SEG] lacks: give the .pth of a whole Sa2VA fine-tune, or a complete Sa2VA folder as the base."
         )
 
 

@@ -26,7 +26,15 @@ def read_raw(folder: Path | str) -> dict:
         raise LabError(f"No checkpoint folder at {folder}: give the folder that holds config.json and *.safetensors.")
     if not (folder / "config.json").is_file():
         raise LabError(f"{folder} has no config.json: give a Sa2VA checkpoint folder (config.json, *.safetensors).")
-    return read_json(folder / "config.json")
+    return unfold(read_json(folder / "config.json"))
+
+
+def unfold(raw: dict) -> dict:
+    """The same with a section for the language model, whose sizes stood beside the others in the first Qwen2.5-VL."""
+    if "vision_config" not in raw or {"text_config", "llm_config"} & raw.keys() or "hidden_size" not in raw:
+        return raw
+    own = {key: value for key, value in raw.items() if key != "vision_config"}
+    return raw | {"text_config": own | {"model_type": f"{raw.get('model_type')}_text"}}
 
 
 def parse_config(raw: dict, *, name: str = "config.json", folder: Path | None = None) -> Sa2VAConfig:

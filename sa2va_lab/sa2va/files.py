@@ -10,10 +10,11 @@ from sa2va_lab.errors import LabError
 
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")  # one of which makes a tokenizer
-TOKENIZER_FILES = (
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+TOKENIZER_FILES = (  # and those of the image processor
     *TOKENIZERS,
     *("tokenizer_config.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "chat_template.jinja"),
-    *("chat_template.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json"),
+    *("chat_template.json", *PROCESSOR_FILES),
 )
 # bytes; the index of the 8 B folder has 0.2 MB, and lists of nothing would fill 30 times as much
 LARGEST_JSON = 8 << 20

@@ -100,8 +100,10 @@ class QwenVL(Family):
         raw = read_json(file)
         said = find_section({file.name: raw.get("image_processor", raw)}, file.name, name=str(file), most=1 << 32)
         for key, value in ALWAYS.items():
-            if said.get(key) is not None and not math.isclose(said[key], value, rel_tol=1e-6):
-                raise LabError(f"{file} has {key} {said[key]!r:.40}, and Sa2VA runs with {value:.6g}: copy it again.")
+            given = said.get(key)
+            number = given if isinstance(given, int | float) else math.nan
+            if given is not None and not math.isclose(number, value, rel_tol=1e-6):
+                raise LabError(f"{file} has {key} {given!r:.40}, and Sa2VA runs with {value:.6g}: copy it again.")
         for key in ("image_mean", "image_std"):
             if said.get(key) is not None and len(said[key]) != 3:
                 raise LabError(f"{file} has {len(said[key])} numbers in {key}, not 3: copy it again.")

@@ -157,9 +157,7 @@ def write_folder(
             )
         _write_shards(draft, make, sizes, shard_bytes=shard_bytes, progress=progress)
         write_json(draft / "config.json", config)
-        for file in TOKENIZER_FILES:
-            if (Path(tokenizer) / file).is_file():
-                shutil.copyfile(_own(Path(tokenizer) / file), draft / file)
+        copy_files(TOKENIZER_FILES, Path(tokenizer), draft)
         if folder.exists():
             folder.rmdir()
         draft.rename(folder)
@@ -168,12 +166,16 @@ def write_folder(
     return folder
 
 
-def _own(path: Path) -> Path:
-    """Refuses a link out of its folder: what it points at would be handed on. The hub's cache keeps files in blobs/."""
-    home = path.parent.resolve()
-    if not any(path.resolve().is_relative_to(root) for root in (home, home.parent.parent / "blobs")):
-        raise LabError(f"{path} is a link to a file outside its folder: put a copy of that file there, if it belongs.")
-    return path
+def copy_files(names: Iterable[str], source: Path, to: Path) -> None:
+    """Copies those of the files that are there. Refuses a link out of their folder: what it points at would be handed
+    on. The hub's cache keeps files in blobs/."""
+    roots = (source.resolve(), source.resolve().parent.parent / "blobs")
+    for path in (source / name for name in names if (source / name).is_file()):
+        if not any(path.resolve().is_relative_to(root) for root in roots):
+            raise LabError(
+                f"{path} is a link to a file outside its folder: put a copy of that file there, if it belongs."
+            )
+        shutil.copyfile(path, to / path.name)
 
 
 def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_bytes: int, progress: Callable) -> None:

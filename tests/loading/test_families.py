@@ -117,22 +117,36 @@ def test_commands(family, folder, tuned, tmp_path, call):
     assert read_inventory(tmp_path / "merged").complete
 
 
-@pytest.mark.parametrize("family", ["internlm2", "phi3"], scope="module")
+def as_before_4_52(name):
+    """A tensor of a Qwen-VL as folders of former versions of transformers call it."""
+    return name.replace("model.model.visual.", "visual.").replace("model.model.language_model.", "model.")
+
+
+@pytest.mark.parametrize("family", ["internlm2", "phi3", "qwen2_5_vl", "qwen3vl"], scope="module")
 def test_a_bare_model_grows_with_its_fine_tune(folder, tuned, tmp_path):
-    """A training starts from an InternVL without SAM2 and without the tokens of Sa2VA: its own tables get longer."""
-    whole, bare = Checkpoint(folder), tmp_path / "InternVL"
+    """A training starts from a model without SAM2 and without the tokens of Sa2VA: its own tables get longer."""
+    whole, bare, kind = Checkpoint(folder), tmp_path / "InternVL", read_config(folder).family
     shutil.copytree(folder, bare)
     said = json.loads((bare / "tokenizer_config.json").read_text())
     added = said["added_tokens_decoder"]
     said["added_tokens_decoder"] = {k: token for k, token in added.items() if token["content"] not in ADDED_TOKENS}
     (bare / "tokenizer_config.json").write_text(json.dumps(said))
+    if (bare / "tokenizer.json").is_file():
+        said = json.loads((bare / "tokenizer.json").read_text())
+        said["added_tokens"] = [token for token in said["added_tokens"] if token["content"] not in ADDED_TOKENS]
+        (bare / "tokenizer.json").write_text(json.dumps(said))
     own = {name: whole.tensor(name) for name in whole.names() if not name.startswith((SAM2, "text_hidden"))}
     tables = [name for name in own if part_of(name) in ("embed_tokens", "lm_head")]
     own |= {name: own[name][:-5].clone() for name in tables}
+    if kind.bare == "qwen2_5_vl":
+        own = {as_before_4_52(name).replace("model.lm_head", "lm_head"): tensor for name, tensor in own.items()}
     save_file(own, bare / "model.safetensors", metadata={"format": "pt"})
     raw = json.loads((bare / "config.json").read_text())
-    raw |= {"model_type": "internvl_chat", "architectures": ["InternVLChatModel"], "template": "internvl2_5"}
-    raw["llm_config"]["vocab_size"] -= 5
+    raw |= {"model_type": kind.bare, "architectures": ["ItsModel"], "template": "internvl2_5"}
+    language = "llm_config" if "llm_config" in raw else "text_config"
+    raw[language]["vocab_size"] -= 5
+    if kind.bare == "qwen2_5_vl":  # whose config.json had no section for it
+        raw = raw.pop(language) | raw
     (bare / "config.json").write_text(json.dumps(raw))
     meta = {name.removeprefix(SAM2): whole.tensor(name) for name in whole.names() if name.startswith(SAM2)}
     meta = {re.sub(r"\.g_weight$", ".gamma", name): tensor for name, tensor in meta.items()}
@@ -148,6 +162,8 @@ def test_a_bare_model_grows_with_its_fine_tune(folder, tuned, tmp_path):
     merged = sa2va_lab.load(tmp_path / "merged", precision="fp32")
     np.testing.assert_allclose(merged.predict(IMAGE, "x", **ASKED).logits, wanted.logits, atol=1e-5)
     assert json.loads((tmp_path / "merged/config.json").read_text())["template"] == merged.model.config.template
+    merged_files = {file.name for file in (tmp_path / "merged").iterdir()}
+    assert {name for name in kind.processors if (bare / name).is_file()} <= merged_files
     text = "<image>\nPlease segment the blood vessel."
     assert merged.reader.prompt_ids(text, 4) == PromptReader(folder, merged.model.config).prompt_ids(text, 4)
 
@@ -173,26 +189,123 @@ def copy(folder, to, **changed):
         (to / file.name).symlink_to(file)
     raw = json.loads((folder / "config.json").read_text())
     for section, values in changed.items():
-        raw[section] = raw[section] | values if isinstance(values, dict) else values
+        raw[section] = raw.get(section, {}) | values if isinstance(values, dict) else values
     (to / "config.json").unlink()
     (to / "config.json").write_text(json.dumps(raw))
     return to
 
 
-def test_weights_of_another_family(write_family, tmp_path):
-    raw = json.loads((write_family("phi3") / "config.json").read_text())
-    mixed = copy(write_family("internlm2"), tmp_path / "mixed", llm_config=raw["llm_config"], template="phi3_chat")
-    with pytest.raises(LabError, match="lacks .* tensors|no place for|tokenizer"):
+def refuse(folder):
+    """The one sentence that inspect, plan and load all have."""
+    told = [missing.source for missing in sa2va_lab.inspect(folder).missing]
+    for use in (sa2va_lab.plan, sa2va_lab.load):
+        with pytest.raises(LabError) as refused:
+            use(folder)
+        assert told == [str(refused.value)]
+    return told[0]
+
+
+@pytest.mark.parametrize(
+    ("weights", "config"),
+    [("internlm2", "phi3"), ("qwen2_5_vl", "qwen3vl"), ("qwen3vl", "qwen2_5_vl"), ("internvl_qwen3", "qwen3vl")],
+)
+def test_weights_of_another_family(write_family, tmp_path, weights, config):
+    mixed = copy(write_family(weights), tmp_path / "mixed")
+    for file in write_family(config).iterdir():
+        if file.suffix != ".safetensors":
+            (mixed / file.name).unlink(missing_ok=True)
+            shutil.copy(file, mixed)
+    with pytest.raises(LabError, match="lacks .* tensors that its config.json calls for|no place for"):
         sa2va_lab.load(mixed)
 
 
-def test_a_tokenizer_of_another_model(write_family, tmp_path):
-    mixed = copy(write_family("internlm2"), tmp_path / "mixed")
-    for file in ("tokenizer.model", "tokenizer_config.json"):
-        (mixed / file).unlink()
-        shutil.copy(write_family("phi3") / file, mixed / file)
+@pytest.mark.parametrize(("family", "theirs"), [("internlm2", "phi3"), ("qwen2_5_vl", "phi3"), ("qwen3vl", "internvl")])
+def test_a_tokenizer_of_another_model(write_family, root, tmp_path, family, theirs):
+    mixed = copy(write_family(family), tmp_path / "mixed")
+    for file in mixed.glob("*token*"):
+        file.unlink()
+    for file in (root / "tests/parity" / theirs / "tokenizer").iterdir():
+        shutil.copy(file, mixed)
     with pytest.raises(LabError, match="tokenizer"):
         sa2va_lab.load(mixed)
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "qwen3vl"], scope="module")
+def test_names_of_former_versions(folder, tmp_path):
+    """Named as transformers before 4.52 named them, and as the official conversion did with that."""
+    new = Checkpoint(folder)
+    own = {name: new.tensor(name) for name in new.names() if name.startswith("model.")}
+    for number, prefix in enumerate(("", "model.")):
+        old = copy(folder, tmp_path / str(number))
+        (old / "model.safetensors").unlink()
+        rest = {name: new.tensor(name) for name in new.names() if name not in own}
+        named = {prefix + as_before_4_52(name.replace("model.lm_head", "lm_head")): own[name] for name in own}
+        save_file(rest | named, old / "model.safetensors", metadata={"format": "pt"})
+        opened = Checkpoint(old)
+        assert opened.names() == new.names()
+        assert all(torch.equal(opened.tensor(name), new.tensor(name)) for name in own)
+        assert sa2va_lab.inspect(old).complete
+
+
+def test_a_tensor_by_two_names(write_family, tmp_path):
+    folder = copy(write_family("qwen3vl"), tmp_path / "both")
+    save_file({"visual.merger.norm.bias": torch.zeros(64)}, folder / "old.safetensors")
+    with pytest.raises(LabError, match="twice, by old and new names"):
+        Checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (None, "has no preprocessor_config.json or processor_config.json"),
+        ({"patch_size": 7}, "patch_size 7 and config.json 14"),
+        ({"image_mean": [0.5]}, "1 numbers in image_mean"),
+        ({"image_std": [0, 1, 1]}, "a list of numbers above 0"),
+        ({"do_resize": False}, "do_resize False"),
+        ({"resample": "x"}, "resample 'x'"),
+        ({"rescale_factor": 1.0}, "rescale_factor 1"),
+    ],
+)
+def test_an_image_processor_that_is_missing_or_of_another_model(write_family, tmp_path, change, said):
+    folder = copy(write_family("qwen2_5_vl"), tmp_path / "odd")
+    raw = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    if change is None:
+        assert "image processor" in str(sa2va_lab.inspect(folder).missing[0])
+        for use in (sa2va_lab.plan, sa2va_lab.load):
+            with pytest.raises(LabError, match=said):
+                use(folder)
+    else:  # as transformers 5 writes it
+        (folder / "processor_config.json").write_text(json.dumps({"image_processor": raw | change}))
+        assert said in refuse(folder)
+
+
+QUANTISED = {
+    "bitsandbytes": {"up_proj.weight.absmax": (8, torch.float32), "up_proj.weight": (32, torch.uint8)},
+    "gptq": {"up_proj.qweight": (32, torch.int32), "up_proj.g_idx": (8, torch.int32)},
+    "awq": {"up_proj.qweight": (32, torch.int32), "up_proj.qzeros": (4, torch.int32)},
+    "fp8": {"up_proj.weight": (32, torch.float8_e4m3fn)},
+    "compressed-tensors": {"up_proj.weight_packed": (32, torch.int32)},
+}
+
+
+@pytest.mark.parametrize("family", ["qwen3vl"], scope="module")
+@pytest.mark.parametrize("method", QUANTISED)
+@pytest.mark.parametrize("told", ["config", "tensors"])
+def test_a_folder_that_others_have_quantised(folder, tmp_path, method, told):
+    said = {"quantization_config": {"quant_method": method}} if told == "config" else {}
+    made, opened = copy(folder, tmp_path / "small", **said), Checkpoint(folder)
+    if told == "tensors":
+        (made / "model.safetensors").unlink()
+        start = "model.model.language_model.layers.0.mlp."
+        left = {n: opened.tensor(n) for n in opened.names() if not n.startswith(f"{start}up_proj")}
+        left |= {start + name: torch.zeros(size).to(dtype) for name, (size, dtype) in QUANTISED[method].items()}
+        save_file(left, made / "model.safetensors")
+    told = [missing.source for missing in sa2va_lab.inspect(made).missing]
+    for use in (sa2va_lab.plan, sa2va_lab.load):
+        with pytest.raises(LabError, match=f"{method}.*--precision int8 or nf4") as refused:
+            use(made)
+        assert str(refused.value) in told
 
 
 def test_packed_rows_that_do_not_divide(write_family, tmp_path):

@@ -163,6 +163,7 @@ def test_qwen_vl_is_told_apart(standins, shared, tmp_path):
     assert {str(missing) for missing in found.missing} == {
         "config.json: the folder that the weights come from",
         "tokenizer: the folder that the weights come from",
+        "the image processor's settings: the folder that the weights come from",
     }
 
 
