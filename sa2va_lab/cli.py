@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 for command in (
     *(checkpoints.inspect, checkpoints.merge, checkpoints.plan),
-    *(predictions.predict, runs.evaluate, runs.runs, runs.compare, runs.verify),
+    *(predictions.predict, predictions.export, runs.evaluate, runs.runs, runs.compare, runs.verify),
     *(data.audit, data.convert, data.split),
     *(reports.training, reports.report, reports.init),
 ):

@@ -44,7 +44,7 @@ def audit(
         examination.write_sizes(found)
         dataset = open_dataset(data, phrase=phrase, groups=groups)
         found = examination.audit_dataset(dataset, progress=not as_json)
-    changes = [] if fix is None else export_dataset(dataset, fix)
+    changes = [] if fix is None else export_dataset(dataset, fix).changes
     if other is not None:
         refuse_near_duplicates(dataset, other)
     some = dataset.spread(24)
@@ -65,13 +65,15 @@ def audit(
 def convert(
     data: o.Data,
     out: o.Out,
-    to: Annotated[str, typer.Option(help="sa2va (annotations.json as Sa2VA trains on) or coco.")] = "sa2va",
+    to: Annotated[str, typer.Option(help="sa2va (as Sa2VA trains on), coco, labelme, yolo or png.")] = "sa2va",
+    phrase: Annotated[str | None, typer.Option(help="Only what is called so; everything if not given.")] = None,
     groups: o.Groups = None,
 ) -> None:
     """Write a data set of any format anew, with pseudonyms for file names and nothing but pixels in the images."""
-    dataset = open_dataset(data, groups=groups)
-    changes = export_dataset(dataset, out, format=to)
-    print(f"{dataset.reason}\n{len(changes)} changes on the way to {out}; changes.json there lists them")
+    dataset = open_dataset(data, phrase=phrase, groups=groups)
+    made = export_dataset(dataset, out, format=to, phrase=phrase)
+    print(f"{dataset.reason}\n{len(made.changes)} changes on the way to {out}; changes.json there lists them")
+    print(made.loss or "masks and outlines are as they were")
 
 
 def split(

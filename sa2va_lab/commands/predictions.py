@@ -1,4 +1,5 @@
-"""predict: from images to masks, beside each other for single images and in a Run for a data set."""
+"""predict and export: from images to masks, beside each other for single images and in a Run for a data set; and a
+Run's masks as files for other programs."""
 
 from __future__ import annotations
 
@@ -9,12 +10,17 @@ from typing import Annotated
 import typer
 
 from sa2va_lab.commands import options as o
+from sa2va_lab.datasets.export import write_content
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.masks import export_run
+from sa2va_lab.evaluation.thresholds import take_threshold
 from sa2va_lab.runs import check_request, predict_dataset
-from sa2va_lab.runs.find import name_folder, runs_folder
+from sa2va_lab.runs.find import name_folder, open_named, runs_folder
 from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
 from sa2va_lab.runs.shares import check_share, claim_folder, find_rank, predict_share
+
+PNG = "png"  # the folder in a Run for its masks as files
 
 
 def predict(
@@ -34,6 +40,7 @@ def predict(
     batch: Annotated[str, typer.Option(help="Data set: so many images at once.")] = "auto",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Data set: failures once more.")] = False,
     outputs: Annotated[Path | None, typer.Option(help="Data set: where runs/ lies; outputs/ of the clone.")] = None,
+    png: Annotated[bool, typer.Option("--png", help="Also each mask at 0.5 as a PNG of 0 and 255.")] = False,
     answer: Annotated[str | None, typer.Option(help='Take this answer ("Sure, [SEG].") instead of asking.')] = None,
     sam2: o.Sam2 = None,
     finetune: o.FineTuned = None,
@@ -54,7 +61,8 @@ def predict(
         of_run["batch"] = int(batch) if batch.isdecimal() else batch
         dataset = open_dataset(images[0], phrase=phrase, groups=groups, truths=False)
         name = run or images[0].resolve().stem
-        _predict_data(dataset, name, run is None, outputs, loading, of_run, retry_failed=retry_failed, as_json=as_json)
+        how = {"retry_failed": retry_failed, "png": png, "as_json": as_json}
+        _predict_data(dataset, name, run is None, outputs, loading, of_run, **how)
         return
     if prompt is None or out is None:
         raise LabError("images need --prompt (what to segment) and --out (a folder); a data set needs neither.")
@@ -62,11 +70,11 @@ def predict(
     of_data |= {"batch": batch != "auto", "retry-failed": retry_failed}
     if misplaced := [name for name, value in of_data.items() if value]:
         raise LabError(f"--{misplaced[0]} is for a data set, and images were given: leave it out, or name a folder.")
-    _predict_images(images, prompt, out, answer, loading, as_json=as_json)
+    _predict_images(images, prompt, out, answer, loading, png=png, as_json=as_json)
 
 
 def _predict_data(
-    dataset, name: str, new: bool, outputs: Path | None, loading: dict, of_run: dict, *, retry_failed: bool,
+    dataset, name: str, new: bool, outputs: Path | None, loading: dict, of_run: dict, *, retry_failed: bool, png: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """A Run of a data set; all that needs no model is refused before one is loaded."""
@@ -77,6 +85,8 @@ def _predict_data(
     folder = name_folder(runs, name, new=new)
     check = check_request if rank is None else check_share
     check(dataset, folder=folder, **of_run)
+    if png and (folder / PNG).exists():
+        raise LabError(f"{folder / PNG} exists: masks are never overwritten; move it away, or leave out --png.")
     if not as_json:
         print(f"{dataset.reason}; {of_run['split']}: {reason}", file=sys.stderr)
     if rank is not None:
@@ -90,6 +100,8 @@ def _predict_data(
     if made is None:
         print(f"process {rank.number + 1} of {rank.count} is done; the last one puts {folder} together")
         return
+    if png:
+        export_run(made, made.folder / PNG, form="png", choice=take_threshold("0.5"))
     told = {"run": str(made.folder), "images": len(made.records), "failed": len(made.failed_ids)}
     if as_json:
         o.print_json(told)
@@ -98,15 +110,20 @@ def _predict_data(
 
 
 def _predict_images(
-    images: list[Path], prompt: str, out: Path, answer: str | None, loading: dict, *, as_json: bool
+    images: list[Path], prompt: str, out: Path, answer: str | None, loading: dict, *, png: bool, as_json: bool
 ) -> None:
     from sa2va_lab.views.overlays import save_overlay  # torch and matplotlib come with it
+
+    def save(path: Path, image: Path | str, mask) -> None:
+        save_overlay(path, image, mask)
+        if png:
+            write_content(path.with_name(f"{path.name.removesuffix('_overlay.png')}_mask.png"), mask)
 
     hidden = hides_names(out)  # its files are then called by the ids that the images have in a data set
     samples = open_dataset(images).samples if hidden else [Picture(image.stem, image) for image in images]
     check_images(samples, prompt, out)
     failed, segmenter = 0, _load(loading, as_json)
-    for line in predict_images(segmenter, samples, prompt, folder=out, save_overlay=save_overlay, answer=answer):
+    for line in predict_images(segmenter, samples, prompt, folder=out, save_overlay=save, answer=answer):
         failed += line["error"] is not None
         if as_json:
             o.print_json(line)
@@ -118,6 +135,35 @@ def _predict_images(
         raise LabError(f"{failed} of {len(images)} images were not predicted; {out}/predictions.jsonl says why.")
     if not as_json:
         print(f"{len(images)} predictions in {out}")
+
+
+def export(
+    run: Annotated[str, typer.Argument(help="A Run: folder or name.")],
+    out: o.Out,
+    to: Annotated[str, typer.Option(help="png, coco, labelme, yolo or sa2va.")] = "png",
+    threshold: Annotated[str, typer.Option(help="A number, or a threshold.json.")] = "0.5",
+    keep_objects: Annotated[bool, typer.Option("--keep-objects", help="Each [SEG] is its own object.")] = False,
+    data: Annotated[Path | None, typer.Option(help="The data set that was predicted: copies its images, too.")] = None,
+    with_names: Annotated[
+        bool, typer.Option("--with-names", help="Files are called as the images of DATA are: they may name patients.")
+    ] = False,
+    groups: o.Groups = None,
+    outputs: o.Outputs = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Write a Run's masks for other programs, with their weights, threshold and prompt in provenance.json."""
+    made, choice = open_named(run, runs_folder(outputs)), take_threshold(threshold)
+    dataset = None if data is None else open_dataset(data, phrase=made.phrase, groups=groups)
+    how = {"form": to, "choice": choice, "dataset": dataset, "keep_objects": keep_objects, "with_names": with_names}
+    written = export_run(made, out, **how)
+    told = {"images": written.images, "failed": len(made.failed_ids), "threshold": choice.value, "out": str(out)}
+    told |= {"reason": choice.reason, "loss": written.loss}
+    if as_json:
+        o.print_json(told)
+        return
+    print(made.meta["stamp"] + "\n" if made.meta["stamp"] else "", end="")
+    print("{images} images at threshold {threshold:g} ({reason}), {failed} failed and left out: {out}".format(**told))
+    print(written.loss or "every pixel is as it was predicted")
 
 
 def _load(loading: dict, as_json: bool):

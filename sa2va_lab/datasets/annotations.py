@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sa2va_lab.datasets.copies import Copy
 from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.errors import LabError
 
 NAME = "sa2va"
-HOLDS_HOLES = False
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
@@ -29,17 +27,6 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     nesting = f"flat polygons (object > coordinates) in {flat} of {len(found.drawings[1])} images, " if flat else ""
     found.words = f"Sa2VA annotations.json: {nesting}"
     return found
-
-
-def write(copies: list[Copy], annotator: int, *, tolerance: float) -> list[dict]:
-    """The entries that say what an annotator drew; a hole is left by touching parts around it."""
-    entries = []
-    for copy in copies:
-        outlines = [(thing.phrase, thing.outline(tolerance)) for thing in copy.objects[annotator]]
-        drawn = [(phrase, outline) for phrase, outline in outlines if outline]
-        masks, text = [outline for _, outline in drawn], [phrase for phrase, _ in drawn]
-        entries.append({"image": copy.image, "mask": masks, "text": text})
-    return entries
 
 
 def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:

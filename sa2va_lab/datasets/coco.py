@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from pycocotools import mask as coco
-
-from sa2va_lab.datasets.copies import Copy
 from sa2va_lab.datasets.drawings import UNSAID, Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.datasets.naming import split_of
@@ -15,7 +11,6 @@ from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
 
 NAME = "coco"
-HOLDS_HOLES = True  # as run lengths
 SAID_ELSEWHERE = ("caption", "keypoints")  # annotations that are no outlines
 
 
@@ -67,40 +62,6 @@ def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, LabErro
     chosen, elsewhere = (chosen, elsewhere) if chosen else (elsewhere, [])
     words = f"{len(elsewhere)} files of captions or key points left out, " if elsewhere else ""
     return chosen, words + (f"{others} other JSON files left out, " if others else ""), broken
-
-
-def write(copies: list[Copy], annotator: int, *, tolerance: float) -> dict:
-    """What an annotator drew; objects with holes as run lengths.
-
-    COCO has no way to say that nobody looked: images that the annotator did not annotate are not in the file.
-    """
-    things = [(copy, thing) for copy in copies for thing in copy.objects[annotator]]
-    phrases = list(dict.fromkeys(thing.phrase for _, thing in things))
-    numbers = {copy.id: number for number, copy in enumerate(copies, 1)}
-    images = [
-        {"id": numbers[copy.id], "file_name": copy.image, "width": copy.size[1], "height": copy.size[0]}
-        for copy in copies
-    ]
-    annotations = []
-    for number, (copy, thing) in enumerate(things, 1):
-        if thing.mask is None:
-            runs = coco.merge(coco.frPyObjects(thing.polygons, *copy.size))
-        else:
-            runs = coco.encode(np.asfortranarray(thing.mask.astype(np.uint8)))
-        whole = {"size": list(copy.size), "counts": runs["counts"].decode()}
-        annotations.append(
-            {
-                "id": number,
-                "image_id": numbers[copy.id],
-                "category_id": phrases.index(thing.phrase) + 1,
-                "segmentation": whole if thing.holes else thing.outline(tolerance),
-                "area": int(coco.area(runs)),
-                "bbox": [float(side) for side in coco.toBbox(runs)],
-                "iscrowd": int(thing.holes > 0),
-            }
-        )
-    categories = [{"id": number, "name": phrase} for number, phrase in enumerate(phrases, 1)]
-    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def is_coco(content: object) -> bool:

@@ -297,7 +297,7 @@ class Found:
     words: what was recognised, for the data set's reason. drawings: by annotator and image name.
     phrases: how many objects each has, the first one the default; None counts those of the first annotator.
     unnamed: what to find where the annotations name no phrase; "" where that must be asked for.
-    ignored, prompts: `Sample.ignored` and `Sample.prompts` by image name, of those that have any.
+    ignored, prompts, origins: what `Sample` says of them, by image name, of those that have any.
     splits: image names by split, where the files say so. met: how many annotations or files there are. strays: those
     of which nothing could be made.
     """
@@ -311,6 +311,7 @@ class Found:
     rasteriser: str = field(default_factory=rasteriser)
     ignored: dict[str, DrawnTruth | MaskFile] = field(default_factory=dict)
     prompts: dict[str, dict[str | None, str]] = field(default_factory=dict)
+    origins: dict[str, Mapping] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
     met: Counter[str] = field(default_factory=Counter)
     strays: list[Stray] = field(default_factory=list)

@@ -40,7 +40,8 @@ class Sample:
     drawings: by annotator, 1 the first; empty where nobody annotated the image. `drawings.CHECK` is a mask file beside
     outlines. video: pseudonym of the sequence that the image is a frame of.
     ignored: where neither "there" nor "not there" is true, whatever the phrase; None where every pixel counts.
-    prompts: {phrase: the question that the data bring for this image}.
+    prompts: {phrase: the question that the data bring for this image}. origin: of a truth that a person drew over a
+    prediction, whose that was: weights_sha256, model, threshold, prompt.
     """
 
     id: str
@@ -52,6 +53,8 @@ class Sample:
     video: str = ""
     ignored: DrawnTruth | MaskFile | None = field(default=None, repr=False)
     prompts: Mapping[str | None, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    origin: Mapping[str, object] | None = None
 
     @property
     def prompt(self) -> str | None:

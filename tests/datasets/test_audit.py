@@ -181,7 +181,7 @@ def test_it_audits_exactly_as_planted_and_the_repaired_copy_is_better(planted, t
     assert "INVENTED" not in told
     assert ".png" not in told
 
-    changes = export_dataset(dataset, tmp_path / "repaired")
+    changes = export_dataset(dataset, tmp_path / "repaired").changes
     assert {path: path.read_bytes() for path in planted.root.rglob("*") if path.is_file()} == before
     listed = json.loads((tmp_path / "repaired" / "changes.json").read_text())
     assert len(listed) == len(changes)

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from sa2va_lab import cli
+from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import open_run
 
 pytestmark = pytest.mark.usefixtures("_no_colours")
 
@@ -61,6 +63,23 @@ def test_writes_what_the_docs_say(call, picture, tiny_folder, tmp_path, grey_ima
         assert call("predict", *images, *asked)[0] == 0
     lines = [json.loads(line)["image"] for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert sorted(lines) == [str(picture), str(second)]
+
+
+def test_masks_as_png(call, picture, tiny_folder, tmp_path):
+    out = tmp_path / "out"
+    asked = ["--model", tiny_folder, "--prompt", "blood vessel", "--png"]
+    assert call("predict", picture, *asked, "--out", out, "--answer", "Sure, [SEG].")[0] == 0
+    with np.load(out / "one.npz") as arrays:
+        made = Prediction(arrays["logits"], tuple(arrays["size"].tolist()), "", canvas=int(arrays["canvas"]))
+    assert np.array_equal(np.asarray(Image.open(out / "one_mask.png")), made.mask() * np.uint8(255))
+    data = ["predict", picture.parent, *asked, "--run", "r", "--outputs", tmp_path]
+    assert call(*data)[0] == 0
+    [folder] = tmp_path.glob("runs/*/png")
+    run = open_run(folder.parent)
+    [mask] = (folder / "masks").iterdir()
+    assert np.array_equal(np.asarray(Image.open(mask)) == 255, run.prediction(mask.stem).mask())
+    status, _, said = call(*data)
+    assert (status, "masks are never overwritten" in said) == (2, True)
 
 
 def test_an_unreadable_image_does_not_stop_the_others(call, picture, tiny_folder, tmp_path):
