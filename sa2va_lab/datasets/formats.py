@@ -1,8 +1,8 @@
 """Data folders on disk to a Dataset: what is there is recognised and said, whatever its format.
 
-A format is one module: `find(folder, file)` reads it, or returns None where the folder is of another one; `write`,
-where it has one, says what a copy has. The first of FORMATS that finds something is taken. A second annotator's view
-lies beside the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is recorded on its
+A format is one module: `find(folder, file)` reads it, or returns None where the folder is of another one;
+`writers` says what a copy has. The first of FORMATS that finds something is taken. A second annotator's view lies
+beside the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is recorded on its
 sample; what makes the folder as a whole unreadable raises LabError.
 """
 
