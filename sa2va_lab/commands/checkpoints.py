@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -11,6 +13,8 @@ from tqdm import tqdm
 from sa2va_lab.commands import options as o
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.inventory import read_inventory
+
+_BELOW = {"subsequent_indent": " " * 8, "break_long_words": False}
 
 
 def inspect(
@@ -41,6 +45,7 @@ def plan(
     gpus: Annotated[int | None, typer.Option(help="How many of them; without --gpu, of those that are here.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Memory of the host, such as 64GiB.")] = None,
     tiles: Annotated[int | None, typer.Option(help="Tiles of an image; the most there can be if not given.")] = None,
+    spread: o.Spread = False,
     sam2: o.Sam2 = None,
     finetune: o.FineTuned = None,
     config: o.TrainingConfig = None,
@@ -48,20 +53,31 @@ def plan(
     as_json: o.AsJson = False,
 ) -> None:
     """Print every rung of the ladder: what it needs, whether it fits, by how much."""
-    from sa2va_lab.loading.forecast import GIB  # torch comes with it
-    from sa2va_lab.loading.plan import plan as make_plan
+    from sa2va_lab.loading.plan import plan as make_plan  # torch comes with it
 
     tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
-    made = make_plan(model, **tuned, gpu=gpu, gpus=gpus, cpu=cpu, tiles=tiles)
+    made = make_plan(model, **tuned, gpu=gpu, gpus=gpus, cpu=cpu, tiles=tiles, spread=spread)
     if as_json:
         o.print_json(made.to_dict())
         return
-    for place, rung in enumerate(made.rungs):
-        mark = "->" if place == made.chosen else "  "
-        free = min(share.budget for share in rung.shares)
-        print(f"{mark} {rung.precision:<5}{_name(rung):<15}{free / GIB:7.2f} GiB free  {rung.reason}")
+    print("\n".join(tell_plan(made, width=get_terminal_size().columns)))
     if made.chosen is None:
-        raise LabError(made.explain_none())
+        raise LabError(made.explain())
+
+
+def tell_plan(made, *, width: int) -> list[str]:
+    """A line for each rung of a Plan, its numbers below those of the others, and the reason for the choice; what is
+    longer than `width` characters goes on below."""
+    lines, size = [f"{'':23}{'needs':>8}{'there':>8}{'spare':>8}  GiB"], 1 << 30
+    for place, rung in enumerate(made.rungs):
+        fullest = max(rung.all_shares, key=lambda share: share.needed - share.budget)
+        mark, where = "->" if place == made.chosen else "  ", _name(rung)
+        sizes = f"{fullest.needed / size:8.2f}{fullest.budget / size:8.2f}{-rung.lacking / size:+8.2f}"
+        notes = "; ".join(rung.notes if rung.can_be_made else [*rung.notes, "needs bitsandbytes"])
+        lines += wrap(f"{mark} {rung.precision:<5}{where:<15}{sizes}  {notes}".rstrip(), width, **_BELOW)
+    if not all(rung.can_be_made for rung in made.rungs):
+        lines += wrap("bitsandbytes is not installed here: pip install 'sa2va_lab[quant]'", width)
+    return lines + (wrap(made.explain(), width) if made.chosen is not None else [])
 
 
 def _name(rung) -> str:

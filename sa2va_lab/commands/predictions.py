@@ -49,11 +49,12 @@ def predict(
     precision: o.Precision = "auto",
     device: o.Device = "auto",
     gpus: o.Gpus = None,
+    spread: o.Spread = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Segment images (masks as logits, overlays to look at, a line an image), or a data set into a Run."""
     tuning = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
-    loading = {"path": model, **tuning, "precision": precision, "device": device, "gpus": gpus}
+    loading = {"path": model, **tuning, "precision": precision, "device": device, "gpus": gpus, "spread": spread}
     if len(images) == 1 and (images[0].is_dir() or images[0].suffix == ".json"):
         if out is not None or answer is not None:
             raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")

@@ -27,6 +27,7 @@ def load(
     precision: str = "auto",
     device: str = "auto",
     gpus: int | None = None,
+    spread: bool = False,
     max_memory: dict[str, str] | None = None,
     tiles: int | None = None,
     progress: bool = False,
@@ -37,8 +38,9 @@ def load(
     fine-tune as well. finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training
     config, where LoRA's alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves
     where none is given), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4";
-    device: "auto", "cpu", "cuda", "cuda:1". gpus: spread the decoder layers over the first so many GPUs; if not given,
-    over all of them where one is not enough. max_memory: budgets in the place of what is free, as {"cuda:0": "20GiB"};
+    device: "auto", "cpu", "cuda", "cuda:1". gpus: the first so many GPUs, all if not given; the decoder
+    layers are spread over them where one is not enough, or where `spread` asks for it. max_memory: budgets in the place
+    of what is free, as {"cuda:0": "20GiB"};
     layers that fit nowhere stay in the checkpoint's files and are read at each pass. tiles: plan for images of so many,
     the thumbnail included; for the most that the model cuts if not given. When memory runs out, here or in a
     prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
@@ -58,7 +60,7 @@ def load(
         raise LabError(f"max_memory names {', '.join(sorted(unknown))}, but here are only {', '.join(budgets)}.")
     budgets |= {name: parse_size(text) for name, text in (max_memory or {}).items()}
     wanted = "auto" if device == "auto" else chosen_device
-    made = climb_down(opened, budgets=budgets, precision=precision, device=wanted, gpus=gpus, tiles=tiles)
+    made = climb_down(opened, budgets=budgets, precision=precision, device=wanted, tiles=tiles, spread=spread)
     start = made.start(precision, wanted)
     if start is None:
         raise LabError(made.explain_none())

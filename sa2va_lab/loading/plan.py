@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sa2va_lab.loading.whole import open_whole
 
 PRECISIONS = tuple(BYTES)
 NO_QUANTISER = "needs bitsandbytes, which is not installed: pip install 'sa2va_lab[quant]'"
+ONE_IS_ENOUGH = "one card is enough: give each card a replica"
 
 
 @dataclass(frozen=True)
@@ -95,15 +97,25 @@ class Rung:
             return 0
         return 2 if home.total > home.budget else int(home.needed > home.activations)
 
+    @property
+    def notes(self) -> list[str]:
+        """What is to be known of it besides sizes."""
+        said, kept_back = [], self.layout.kept_back
+        if any(share.needed < share.total for share in self.shares):
+            said.append("weights stay in the mapped file")
+        if len(self.layout.devices) > 1 or kept_back:
+            layers = " + ".join(str(self.layout.layers.count(name)) for name in self.layout.devices)
+            said.append(f"decoder layers: {layers}" + (f", {kept_back} left in the files" if kept_back else ""))
+        return said + ["the disk is read at each image"] * (self.fits and self.effort == 2)
+
     def to_dict(self) -> dict:
         """As `sa2va-lab plan --json` prints it; bytes."""
         devices = [asdict(share) | {"total": share.total} for share in self.shares]
-        layers = list(self.layout.layers)
         return {
             "precision": self.precision,
             "devices": devices,
             "host": asdict(self.host) if self.host else None,
-            "layers": {name: layers.count(name) for name in dict.fromkeys(layers)},
+            "layers": dict(Counter(self.layout.layers)),
             "fits": self.fits,
             "reason": self.reason,
         }
@@ -111,9 +123,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class Plan:
-    """The ladder for one checkpoint on one machine, best rung first."""
+    """The ladder for one checkpoint on one machine, best rung first. cards: how many GPUs were looked at."""
 
     rungs: list[Rung]
+    cards: int = 0
 
     @property
     def chosen(self) -> int | None:
@@ -131,8 +144,22 @@ class Plan:
         return next((place for place in asked if self.rungs[place].fits), asked[0])
 
     def to_dict(self) -> dict:
-        """{rungs: [{precision, devices: [{name, weights, activations, total, budget, ..}], fits, reason}], chosen}"""
-        return {"rungs": [rung.to_dict() for rung in self.rungs], "chosen": self.chosen}
+        """{rungs: [{precision, devices: [{name, weights, activations, total, budget}], fits, reason}], chosen, why}"""
+        return {"rungs": [rung.to_dict() for rung in self.rungs], "chosen": self.chosen, "why": self.explain()}
+
+    def explain(self) -> str:
+        """Why the chosen rung is it, in a sentence; what is lacking, where none is."""
+        if self.chosen is None:
+            return self.explain_none()
+        best, above = self.rungs[self.chosen], self.rungs[: self.chosen]
+        said = f"{best.precision} on {best.where}: "
+        if best.device == "cpu":
+            return f"{said}{'the least work before it runs' if best.effort < 2 else 'nothing else fits'}."
+        said += "the most precise that fits"
+        if len(best.layout.devices) > 1:
+            alone = any(len(rung.layout.devices) == 1 for rung in above)
+            return f"{said}; spread, {'as no card alone holds it' if alone else 'as asked'}."
+        return f"{said}; {ONE_IS_ENOUGH}." if self.cards > 1 else f"{said}."
 
     def explain_none(self) -> str:
         """What the least demanding rung would need, as a sentence."""
@@ -158,6 +185,7 @@ def plan(
     gpus: int | None = None,
     cpu: str | None = None,
     tiles: int | None = None,
+    spread: bool = False,
 ) -> Plan:
     """The ladder for the checkpoint in `path`, from headers alone; nothing is loaded. The name of a released model
     ("Sa2VA-8B") is enough: the catalogue has its sizes, and neither file nor network is needed.
@@ -165,6 +193,7 @@ def plan(
     sam2, finetune, config, lora_alpha: as `load` takes them. gpu, cpu: memory of one GPU and of the host ("24GiB"), for
     hardware that is not here; neither: this machine. gpus: how many GPUs, 1 of those that are not here and all of those
     that are if not given. tiles: of one image, the thumbnail included; the most that the model cuts if not given.
+    spread: over all GPUs, though one may be enough.
     Raises LabError for an unreadable checkpoint or size, and for more GPUs than there are.
     """
     opened = find_released(path)
@@ -179,7 +208,7 @@ def plan(
         budgets = {name: parse_size(gpu) for name in names} | ({"cpu": parse_size(cpu)} if cpu else {})
     else:
         budgets = find_budgets(gpus)
-    return climb_down(opened, budgets=budgets, gpus=gpus, tiles=tiles)
+    return climb_down(opened, budgets=budgets, tiles=tiles, spread=spread)
 
 
 def climb_down(
@@ -188,12 +217,12 @@ def climb_down(
     budgets: dict[str, int],
     precision: str = "auto",
     device: str = "auto",
-    gpus: int | None = None,
     tiles: int | None = None,
+    spread: bool = False,
 ) -> Plan:
     """The rungs for a checkpoint, or a released model, on devices with so many free bytes.
 
-    What was asked for comes first: with `gpus` above 1 the layers are spread over them. Then one GPU, all GPUs, one at
+    What was asked for comes first: with `spread` the layers go over all GPUs. Then one GPU, all GPUs, one at
     falling precision, all with the layers that do not fit left in the files; then the CPU, at last with all layers
     left in the files. On a CPU, weights that are stored as they are used stay in the mapped file and need no free
     memory, only patience where they do not fit into it.
@@ -207,7 +236,7 @@ def climb_down(
     if cuda:
         first, *rest = _falling(precision, cuda[0])
         best, wide = [max(cuda, key=budgets.get)], "bf16" if first in QUANTISED else first
-        ways += [(kind, cuda, False) for kind in (first, *rest) if (gpus or 1) > 1]
+        ways += [(kind, cuda, False) for kind in (first, *rest) if spread]
         ways += [(first, best, False), (first, cuda, False), *((kind, best, False) for kind in rest)]
         ways += [(wide, cuda, True)]
     if "cpu" in budgets:
@@ -225,8 +254,9 @@ def climb_down(
             host = Share("cpu", 0, loading, loading, budgets["cpu"])
         mapped, own = opened.mapped_bytes() - made.unseen, {name: budgets[name] for name in names}
         rung = _make_rung(kind, made, own, files=files, mapped=mapped, host=host)
-        rungs.setdefault((kind, rung.layout), rung)
-    return Plan(list(rungs.values()))
+        if not files or rung.layout.kept_back:
+            rungs.setdefault((kind, rung.layout), rung)
+    return Plan(list(rungs.values()), len(cuda))
 
 
 class _Device:
@@ -294,20 +324,8 @@ def _falling(precision: str, device: str) -> list[str]:
 
 
 def _tell(rung: Rung) -> str:
-    weights = sum(share.weights for share in rung.shares)
-    in_place = rung.total - sum(share.needed for share in rung.shares)
-    parts = [f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"]
-    if in_place > 0:
-        which = "the weights" if in_place == weights else f"{in_place / GIB:.2f} GiB of the weights"
-        parts.append(f"{which} stay in the mapped file and take no memory of their own")
-    counts = {name: rung.layout.layers.count(name) for name in dict.fromkeys(rung.layout.layers)}
-    layers = [f"{n} left in the files" if name == FILES else f"{n} on {name}" for name, n in counts.items()]
-    if len(layers) > 1 or rung.layout.kept_back:
-        parts.append(f"decoder layers: {', '.join(layers)}")
-    if rung.host and rung.host.needed:
-        parts.append(f"{rung.host.needed / GIB:.2f} GiB of the host while loading")
-    apart = f"{abs(rung.lacking) / GIB:.2f}"
-    parts[-1] += ": " + (f"fits, {apart} GiB to spare" if rung.fits else f"does not fit, {apart} GiB too much")
-    if rung.fits and rung.effort == 2:
-        parts.append("but not with the file, so the disk is read at each image")
-    return "; ".join(parts if rung.can_be_made else [*parts, NO_QUANTISER])
+    weights, apart = sum(share.weights for share in rung.shares), f"{abs(rung.lacking) / GIB:.2f}"
+    verdict = f"fits, {apart} GiB to spare" if rung.fits else f"does not fit, {apart} GiB too much"
+    head = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top: {verdict}"
+    host = [f"{rung.host.needed / GIB:.2f} GiB of the host while loading"] if rung.host and rung.host.needed else []
+    return "; ".join([head, *rung.notes, *host, *([] if rung.can_be_made else [NO_QUANTISER])])

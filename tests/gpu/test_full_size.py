@@ -61,7 +61,7 @@ def test_layers_that_do_not_fit_stay_in_the_files(folder):
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="not run: fewer than two CUDA devices")
 def test_layers_spread_over_all_cards(folder):
-    made, _ = measure(folder, precision="bf16", gpus=torch.cuda.device_count())
+    made, _ = measure(folder, precision="bf16", gpus=torch.cuda.device_count(), spread=True)
     assert len(made["forecast"]) == torch.cuda.device_count()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import sa2va_lab
+from sa2va_lab.commands.checkpoints import tell_plan
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading import arithmetic, ladder
 from sa2va_lab.loading import plan as plans
@@ -78,8 +80,8 @@ def test_nf4_has_a_byte_for_each_block_and_a_float32_for_each_group_of_them():
 
 
 def test_plan_for_hardware_that_is_not_here(tiny_folder):
-    made = plan(tiny_folder, gpu="24GiB", gpus=4, cpu="64GiB").to_dict()
-    assert made["chosen"] == 0
+    made = plan(tiny_folder, gpu="24GiB", gpus=4, cpu="64GiB", spread=True).to_dict()
+    assert (made["chosen"], made["why"].split("; ")[1]) == (0, "spread, as asked.")
     four = [f"cuda:{number}" for number in range(4)]
     assert [(rung["precision"], [device["name"] for device in rung["devices"]]) for rung in made["rungs"]] == [
         *((kind, four) for kind in ("bf16", "int8", "nf4")),
@@ -90,6 +92,28 @@ def test_plan_for_hardware_that_is_not_here(tiny_folder):
     for rung in made["rungs"]:
         assert all(device["total"] == device["weights"] + device["activations"] for device in rung["devices"])
         assert rung["fits"] == all(device["needed"] <= device["budget"] for device in rung["devices"])
+
+
+def test_several_cards_are_used_only_where_they_must(real_folder):
+    one = plan(real_folder, gpu="24GiB", gpus=4)
+    assert one.explain() == "bf16 on cuda:0: the most precise that fits; one card is enough: give each card a replica."
+    assert plan(real_folder, gpu="24GiB").explain() == "bf16 on cuda:0: the most precise that fits."
+    four = plan(real_folder, gpu="8GiB", gpus=4)
+    assert four.rungs[four.chosen].layout.devices == tuple(f"cuda:{number}" for number in range(4))
+    assert four.explain().endswith("cuda:3: the most precise that fits; spread, as no card alone holds it.")
+    assert plan(real_folder, cpu="64GiB").explain().endswith("on cpu: the least work before it runs.")
+    assert plan(real_folder, gpu="1GiB").explain().startswith("Nothing fits: ")
+
+
+@pytest.mark.parametrize("width", [120, 60])
+def test_rungs_stand_in_columns_and_go_on_below_where_it_is_narrow(real_folder, width, monkeypatch):
+    monkeypatch.setattr(plans, "can_quantise", lambda precision, *, device: precision != "nf4")
+    lines = tell_plan(plan(real_folder, gpu="8GiB", gpus=4, cpu="64GiB"), width=width)
+    assert all(len(line) <= width for line in lines)
+    rungs = [line for line in lines if re.match(r"(->|  ) (fp32|bf16|int8|nf4) ", line)]
+    assert rungs[1] == "-> bf16 cuda:0-3           5.14    8.00   +2.86  decoder layers: 1 + 9 + 9 + 9"[:width].rstrip()
+    assert len({line.rindex(".", 0, 49) for line in rungs}) == 1
+    assert (len(lines) == len(rungs) + 3) == (width == 120)
 
 
 def test_the_host_must_hold_what_is_made_for_a_gpu(tiny_folder):

@@ -157,7 +157,7 @@ def test_uneven_budgets_and_what_was_asked(real_folder):
     assert [rung.fits for rung in made.rungs[:2]] == [False, True]
     assert made.rungs[0].device == made.rungs[1].device == "cuda:1"
     assert all(share.needed <= share.budget for share in made.rungs[1].shares)
-    wide = climb_down(opened, budgets=budgets, gpus=3).rungs[0]
+    wide = climb_down(opened, budgets=budgets, spread=True).rungs[0]
     assert wide.layout == made.rungs[1].layout
     asked = climb_down(opened, budgets=budgets, device="cuda:2", precision="bf16")
     assert {rung.device for rung in asked.rungs} == {"cuda:2", "cpu"}
