@@ -100,12 +100,12 @@ class Rung:
     @property
     def notes(self) -> list[str]:
         """What is to be known of it besides sizes."""
-        said, kept_back = [], self.layout.kept_back
-        if any(share.needed < share.total for share in self.shares):
+        layers, kept_back = [self.layout.layers.count(name) for name in self.layout.devices], self.layout.kept_back
+        parts = [" + ".join(map(str, layers))] if any(layers) else []
+        parts += [f"{kept_back} left in the files"] if kept_back else []
+        said = [f"decoder layers: {', '.join(parts)}"] if len(layers) > 1 or kept_back else []
+        if not kept_back and any(share.needed < share.total for share in self.shares):
             said.append("weights stay in the mapped file")
-        if len(self.layout.devices) > 1 or kept_back:
-            layers = " + ".join(str(self.layout.layers.count(name)) for name in self.layout.devices)
-            said.append(f"decoder layers: {layers}" + (f", {kept_back} left in the files" if kept_back else ""))
         return said + ["the disk is read at each image"] * (self.fits and self.effort == 2)
 
     def to_dict(self) -> dict:
