@@ -20,16 +20,14 @@ from sa2va_lab.sa2va.parts import part_of
 from sa2va_lab.sa2va.weights import build_empty
 
 FILE = Path(__file__).with_name("catalogue.json")
-OWNER = "ByteDance/"  # of all of them on the hub
 
 
 @dataclass(frozen=True)
 class Released:
-    """One released model. raw: what its config.json says of its network; about: catalogue.json's entry."""
+    """One released model. raw: its entry in catalogue.json, which reads as a config.json."""
 
     name: str
     raw: dict
-    about: dict
 
     @cached_property
     def sizes(self) -> Sa2VAConfig:
@@ -62,23 +60,17 @@ class Released:
 
 @cache
 def read_catalogue() -> dict[str, Released]:
-    """Every released model by name, the smaller base families' first."""
+    """Every released model by name."""
     content = read_json(FILE)
-    found = {}
-    for name, about in content["models"].items():
-        vision = dict(content["vision"][about["vision_config"]])
-        if "text_config" in about:
-            vision["out_hidden_size"] = about["text_config"]["hidden_size"]
-        parts = {key: about[key] for key in ("template", "llm_config", "text_config") if key in about}
-        found[name] = Released(name, {"model_type": "sa2va_chat", "vision_config": vision, **parts}, about)
-    return found
+    for raw in content["models"].values():
+        raw["vision_config"] = dict(content["vision"][raw["vision_config"]])
+        if "text_config" in raw:
+            raw["vision_config"]["out_hidden_size"] = raw["text_config"]["hidden_size"]
+    return {name: Released(name, raw | {"model_type": "sa2va_chat"}) for name, raw in content["models"].items()}
 
 
 def find_released(name: object) -> Released | None:
     """The released model of that name, with or without its owner on the hub; None where nothing is called so, and where
     something on this disk is."""
-    text = str(name)
-    if Path(text).exists():
-        return None
-    known = {key.casefold(): model for key, model in read_catalogue().items()}
-    return known.get(text.removeprefix(OWNER).casefold())
+    known = {} if Path(str(name)).exists() else {key.casefold(): model for key, model in read_catalogue().items()}
+    return known.get(str(name).removeprefix("ByteDance/").casefold())

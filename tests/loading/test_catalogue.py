@@ -30,21 +30,21 @@ def test_counts_are_the_published_ones(released):
     parts = {}
     for name, tensor in released.tensors.items():
         parts[part_of(name)] = parts.get(part_of(name), 0) + tensor.parameters
-    tied = "tied" in released.about["base_count_from"]
+    tied = "tied" in released.raw["base_count_from"]
     base = sum(parts[part] for part in OF_THE_BASE if not (tied and part == "lm_head"))
-    assert base == pytest.approx(released.about["base_count"], rel=0.002)
+    assert base == pytest.approx(released.raw["base_count"], rel=0.002)
     width = released.sizes.language["hidden_size"]
     assert parts["seg_projection"] == width * width + width + 256 * width + 256
     assert sum(count for part, count in parts.items() if part.startswith("sam2")) == 224_430_386  # with 256 not learnt
-    assert round(released.parameters / 1e9) == released.about["label"]
-    if "bytes" in released.about:
-        assert released.mapped_bytes() == pytest.approx(released.about["bytes"], rel=0.001)
+    assert round(released.parameters / 1e9) == released.raw["label"]
+    if "bytes" in released.raw:
+        assert released.mapped_bytes() == pytest.approx(released.raw["bytes"], rel=0.001)
 
 
 def test_every_number_has_its_source():
     for model in read_catalogue().values():
-        assert all(model.about[f"{key}_from"] for key in ("sizes", "base_count"))
-        assert ("bytes" in model.about) == ("bytes_from" in model.about)
+        assert all(model.raw[f"{key}_from"] for key in ("sizes", "base_count"))
+        assert ("bytes" in model.raw) == ("bytes_from" in model.raw)
 
 
 def test_the_recorded_folder_is_rebuilt_to_the_tensor(root):
