@@ -61,21 +61,26 @@ def pair_up(lost: Collection[str], there: Collection[str]) -> str:
     name."""
     if not there:
         return "there are none at all"
-    name = next(iter(lost))
-    own = os.path.basename(name)
-    like = max(sorted(there)[:500], key=lambda each: SequenceMatcher(None, own, os.path.basename(each)).ratio())
-    other = os.path.basename(like)
+    stems = [os.path.splitext(os.path.basename(name))[0] for name in lost]
+    own, ending = stems[0], os.path.splitext(next(iter(lost)))[1]
+    others = [os.path.splitext(os.path.basename(name)) for name in sorted(there)[:500]]
+    other, its = max(others, key=lambda each: SequenceMatcher(None, own, each[0]).ratio())
     same = SequenceMatcher(None, own, other).find_longest_match()
     rest = own[same.a + same.size :]
-    rest = rest if len(lost) > 1 and all(each.endswith(rest) for each in lost) else _shape(rest)  # of all: no name
-    own = f"{_shape(own[: same.a])}...{rest}" if same.size > 1 else _shape(own)
-    other = f"{_shape(other[: same.b])}...{_shape(other[same.b + same.size :])}" if same.size > 1 else _shape(other)
-    return f'one is called like "{own}", and what is there like "{other}"'
+    rest = rest if len(stems) > 1 and all(stem.endswith(rest) for stem in stems) else _shape(rest)  # of all: no name
+    if same.size:
+        own, other = (
+            f"{_shape(own[: same.a])}...{rest}",
+            f"{_shape(other[: same.b])}...{_shape(other[same.b + same.size :])}",
+        )
+    else:
+        own, other = _shape(own), _shape(other)
+    return f'one is called like "{own}{ending}", and what is there like "{other}{its}"'
 
 
-def _shape(name: str) -> str:
-    stem, ending = os.path.splitext(name)
-    return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", stem)) + ending
+def _shape(text: str) -> str:
+    """A text without what it says: a letter is x, a digit 9."""
+    return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", text))
 
 
 def look_at_truths(dataset: Dataset) -> list[Defect]:

@@ -124,7 +124,7 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
     for sample in tqdm(dataset, unit="image", disable=not progress, dynamic_ncols=True):
         noted = list(sample.defects)
         pixels, seen = look(sample.image) if sample.image.exists() else (None, [])
-        noted += seen
+        noted += [defect for defect in seen if defect not in noted]
         row = dict.fromkeys(("size", "share", "objects", "polygons", "holes", "width", "ignored"))
         row |= {"id": sample.id, "group": sample.group, "video": sample.video}
         if pixels is not None:

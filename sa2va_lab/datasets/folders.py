@@ -190,7 +190,12 @@ class Folder:
     def table(self, name: str) -> object | None:
         """What a table beside the data holds; None where there is none."""
         path = self.root / name
-        return self.read(path) if os.path.isfile(self.inside(path)) else None
+        return self.read(path) if path in self._read or os.path.isfile(self.inside(path)) else None
+
+    def overrule(self, name: str, said: dict) -> None:
+        """Adds to what a table beside the data holds, for this opening."""
+        table = self.table(name)
+        self._read[self.root / name] = (table if isinstance(table, dict) else {}) | said
 
 
 def kind_of(value: object) -> str:

@@ -21,6 +21,7 @@ from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found
 from sa2va_lab.datasets.folders import IMAGE_SUFFIXES, Folder
 from sa2va_lab.datasets.groups import find_groups
 from sa2va_lab.datasets.naming import FIRST, role_of
+from sa2va_lab.datasets.pictures import note_frames
 from sa2va_lab.datasets.pseudonyms import Pseudonym, name_images
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import read_splits
@@ -30,6 +31,7 @@ FORMATS = (coco, annotations, labelme, masks)
 EXPECTED = (
     "annotations.json (Sa2VA's or COCO's), LabelMe's JSON files beside the images, or the folders images/ and masks/"
 )
+MANY_FRAMES = {".gif", ".tif", ".tiff", ".webp"}  # files that may hold more pictures than one
 BARE = "images"  # the format of images that nobody annotated
 NO_TRUTH = "none: there is no truth"
 MISSING = Defect("missing_image", "its image file is missing")
@@ -40,6 +42,7 @@ def open_dataset(
     *,
     phrase: str | None = None,
     groups: str | None = None,
+    mask_threshold: float | None = None,
     truths: bool = True,
 ) -> Dataset:
     """Recognises what is at `path` and opens it; a few truths are looked at, and no image is decoded.
@@ -49,6 +52,7 @@ def open_dataset(
         phrase for images that nobody annotated); `Dataset.about` has the same data with another one.
     groups: a regular expression with one capture group that finds the patient in an image's name, such as
         r"Image_(\\d+)"; it overrides groups.json, which overrides what the file names show (`groups.find_groups`).
+    mask_threshold: of grey masks, the value from which on a pixel is foreground; labels.json can say it for good.
     truths: whether to look at some truths, so that nothing is silently empty; a process that predicts does not.
     Ids are pseudonyms; the first opening writes their key file into the folder (`pseudonyms.name_images`).
     Raises LabError for a folder that is of no known format, annotations that are not what they should be or fit nothing
@@ -66,7 +70,7 @@ def open_dataset(
         return _open_images(given, phrase, groups)
     if not place.exists():
         raise LabError(f"{place} does not exist; expected a data folder or its annotations.json")
-    folder, found = _recognise(place)
+    folder, found = _recognise(place, mask_threshold)
     for drawing in found.drawn():
         for thing in drawing.things:
             thing.phrase = phrase or UNNAMED if thing.phrase == UNSAID else thing.phrase
@@ -80,12 +84,14 @@ def open_dataset(
     return replace(dataset, defects=(*dataset.defects, *odd)).about(phrase) if odd else dataset
 
 
-def _recognise(path: Path) -> tuple[Folder, Found]:
+def _recognise(path: Path, threshold: float | None) -> tuple[Folder, Found]:
     """The data folder of a path, and what its format's reader found in it."""
     file = path if path.is_file() else None
     folder = Folder(path.parent if file else path)
     if file and role_of(path.parent.name) == FIRST and coco.is_coco(folder.read(path)):
         folder = Folder(path.parent.parent)
+    if threshold is not None:
+        folder.overrule("labels.json", {masks.THRESHOLD: threshold})
     found = next((found for kind in FORMATS if (found := kind.find(folder, file)) is not None), None)
     if found is None and folder.listed:
         words = f"images without annotations of a known format ({EXPECTED}): "
@@ -132,6 +138,7 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         name, path = names[image], folder.path(image)
         noted = [Defect("unannotated", "nobody annotated it")] if image not in first and found.format != BARE else []
         noted += [MISSING] if image not in folder.listed and not path.exists() else []
+        noted += note_frames(path) if path.suffix.lower() in MANY_FRAMES else []
         drawings = {annotator: drawn[image] for annotator, drawn in found.drawings.items() if image in drawn}
         samples[image] = Sample(
             name.id,
@@ -180,7 +187,7 @@ def _open_images(paths: Sequence[Path], phrase: str | None, groups: str | None) 
         named |= {os.path.realpath(path): names[name] for name, path in folder.listed.items()}
     samples = []
     for number, place in enumerate(real, 1):
-        noted = () if real[place].is_file() else (MISSING,)
+        noted = tuple(note_frames(real[place])) if real[place].is_file() else (MISSING,)
         if place in named:
             name = named[place]
             samples.append(Sample(name.id, real[place], phrase, name.group, noted, video=name.sequence))

@@ -32,6 +32,16 @@ def read_size(path: Path) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def note_frames(path: Path) -> list[Defect]:
+    """That a file holds more pictures than one, of which only the first is taken; reads its headers only."""
+    try:
+        with open_image(path) as opened:
+            frames = getattr(opened, "n_frames", 1)
+    except Exception:  # a damaged file is the audit's to report
+        return []
+    return [Defect("image_animated", f"its file holds {frames} pictures: the first is taken")] if frames > 1 else []
+
+
 def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
     """The upright picture in grey, uint8 (H, W), and what is wrong with the file; None where it cannot be read."""
     try:
@@ -42,7 +52,6 @@ def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
             opened.load()
             mode, told = opened.mode, _private_texts(opened)
             turned = (before or Image.Image.getexif(opened).get(EXIF_ORIENTATION, 1)) not in (0, 1)
-            frames = getattr(opened, "n_frames", 1)
             upright = ImageOps.exif_transpose(opened)
             grey = to_eight_bits(upright).convert("L")
     except Exception as error:  # Pillow raises many kinds for a damaged file
@@ -56,12 +65,11 @@ def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
         (mode == "CMYK", "image_cmyk", "its image is in CMYK colours"),
         (clear, "image_transparent", f"its image has transparency (mode {mode})"),
         (turned, "image_rotated", "its EXIF says that it is to be turned or mirrored"),
-        (frames > 1, "image_animated", f"its file holds {frames} pictures: the first is taken"),
         (told, "private_metadata", f"its file holds {told} texts beside the pixels"),
         (pixels.min() == pixels.max(), "image_blank", "its image has one grey value everywhere"),
         (rows, "burnt_in_text", f"{rows} rows of bright marks that may be writing: look at it"),
     ]
-    return pixels, [Defect(kind, text) for wrong, kind, text in found if wrong]
+    return pixels, note_frames(path) + [Defect(kind, text) for wrong, kind, text in found if wrong]
 
 
 def to_eight_bits(image):
