@@ -59,7 +59,7 @@ def settle(folder: Folder, found: Found) -> tuple[list[Account], list[Defect]]:
 def pair_up(lost: Collection[str], there: Collection[str]) -> str:
     """One of the lost names beside the likest of those that are there, what both share left out: it may be a person's
     name."""
-    if not there:
+    if not there or not lost:
         return "there are none at all"
     stems = [os.path.splitext(os.path.basename(name))[0] for name in lost]
     own, ending = stems[0], os.path.splitext(next(iter(lost)))[1]

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Defect
-from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth, MaskFile
+from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.geometry import OUTSIDE, examine, reach_outside
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
 from sa2va_lab.datasets.outlines import count_holes
@@ -133,7 +133,7 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
             noted += _check_truth(sample, pixels.shape, row, widths)
         drawing = sample.drawings.get(1)
         if isinstance(drawing, Drawing):
-            noted += _check_drawing(drawing, pixels.shape if pixels is not None else drawing.size)
+            noted += _check_drawing(drawing, pixels.shape if pixels is not None else drawing.own_size)
             row["objects"] = sum(thing.phrase == sample.phrase for thing in drawing.things)
             row["polygons"] = sum(len(t.polygons) + len(t.runs) for t in drawing.things if t.phrase == sample.phrase)
             if any(not thing.empty for thing in drawing.things):
@@ -188,7 +188,9 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
 
 def _check_drawing(drawing: Drawing, size: tuple[int, int] | None) -> Iterator[Defect]:
     """What is wrong with usable outlines. size: (height, width) of the image, None where nobody knows."""
-    if drawing.size and size and tuple(drawing.size) != tuple(size):
+    if size is None and drawing.size == UNIT:
+        return
+    if drawing.own_size and size and tuple(drawing.size) != tuple(size):
         text = f"annotated at {drawing.size[1]}x{drawing.size[0]}, its image is {size[1]}x{size[0]}: scaled"
         yield Defect("size_mismatch", text)
     seen: set[bytes] = set()

@@ -132,7 +132,7 @@ def _read_masks(file: MaskFile, phrase: str, size: tuple[int, int]) -> tuple[lis
 
 def _mend_things(drawing: Drawing, size: tuple[int, int]) -> tuple[list[CopiedThing], list[str]]:
     """The usable objects, in pixels of the image, and the kinds of what was mended."""
-    kinds = ["size_mismatch"] if drawing.size and tuple(drawing.size) != tuple(size) else []
+    kinds = ["size_mismatch"] if drawing.own_size not in (None, tuple(size)) else []
     seen: set[bytes] = set()
     things = []
     for thing in drawing.things:

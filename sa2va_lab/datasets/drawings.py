@@ -20,6 +20,7 @@ from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.polygons import fill_polygons, rasteriser, read_polygon
 from sa2va_lab.errors import LabError
 
+UNIT = (1, 1)  # the size of annotations in shares of the image's sides
 UNSAID = ""  # the phrase of things whose annotations name none: what is asked for
 UNNAMED = "blood vessel"  # and that where nothing is asked for
 BACKGROUND, REST = "background", -1  # the name of values that are nothing, and the value of all that have no name
@@ -218,6 +219,11 @@ class Drawing:
         return Counter(thing.phrase for thing in self.things if thing.phrase)
 
     @property
+    def own_size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels, None where the file states none."""
+        return None if self.size == UNIT else self.size
+
+    @property
     def counts(self) -> dict[str, tuple[int, int]]:
         """How many annotations were read, and how many came to nothing, which is noted."""
         lost = sum(thing.count for thing in self.things if thing.empty or thing.phrase is None)
@@ -316,10 +322,9 @@ class Found:
     met: Counter[str] = field(default_factory=Counter)
     strays: list[Stray] = field(default_factory=list)
 
-    def stray(self, things: str, lost: list, total: list, wrong: str, pair: str, *, noted: bool = False) -> None:
-        """Counts all things of a file, and those of them that are lost."""
-        self.met[things] += 0 if noted else len(total)
-        self.strays += [Stray(things, len(lost), len(total), wrong, pair, noted)] if lost else []
+    def stray(self, things: str, lost: list, total: int, wrong: str, pair: str, *, noted: bool = False) -> None:
+        """Notes those of all things of a file that fit nothing, if there are any."""
+        self.strays += [Stray(things, len(lost), total, wrong, pair, noted)] if lost else []
 
     def add(self, annotator: int, drawings: dict[str, Drawing]) -> None:
         """Joins what one more file says to what the others said."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
-from sa2va_lab.datasets import annotations, coco, labelme, masks
+from sa2va_lab.datasets import annotations, coco, labelme, masks, yolo
 from sa2va_lab.datasets.accounts import look_at_truths, settle
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found
@@ -27,9 +27,9 @@ from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import read_splits
 from sa2va_lab.errors import LabError
 
-FORMATS = (coco, annotations, labelme, masks)
+FORMATS = (coco, annotations, labelme, yolo, masks)
 EXPECTED = (
-    "annotations.json (Sa2VA's or COCO's), LabelMe's JSON files beside the images, or the folders images/ and masks/"
+    "annotations.json (Sa2VA's or COCO's), LabelMe's JSON files, YOLO's text files in labels/, or masks as image files"
 )
 MANY_FRAMES = {".gif", ".tif", ".tiff", ".webp"}  # files that may hold more pictures than one
 BARE = "images"  # the format of images that nobody annotated

@@ -89,9 +89,8 @@ def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> No
             "annotator, move them away"
         )
     lost = [name for name, match in matches.items() if match is None]
-    found.stray(
-        "masks", lost, list(matches), "{n} masks belong to no image", pair_up(lost, folder.listed) if lost else ""
-    )
+    found.met["masks"] += len(matches)
+    found.stray("masks", lost, len(matches), "{n} masks belong to no image", pair_up(lost, folder.listed))
     endings = Counter(match.ending for match in fits.values() if match.ending)
     if found.format == NAME:
         by = " ".join(endings)

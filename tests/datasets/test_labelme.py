@@ -100,6 +100,82 @@ def test_circles_and_masks(labelled):
     assert [tuple(place) for place in np.argwhere(b.truth())] == [(1, 2), (1, 3), (2, 3)]
 
 
+CORNERS = [[1, 1], [4, 1], [4, 4], [1, 4]]
+
+
+@pytest.mark.parametrize("kind", ["rectangle", "rotation", "oriented_rectangle", "quadrilateral"])
+def test_a_rectangle_by_its_four_corners(labelled, kind):
+    a = open_dataset(labelled(content(shape(CORNERS, shape_type=kind)))).samples[0]
+    assert (a.truth().sum(), a.problems) == (9, ())
+    assert open_dataset(labelled(content(shape(CORNERS[::2], shape_type=kind)))).samples[0].truth().sum() == 9
+
+
+@pytest.mark.parametrize(
+    ("encoding", "label", "said"),
+    [
+        ("gb18030", "血管", "GB18030"),
+        ("gb18030", "左冠脉 (LAD)", "GB18030"),
+        ("cp1252", "Gefäß", "cp1252"),
+        ("cp1252", "sténose", "cp1252"),
+        ("utf-8-sig", "血管", None),
+        ("utf-16", "血管", "UTF-16"),
+    ],
+)
+def test_a_file_in_the_encoding_of_somebodys_machine(make_folder, encoding, label, said):
+    root = make_folder(images=["病例 0 (左).png"], below=".")
+    text = json.dumps(
+        content(shape(label=label), imagePath="病例 0 (左).png" if said != "cp1252" else "é.png"), ensure_ascii=False
+    )
+    (root / "病例 0 (左).json").write_bytes(text.encode(encoding))
+    dataset = open_dataset(root)
+    assert (dataset.phrase, int(dataset.samples[0].truth().sum())) == (label, 9)
+    assert (f"1 files read as {said}" in dataset.reason) == (said is not None)
+
+
+@pytest.mark.parametrize(
+    ("image", "file", "group"),
+    [
+        ("images/f0.png", "annotations/f0.json", "each image a group of its own"),
+        ("images/p1/f0.png", "images/p1/f0.json", "each image"),
+        ("images/p1/f0.png", "labels/p1/f0.json", "each image"),
+        ("p1/f0.png", "p1/f0.json", "each image"),
+        ("train/images/f0.png", "train/json/f0.json", "each image"),
+    ],
+)
+def test_where_the_files_may_lie(make_folder, image, file, group):
+    root = make_folder(images=[image], below=".")
+    (root / file).parent.mkdir(parents=True, exist_ok=True)
+    (root / file).write_text(json.dumps(content(shape())))
+    dataset = open_dataset(root)
+    assert dataset.samples[0].truth().sum() == 9
+    assert group in dataset.reason
+
+
+def test_a_second_annotators_file(labelled):
+    root = labelled(content(shape()))
+    (root / "a_obs2.json").write_text(json.dumps(content(shape([[1, 1], [3, 1], [3, 3], [1, 3]]))))
+    sample = open_dataset(root).samples[0]
+    assert (sample.truth().sum(), sample.truth(annotator=2).sum()) == (9, 4)
+
+
+def test_reasonseg_brings_its_question_and_what_to_ignore(labelled):
+    """As its authors paint it: of target and ignore the smaller one lies on top."""
+    asked = {"text": ["where does the blood flow?", "another"], "is_sentence": True}
+    about = {key: None for key in ("imageWidth", "imageHeight")}
+    row = [shape([[0, y], [8, y], [8, y + 1], [0, y + 1]], "ignore") for y in (5,)]
+    small = shape([[1, 1], [2, 1], [2, 2], [1, 2]], "ignore")
+    around = shape([[0, 0], [8, 0], [8, 6], [0, 6]], "ignore")
+    a = content(shape(label="target"), small, *row, **asked, **about)
+    b = content(shape(label="target"), around, text=[" "], is_sentence=True)
+    dataset = open_dataset(labelled(a, b))
+    first, second, _ = dataset
+    assert (dataset.phrase, first.prompt, second.prompt) == ("target", "where does the blood flow?", None)
+    assert (first.truth().sum(), first.ignore().sum(), bool(first.ignore()[1, 1])) == (8, 9, True)
+    assert (second.truth().sum(), second.ignore().sum()) == (9, 48 - 9)
+    assert "it brings no question" in second.problems
+    assert [str(account) for account in dataset.accounts] == ["5 annotations: 5 read", "3 images: 2 read, 1 not"]
+
+
 def test_what_is_private_is_dropped_and_the_path_is_never_followed(labelled, tmp_path):
     secret = tmp_path / "secret.png"
     Image.new("L", (8, 6)).save(secret)
