@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sa2va_lab.datasets.drawings import UNSAID, Drawing, Found, Thing, open_entry
+from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, Thing, open_entry, read_origin
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.datasets.naming import split_of
 from sa2va_lab.datasets.polygons import read_runs
@@ -89,6 +89,8 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
                 f"image {number} of {path.name} is {kind_of(image)} without an id; expected id, file_name, width and "
                 "height"
             )
+    info = content.get("info")
+    origins = info.get(ORIGIN) if isinstance(info, dict) else {}
     places = ((image.get("file_name"), f"image {number} of {path.name}") for number, image in enumerate(images, 1))
     for number, (image, name) in enumerate(zip(images, folder.match(places, path.parent), strict=True), 1):
         if _id(image["id"]) in by_id:
@@ -97,6 +99,7 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
                 "again"
             )
         drawing = by_id[_id(image["id"])] = open_entry(drawings, name)
+        found.origins[name] = read_origin(origins.get(image["file_name"]) if isinstance(origins, dict) else None)
         size = [image.get("width"), image.get("height")]
         if is_size(size):
             drawing.size = (size[1], size[0])

@@ -24,6 +24,7 @@ UNIT = (1, 1)  # the size of annotations in shares of the image's sides
 UNSAID = ""  # the phrase of things whose annotations name none: what is asked for
 UNNAMED = "blood vessel"  # and that where nothing is asked for
 BACKGROUND, REST = "background", -1  # the name of values that are nothing, and the value of all that have no name
+ORIGIN = "sa2va_lab_origin"  # the key in a file under which it says over which prediction its truths were drawn
 CHECK = 0  # the annotator's number of mask files that lie beside the outlines of the same truth
 
 
@@ -272,6 +273,14 @@ class Drawing:
         polygons = tuple(polygon for thing in chosen for polygon in thing.polygons)
         runs = tuple(runs for thing in chosen for runs in thing.runs)
         return DrawnTruth(polygons, runs, self.size)
+
+
+def read_origin(value: object) -> dict[str, str | float] | None:
+    """`Sample.origin` as a file says it; None for anything else."""
+    kinds = {"weights_sha256": str, "model": str, "threshold": float, "prompt": str}
+    known = value if isinstance(value, dict) else {}
+    found = {name: known[name] for name, kind in kinds.items() if type(known.get(name)) is kind}
+    return found if "weights_sha256" in found else None
 
 
 def open_entry(drawings: dict[str, Drawing], image: str, size: tuple[int, int] | None = None) -> Drawing:

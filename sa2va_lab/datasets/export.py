@@ -33,10 +33,11 @@ HOLES = "holes: the format holds none, so their objects are cut into touching pa
 
 @dataclass
 class Export:
-    """What was written. changes: what is otherwise than it was. dice: by image, of the outlines with the masks that
+    """What was written. origins: `Sample.origin` by name of the image. changes: what is otherwise than it was. dice: by image, of the outlines with the masks that
     they were made of; empty where nothing was outlined."""
 
     images: int = 0
+    origins: dict[str, dict] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     dice: dict[str, float] = field(default_factory=dict)
 
@@ -85,6 +86,8 @@ def export_dataset(
         (working / "images").mkdir()
         _write_all(working, copy_all(working), made, phrases, format, tolerance)
         _write_tables(working, dataset)
+        if made.origins:
+            write_content(working / PROVENANCE, {"origins": made.origins})
         write_content(working / "changes.json", [asdict(change) for change in made.changes])
     return made
 
@@ -101,7 +104,12 @@ def export_masks(
     made = _start(format)
     with _new_folder(out, root) as working:
         _write_all(working, draw(working), made, [about["phrase"]], format, TOLERANCE)
-        told = {"images": made.images, "changes": [asdict(change) for change in made.changes], "loss": made.loss}
+        told = {
+            "origins": made.origins,
+            "images": made.images,
+            "changes": [asdict(change) for change in made.changes],
+            "loss": made.loss,
+        }
         write_content(working / PROVENANCE, dict(about) | {"form": format} | told)
     return made
 
@@ -140,6 +148,7 @@ def _write_all(folder: Path, copies: Iterable[Copy], made: Export, phrases: list
         for copy in copies:
             yield copy
             made.images += 1
+            made.origins |= {copy.image: dict(copy.origin)} if copy.origin else {}
             things = [thing for things in copy.objects.values() for thing in things if thing.mask is not None]
             holes = sum(thing.holes for thing in copy.objects.get(1, ()))
             if form in OUTLINES and holes:

@@ -13,7 +13,9 @@ from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json
 
-TABLES = frozenset(f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes"))
+TABLES = frozenset(
+    f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes", "provenance")
+)
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
 )

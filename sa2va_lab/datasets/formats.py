@@ -9,6 +9,7 @@ sample; what makes the folder as a whole unreadable raises LabError.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from types import MappingProxyType
 from sa2va_lab.datasets import annotations, coco, labelme, masks, yolo
 from sa2va_lab.datasets.accounts import look_at_truths, settle
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found
+from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found, read_origin
 from sa2va_lab.datasets.folders import IMAGE_SUFFIXES, Folder
 from sa2va_lab.datasets.groups import find_groups
 from sa2va_lab.datasets.naming import FIRST, role_of
@@ -140,19 +141,18 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         noted += [MISSING] if image not in folder.listed and not path.exists() else []
         noted += note_frames(path) if path.suffix.lower() in MANY_FRAMES else []
         drawings = {annotator: drawn[image] for annotator, drawn in found.drawings.items() if image in drawn}
-        samples[image] = Sample(
-            name.id,
-            path,
-            None,
-            name.group,
-            tuple(noted),
-            MappingProxyType(drawings),
-            name.sequence,
+        said = (
             found.ignored.get(image),
             MappingProxyType(found.prompts.get(image, {})),
+            _find_origin(folder, found, image),
+        )
+        samples[image] = Sample(
+            name.id, path, None, name.group, tuple(noted), MappingProxyType(drawings), name.sequence, *said
         )
     beside = [f"a second annotator for {len(second.keys() & samples.keys())} images"] if second else []
     beside += [f"mask files beside {len(found.drawings[CHECK])} outlines"] if found.drawings.get(CHECK) else []
+    over = Counter(str(sample.origin.get("model", "")) for sample in samples.values() if sample.origin)
+    beside += [f"{count} truths drawn by hand over a prediction of {model}" for model, count in over.items()]
     beside += [f"{len(samples)} images", group_reason]
     odd = {name: count for name, count in folder.encodings.items() if name != "UTF-8"}
     beside += [f"{count} files read as {name}" for name, count in odd.items()]
@@ -168,6 +168,14 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         pseudonyms=pseudonym_reason,
         words=(found.words + folder.words, "".join(f", {part}" for part in beside)),
     )
+
+
+def _find_origin(folder: Folder, found: Found, image: str) -> Mapping | None:
+    """Over whose prediction the truth of an image was drawn, by its file or by provenance.json beside the data."""
+    table = folder.table("provenance.json")
+    origins = table.get("origins") if isinstance(table, dict) else {}
+    drawn = image in found.drawings.get(1, {}) and isinstance(origins, dict)
+    return found.origins.get(image) or (read_origin(origins.get(image)) if drawn else None)
 
 
 def _open_images(paths: Sequence[Path], phrase: str | None, groups: str | None) -> Dataset:

@@ -18,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, Found, Thing, open_entry
+from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin
 from sa2va_lab.datasets.folders import Folder, is_size
 from sa2va_lab.datasets.naming import SECOND, match_files
 from sa2va_lab.datasets.polygons import fill_polygons, read_polygon
@@ -50,6 +50,7 @@ def find(folder: Folder, file: Path | None) -> Found | None:
             met += len(shapes) if isinstance(shapes, list) else 1
             _add(open_entry(drawings, image), content)
             _add_question(folder, found, image, content)
+            found.origins[image] = read_origin(content.get(ORIGIN))
         elif match is None:
             strangers.append(name)
         else:

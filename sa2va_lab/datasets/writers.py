@@ -14,9 +14,9 @@ import yaml
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.copies import CopiedThing, Copy
+from sa2va_lab.datasets.drawings import ORIGIN
 from sa2va_lab.errors import LabError
 
-ORIGIN = "sa2va_lab_origin"  # the key in a file under which it says over which prediction its truths were drawn
 SECOND = "_obs2"
 
 

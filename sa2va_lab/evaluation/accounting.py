@@ -64,6 +64,7 @@ def account_for(run: Run, dataset: Dataset) -> list[Finding]:
         Finding("mask_without_seg", bool(odd), {"n": len(odd), "of": total, "ids": odd}),
         Finding("failed_images", len(failed) > MOST_FAILED * total, {"n": len(failed), "of": total, "ids": failed}),
         find_leak(run, dataset),
+        *_find_origins(run, dataset),
     ]
 
 
@@ -92,6 +93,18 @@ def _find_picked(run: Run, dataset: Dataset) -> list[Finding]:
     expected = {sample.id for sample in choose_samples(whole, len(asked))[0]}
     values = {"n": len(asked - expected), "of": len(whole), "asked": len(asked), "split": split}
     return [Finding("selected_images", asked != expected, values)]
+
+
+def _find_origins(run: Run, dataset: Dataset) -> list[Finding]:
+    """Truths that a person drew over a prediction: of this very model, or of another one."""
+    over = {sample.id: sample.origin for sample in dataset.select(run.sample_ids) if sample.origin}
+    own = [name for name, origin in over.items() if origin["weights_sha256"] == run.maker.weights]
+    values = {"of": len(run.sample_ids)}
+    found = [Finding("truth_over_own", True, values | {"n": len(own), "ids": own})] if own else []
+    if others := sorted(over.keys() - set(own)):
+        models = ", ".join(sorted({str(over[name].get("model", "")) for name in others}))
+        found.append(Finding("truth_over_other", False, values | {"n": len(others), "models": models}, look=True))
+    return found
 
 
 def _find_missing(run: Run) -> Finding:

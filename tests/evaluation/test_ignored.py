@@ -22,7 +22,6 @@ from sa2va_lab.evaluation.phrases import measure_phrase
 from sa2va_lab.evaluation.shapes import measure_calibration, measure_extras
 from sa2va_lab.evaluation.thresholds import calibrate, choose_threshold, count_run
 from sa2va_lab.files import plain
-from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import predict_dataset
 
 WIDTH = 32  # pixels of the drawn images' 64 that are ignored: 16 columns of the grid's 32
@@ -98,16 +97,6 @@ def test_numbers_do_see_what_is_not_ignored(world, darkness):
     dataset, folder, before = world
     run = predict_dataset(Noisy(darkness, 1), dataset, folder=folder / "run_1", progress=False)
     assert measure(run, dataset) != before
-
-
-def test_a_probability_is_constant_where_it_counts(world, darkness, monkeypatch):
-    dataset, folder, _ = world
-    flat = Noisy(darkness, 3)
-    said = Prediction(np.ones((1, 32, 32), np.float32), (48, 64), "[SEG]", 64)
-    monkeypatch.setattr(darkness, "predict", lambda image, prompt: said)
-    run = predict_dataset(flat, dataset, folder=folder / "flat", progress=False)
-    for data, alarm in ((ignoring(dataset), True), (dataset, False)):
-        assert [found.alarm for found in check_run(run, data) if found.kind == "constant_probability"] == [alarm]
 
 
 def test_what_is_ignored_counts_as_nothing_not_as_background(drawn_run, drawn_data):

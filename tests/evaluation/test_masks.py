@@ -11,12 +11,15 @@ from scipy.ndimage import gaussian_filter
 from skimage import draw
 
 from sa2va_lab import open_dataset
+from sa2va_lab.datasets.export import export_dataset
 from sa2va_lab.datasets.polygons import fill_polygons
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.masks import export_run
 from sa2va_lab.evaluation.thresholds import Choice
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run, predict_dataset
+from sa2va_lab.views.findings import describe_finding
 
 CHOICE = Choice(0.4, "as given")
 
@@ -197,3 +200,48 @@ def test_an_outline_through_shares_of_the_sides_fills_the_same_pixels(run, masks
         lines = (tmp_path / "yolo/labels" / f"{name}.txt").read_text().splitlines()
         drawn = [np.array(line.split()[1:], float) * np.tile([64, 48], len(line.split()) // 2) for line in lines]
         assert dice(fill_polygons(drawn, mask.shape), mask) >= 0.999
+
+
+def correct(out, form):
+    """What a person does: an object is moved a little, in the program's own file; what that file carries stays."""
+    path = out / "annotations.json" if form == "coco" else min((out / "images").glob("*.json"))
+    content = json.loads(path.read_text())
+    if form == "coco":
+        content["annotations"][0]["segmentation"] = [[2, 2, 30, 2, 30, 20, 2, 20]]
+    else:
+        content["shapes"][0]["points"] = [[2, 2], [30, 2], [30, 20], [2, 20]]
+    path.write_text(json.dumps(content))
+    (out / "provenance.json").unlink()
+
+
+@pytest.mark.parametrize("form", ["labelme", "coco"])
+def test_a_prediction_that_a_person_corrects_is_a_truth_that_says_so(run, data, tmp_path, form):
+    export_run(run, tmp_path / "out", form=form, choice=CHOICE, dataset=data)
+    correct(tmp_path / "out", form)
+    drawn = open_dataset(tmp_path / "out")
+    assert "5 truths drawn by hand over a prediction of blots" in drawn.reason
+    assert {sample.origin["weights_sha256"] for sample in drawn} == {"b" * 64}
+    assert {(sample.origin["threshold"], sample.origin["prompt"]) for sample in drawn} == {(0.4, "blood vessel")}
+    own, other = Blots(), Blots()
+    other.provenance = Blots.provenance | {"weights_sha256": "c" * 64}
+    told = {}
+    for name, segmenter in (("own", own), ("other", other)):
+        judged = predict_dataset(segmenter, drawn, folder=tmp_path / name, progress=False)
+        told[name] = [found for found in check_run(judged, drawn) if found.kind.startswith("truth_over")]
+    assert [(found.kind, found.alarm, found.values["n"]) for found in told["own"]] == [("truth_over_own", True, 5)]
+    assert [(found.kind, found.look, found.values["n"]) for found in told["other"]] == [("truth_over_other", True, 5)]
+    assert "5 of 5 ground truths were drawn by hand over a prediction of this very model" in describe_finding(
+        *told["own"]
+    )
+    for again in ("labelme", "coco", "png", "sa2va"):
+        export_dataset(drawn, tmp_path / again, format=again)
+        assert [sample.origin for sample in open_dataset(tmp_path / again)] == [sample.origin for sample in drawn]
+
+
+def test_what_is_no_origin_is_none(run, data, tmp_path):
+    export_run(run, tmp_path / "out", form="labelme", choice=CHOICE, dataset=data)
+    for number, path in enumerate(sorted((tmp_path / "out/images").glob("*.json"))):
+        said = [[], {"weights_sha256": 3}, "x", {}, None][number]
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"sa2va_lab_origin": said}))
+    (tmp_path / "out/provenance.json").write_text('{"origins": []}')
+    assert [sample.origin for sample in open_dataset(tmp_path / "out")] == [None] * 5
