@@ -33,8 +33,8 @@ HOLES = "holes: the format holds none, so their objects are cut into touching pa
 
 @dataclass
 class Export:
-    """What was written. origins: `Sample.origin` by name of the image. changes: what is otherwise than it was. dice: by image, of the outlines with the masks that
-    they were made of; empty where nothing was outlined."""
+    """What was written. origins: `Sample.origin` by name of the image. changes: what is otherwise than it was. dice: by
+    image, of the outlines with the masks that they were made of; empty where nothing was outlined."""
 
     images: int = 0
     origins: dict[str, dict] = field(default_factory=dict)

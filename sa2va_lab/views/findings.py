@@ -15,8 +15,8 @@ ALWAYS = {
     "unsealed": "The Run has no seal, so no edit can be told: it is older than seals, or it was taken off.",
     "unknown_split": "The Run says that it is of split “{split}”; the data set has: {known}.",
     "unfinished": "{n} of the {of} images asked for have no line yet: the Run is unfinished.",
-    "truth_over_own": "{n} of {of} ground truths were drawn by hand over a prediction of this very model: a part of the "
-    "agreement is the model's with itself.",
+    "truth_over_own": "{n} of {of} ground truths were drawn by hand over a prediction of this very model: a part of "
+    "the agreement is the model's with itself.",
     "truth_over_other": "{n} of {of} ground truths were drawn by hand over a prediction of another model ({models}).",
     "made_here": "Made in this very report: the model predicted all {of} images just now.",
     "made_again": "Verified: {n} of {of} images, drawn by lot after the Run was finished, were made again, bit for bit "
