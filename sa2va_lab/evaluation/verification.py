@@ -30,10 +30,10 @@ FILE = "verification.json"
 IMAGES = 5
 VERDICTS = ("made_here", "made_again", "made_again_nearly", "made_otherwise", "made_unexplained", "not_verified")
 # What rounding may do, as a multiple of how far apart two number formats are on the same images. Another device rounds
-# as coarsely as this one, in other places: twice the distance to fp32. For fp32, whose products a GPU may round to ten
-# bits (TF32): twice an eighth of the distance to bf16, which has seven.
-ROUNDING = {"fp32": ("bf16", 2 / 8)}
-COARSE = ("fp32", 2.0)
+# as coarsely as this one, in other places: twice the distance to fp32. For fp32 itself the distance to bf16 is taken,
+# which has 8 significant bits: twice 2**-16 of it for the 24 bits of a CPU, twice 2**-3 where a GPU, whose products may
+# have 11 (TF32), took part.
+COARSE, FINE, TF32 = ("fp32", 2.0), ("bf16", 2.0 / 2**16), ("bf16", 2.0 / 2**3)
 
 
 def miss_chance(total: int, forged: int, drawn: int) -> float:
@@ -84,8 +84,12 @@ def verify_run(run: Run, dataset: Dataset, load: Callable, *, images: int = IMAG
         apart |= {name: _compare(run, records[name], *again[name]) for name in of_it}
         if all(apart[name] for name in of_it if again[name][1] is not None and again[name][1].n_seg):
             repeated = _predict(run, samples, segmenter, of_it) if any(apart[name] < np.inf for name in of_it) else {}
+            places = [
+                (about.get("device") or {}).get("actual") for about in (run.meta["segmenter"], segmenter.provenance)
+            ]
+            other = COARSE if precision != "fp32" else TF32 if "cuda" in str(places) else FINE
             del segmenter  # two large models need not fit at once
-            explained = max(explained, _measure_rounding(run, samples, load, precision, again, repeated))
+            explained = max(explained, _measure_rounding(run, samples, load, other, again, repeated))
     largest = max([value for value in apart.values() if np.isfinite(value)], default=0.0)
     odd = [name for name in drawn if apart[name] > explained or apart[name] == np.inf]
     kind = "made_again" if not largest else "made_again_nearly" if np.isfinite(explained) else "made_unexplained"
@@ -146,16 +150,16 @@ def _distance(first: np.ndarray, second: np.ndarray) -> float:
     return np.inf if first.shape != second.shape else float(np.abs(first - second).max(initial=0.0))
 
 
-def _measure_rounding(run: Run, samples: dict, load: Callable, precision: str, own: dict, repeated: dict) -> float:
-    """How far apart two honest predictions of these images may be; infinite where that cannot be measured here."""
-    other, times = ROUNDING.get(precision, COARSE)
+def _measure_rounding(run: Run, samples: dict, load: Callable, other: tuple, own: dict, repeated: dict) -> float:
+    """How far apart two honest predictions of these images may be; infinite where that cannot be measured here. other:
+    a number format, and how much of the distance to it."""
     if not repeated:
         return 0.0
     try:
-        measured = _predict(run, samples, _load(run, load, other), list(own))
+        measured = _predict(run, samples, _load(run, load, other[0]), list(own))
     except LabError:
         return np.inf
     trios = [[made[name][1] for made in (own, repeated, measured)] for name in own]
     logits = [[made.logits for made in trio] for trio in trios if None not in trio]
-    distances = [times * _distance(first, far) + _distance(first, second) for first, second, far in logits]
+    distances = [other[1] * _distance(first, far) + _distance(first, second) for first, second, far in logits]
     return max((value for value in distances if np.isfinite(value)), default=np.inf)

@@ -166,14 +166,23 @@ class Rounded:
         return Prediction((found.logits + noise).astype(np.float32), found.size, found.answer, canvas=found.canvas)
 
 
-@pytest.mark.parametrize(("recorded", "step"), [("bf16", 0.05), ("int8", 0.05), ("fp32", 1e-4)])
-def test_another_device_is_explained_and_a_forgery_on_it_is_not(recorded, step, dataset, predict, honest):
-    steps = {recorded: step} | ({"bf16": 8 * step} if recorded == "fp32" else {"fp32": 0})
+@pytest.mark.parametrize(
+    ("recorded", "device", "steps"),
+    [
+        ("bf16", "cpu", {"bf16": 0.05, "fp32": 0}),
+        ("int8", "cuda:0", {"int8": 0.05, "fp32": 0}),
+        ("fp32", "cuda:0", {"fp32": 0.05 / 2**3, "bf16": 0.05}),  # as TF32 rounds
+        ("fp32", "cpu", {"fp32": 0.3 / 2**16, "bf16": 0.5}),
+    ],
+)
+def test_another_device_is_explained_and_a_forgery_on_it_is_not(recorded, device, steps, dataset, predict, honest):
+    step = steps[recorded]
 
-    def made_on(device, precision=recorded):
+    def made_on(number, precision=recorded):
         model = honest()
-        model.provenance = model.provenance | {"precision": {"actual": precision, "reason": ""}}
-        return Rounded(model, step=steps[precision], device=device)
+        told = {"precision": {"actual": precision, "reason": ""}, "device": {"actual": device}}
+        model.provenance = model.provenance | told
+        return Rounded(model, step=steps[precision], device=number)
 
     run = predict(made_on(1), split="test")
     found = verify_run(run, dataset, partial(made_on, 2))
