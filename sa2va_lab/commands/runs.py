@@ -19,7 +19,9 @@ from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.evaluation.thresholds import refuse_seen, take_threshold
 from sa2va_lab.evaluation.verification import FILE, IMAGES, verify_run
+from sa2va_lab.evaluation.wordings import find_asked, list_refused, measure_refused
 from sa2va_lab.files import write_json
+from sa2va_lab.reports.answers import Refused, say_refused
 from sa2va_lab.runs import Run, open_run, walk_runs
 from sa2va_lab.runs.find import open_named, runs_folder
 from sa2va_lab.views.findings import describe_finding, report_finding
@@ -83,6 +85,7 @@ def evaluate(
     summary, found = summarise(table), check_run(made, images, choice=choice, threshold=choice.value)
     if as_json:
         told = {"threshold": {"value": choice.value, "reason": choice.reason, "warning": said}, "summary": summary}
+        told |= {"phrase": made.phrase, "prompt": made.maker.prompt, "refused": list_refused(table)}
         told["findings"] = [report_finding(finding) for finding in found]
         o.print_json(told | {"samples": json.loads(table.to_json(orient="records"))})
         return
@@ -90,13 +93,17 @@ def evaluate(
         print(f"TOO GOOD TO REPORT: {said}")
     if table.attrs.get("stamp"):
         print(table.attrs["stamp"])
+    print(f"{made.phrase or made.maker.prompt!r}, asked as {made.maker.prompt!r}, split {made.split!r}")
     counted = f"{summary['n_images']} images of {summary['n_groups']} patients"
     print(f"{counted}, threshold {choice.value:g} ({choice.reason}); ", end="")
     print(f"{summary['n_failed']} failed, {summary['n_without_truth']} without truth")
     for name in ("dice", "iou", "precision", "recall"):
         score = summary[name]
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
-        print(f"{name:>10}  macro {score['macro']:.4f} {interval}  pooled {score['pooled']:.4f}")
+        counted = f"N {score['n']} images of {score['n_groups']} patients"
+        print(f"{name:>10}  macro {score['macro']:.4f} {interval}  {counted}  pooled {score['pooled']:.4f}")
+    for sentence in say_refused(Refused(**measure_refused(table, find_asked(made)))):
+        print(sentence)
     _print_findings(found)
     print(f"not verified: sa2va-lab verify {run} --model CHECKPOINT --data {data} makes some of its images again")
 
@@ -106,9 +113,7 @@ def _print_findings(found: list[Finding], name: str = "") -> None:
     told = [finding for finding in found if finding.alarm or finding.look]
     for finding in told:
         print(f"{name}{'ALARM: ' * finding.alarm}{describe_finding(finding)}")
-    print(
-        f"{name}{len(found)} things were held against the data set, {len(found) - len(told)} of them without a finding"
-    )
+    print(f"{name}{len(found)} things looked at, {len(found) - len(told)} of them without a finding")
 
 
 def compare(

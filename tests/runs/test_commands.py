@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -127,6 +128,10 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
     assert "threshold 0.4 (as given)" in said
     assert "TOO GOOD" not in said
     assert "ALARM" not in said
+    assert said.splitlines()[1] == "'blood vessel', asked as 'blood vessel', split 'all'"
+    assert "6 images of 3 patients" in said
+    assert re.search(r"precision  macro .* N 5 images of 3 patients", said)  # one answer has no mask
+    assert "1 of 5 images were refused although something is annotated there: P03-V1-F001." in said
     assert f"sa2va-lab verify {drawn_run.folder} --model" in said
 
 
