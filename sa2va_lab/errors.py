@@ -1,4 +1,4 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and what a terminal may be shown."""
 
 import unicodedata
 
@@ -8,9 +8,17 @@ class LabError(Exception):
 
     The sentence names what was found, what was expected and what to do. The command line prints it without
     a traceback and exits with status 2; in a notebook it is the last line of the cell. Names from files stand in it, so
-    what a terminal would obey instead of show (control and direction characters, halves of surrogates) is replaced.
+    it is `harmless`.
     """
 
     def __init__(self, sentence: str):
-        shown = (c if c == "\n" or unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in sentence)
-        super().__init__("".join(shown))
+        super().__init__(harmless(sentence))
+
+
+def harmless(text: str, *, keep: str = "\n") -> str:
+    """The text with a mark in the place of what a terminal would obey instead of show: control and direction
+    characters, halves of surrogates. keep: those that may stay."""
+    if text.isprintable():
+        return text
+    shown = (c if c in keep or unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    return "".join(shown)

@@ -12,16 +12,21 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
+from pydantic import ValidationError
 
 from sa2va_lab.errors import LabError
 
 PART = ".part"  # the ending of what is being written; a kill leaves it, a new start removes it
 JSON_LIMIT = 512 << 20  # bytes
+# what is larger is refused: a picture becomes some forty times as many bytes. Whoever has the memory sets another limit
+MOST_PIXELS = int(os.environ.get("SA2VA_LAB_MOST_PIXELS") or 50_000_000)
+Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MOST_PIXELS)
+DEEPEST = 100  # lists and tables within each other; what is deeper was made to break a reader
 SETTLED = 2_000_000_000  # nanoseconds after which a file is no longer being written
 
 
@@ -33,7 +38,8 @@ def write_whole(path: Path | str, content: bytes | str, *, mode: int = 0o666) ->
     Raises OSError, with nothing changed, where the folder cannot be written to.
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    # what is no text in a name is written as JSON and YAML do
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     draft = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{PART}")
     try:
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as handle:
@@ -64,26 +70,57 @@ def write_json(path: Path | str, value, *, mode: int = 0o666) -> Path:
 
 
 def read_json(path: Path | str, *, limit: int = JSON_LIMIT, encodings: Counter[str] | None = None) -> object:
-    """What a JSON file holds. LabError for a file that is missing, larger than `limit` bytes, no regular file, or not
-    JSON; NaN, which Python alone would write, is None.
+    """What a JSON file holds; NaN, which Python alone would write, is None. LabError as `read_as` says.
 
     encodings: read what is not UTF-8 as well (see `decode`), and count here which it was."""
+
+    def parse(content: bytes) -> object:
+        text, encoding = (content.decode("utf-8-sig"), "") if encodings is None else decode(content)
+        value = json.loads(text, parse_constant=lambda name: None)
+        if encodings is not None:
+            encodings[encoding] += 1
+        return value
+
+    return read_as("JSON", path, parse, limit=limit)
+
+
+def read_as(form: str, path: Path | str, parse: Callable[[bytes], object], *, limit: int) -> object:
+    """What `parse` makes of a file's bytes; a ValueError is its word for what is not of this form.
+
+    LabError for a file that is missing, no regular file, larger than `limit` bytes, not of the form, or nested beyond
+    DEEPEST.
+    """
     path = Path(path)
     try:
-        if not path.is_file():
-            raise LabError(f"{path} is not a file; expected JSON")
+        if not path.is_file():  # reading from a pipe would wait for ever
+            raise LabError(f"{path} is not a file; expected {form}")
         if path.stat().st_size > limit:
-            raise LabError(f"{path} has {path.stat().st_size:,} bytes; expected at most {limit:,} of JSON")
-        if encodings is None:
-            return json.loads(path.read_text("utf-8-sig"), parse_constant=lambda name: None)
-        text, encoding = decode(path.read_bytes())
-        content = json.loads(text, parse_constant=lambda name: None)
-        encodings[encoding] += 1
-        return content
+            raise LabError(f"{path} has {path.stat().st_size:,} bytes; expected at most {limit:,} of {form}")
+        content = parse(path.read_bytes())
+        if _is_deep(content):
+            raise ValueError(f"nested more than {DEEPEST} deep")
     except OSError as error:
         raise LabError(f"{path} cannot be read ({error.strerror}); restore the file or its permissions") from None
-    except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
-        raise LabError(f"{path} is not JSON ({error}); write it again") from None
+    except (ValueError, RecursionError) as error:  # broken, not UTF-8, or nested without end
+        raise LabError(f"{path} is not {form} ({error}); write it again") from None
+    return content
+
+
+def tell_fault(error: Exception) -> str:
+    """What is wrong, of a pydantic ValidationError with the place of the first fault."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(str(step)[:40] for step in first["loc"])
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def _is_deep(content: object) -> bool:
+    level = [[content]]
+    for _ in range(DEEPEST + 1):
+        inner = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
+        level = {id(item): item for item in inner if isinstance(item, dict | list)}.values()  # YAML may repeat one
+    return bool(level)
 
 
 def decode(content: bytes) -> tuple[str, str]:
@@ -107,7 +144,8 @@ def decode(content: bytes) -> tuple[str, str]:
 
 @contextmanager
 def open_image(path: Path | str) -> Iterator[Image.Image]:
-    """Pillow's image of a regular file; OSError for anything else, ValueError or SyntaxError for damaged ones.
+    """Pillow's image of a regular file; OSError for anything else and for more than MOST_PIXELS, ValueError or
+    SyntaxError for damaged ones.
 
     Opened without its name: of a named file Pillow maps uncompressed pixels into memory, and then turns a TIFF wrongly.
     """
@@ -115,6 +153,11 @@ def open_image(path: Path | str) -> Iterator[Image.Image]:
         raise FileNotFoundError("there is no regular file")
     try:
         with open(path, "rb") as handle, Image.open(handle) as image:
+            if image.width * image.height > MOST_PIXELS:
+                size = f"{image.width}x{image.height}"
+                raise OSError(
+                    f"{size} pixels, more than {MOST_PIXELS:,}; make it smaller, or set SA2VA_LAB_MOST_PIXELS"
+                )
             yield image
     except UnidentifiedImageError:
         raise UnidentifiedImageError("it is of no known image format") from None

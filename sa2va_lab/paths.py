@@ -56,7 +56,13 @@ def demo_tuning() -> dict[str, Path]:
 
 def is_demo_data(path: Path | str) -> bool:
     """Whether a data set's path is the shipped one."""
-    return Path(path).resolve() == (find_root() / "data" / "demo" / "angiograms").resolve()
+    return real(path) == real(find_root() / "data" / "demo" / "angiograms")
+
+
+def real(path: Path | str) -> Path:
+    """Where a path leads, `~` and links followed; where they lead nowhere, as far as they go. Path.resolve raises a
+    RuntimeError of Python's own for links in a circle."""
+    return Path(os.path.realpath(os.path.expanduser(path)))
 
 
 def find_given(named: str | Path) -> Path:

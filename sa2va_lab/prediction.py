@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from sa2va_lab.errors import LabError
+
+AT_ONCE = 16  # masks in memory at the image's size: an answer may name hundreds
+LARGEST = 256 << 20  # bytes of logits; 512 masks of 256 x 256 have half of it
 
 
 @dataclass(frozen=True)
@@ -39,8 +43,8 @@ class Prediction:
         """How many masks the answer named."""
         return len(self.logits)
 
-    def full_logits(self) -> np.ndarray:
-        """Logits at the image's own resolution, float32 (n_seg, H, W).
+    def full_logits(self, which: slice = slice(None)) -> np.ndarray:
+        """Logits at the image's own resolution, float32 (n_seg, H, W), or of some of the [SEG].
 
         Up in two bilinear steps, grid -> canvas -> image, as the official code does; a single step moves
         about one mask pixel in two hundred.
@@ -50,7 +54,7 @@ class Prediction:
         import torch
         import torch.nn.functional as F
 
-        up = torch.from_numpy(np.ascontiguousarray(self.logits))[None]
+        up = torch.from_numpy(np.ascontiguousarray(self.logits[which]))[None]
         for step in ((self.canvas, self.canvas), tuple(self.size)):
             up = F.interpolate(up, size=step, mode="bilinear", align_corners=False)
         return up[0].numpy()
@@ -66,8 +70,9 @@ class Prediction:
             return np.zeros(self.size, np.float32)
         if isinstance(merge, int) and not -self.n_seg <= merge < self.n_seg:
             raise LabError(f"[SEG] number {merge} was asked for, but the answer has {self.n_seg} of them")
-        logits = self.full_logits()
-        chosen = logits.max(axis=0) if merge == "union" else logits[merge]
+        places = range(0, self.n_seg, AT_ONCE) if merge == "union" else [merge % self.n_seg]
+        stop = AT_ONCE if merge == "union" else 1
+        chosen = functools.reduce(np.maximum, (self.full_logits(slice(n, n + stop)).max(axis=0) for n in places))
         from scipy.special import expit
 
         return expit(chosen).astype(np.float32)
@@ -91,7 +96,11 @@ class Prediction:
         """Reads what `to_bytes` wrote; raises LabError for a file that is not that."""
         try:
             with np.load(source, allow_pickle=False) as arrays:
+                if sum(entry.file_size for entry in arrays.zip.infolist()) > LARGEST:
+                    raise ValueError(f"more than {LARGEST:,} bytes")
                 logits, size, canvas = arrays["logits"], arrays["size"], arrays["canvas"]
         except Exception as error:  # zipfile, zlib and numpy each raise their own kinds for a damaged file
             raise LabError(f"{source} is not a prediction file ({error}); delete it and run the prediction again")
+        if not np.isfinite(logits).all():  # a mask of NaN would look like "nothing found"
+            raise ValueError("its logits hold values that are not finite")
         return cls(logits, (int(size[0]), int(size[1])), answer, canvas=int(canvas), **rest)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.prediction import Prediction
+from sa2va_lab.prediction import AT_ONCE, Prediction
 from sa2va_lab.sa2va.answering import Reply, read_answer, shrink, write_answer
 from sa2va_lab.sa2va.family import Sight
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
@@ -178,7 +178,9 @@ class Segmenter:
                 canvas = fill_canvas(seen.image, self.model.config, dtype=dtype)
                 seen.features = self.model.encode_canvas(canvas.to(self.device))
         with self._timed(seconds, "masks"):
-            logits = self.model.draw(seen.features, states).logits.cpu().numpy() if len(states) else self._no_masks()
+            few = states.split(AT_ONCE) if len(states) else ()
+            drawn = [self.model.draw(seen.features, some).logits.cpu().numpy() for some in few]
+            logits = np.concatenate([self._no_masks(), *drawn])
         if not np.isfinite(logits).all():
             raise Overflow("the mask logits are not finite, though the language model's states are")
         width, height = seen.image.size
@@ -238,7 +240,9 @@ class Segmenter:
         else:
             if not answer.strip():
                 raise LabError('The given answer is empty: give a sentence such as "Sure, [SEG]." or none at all.')
-            reply = read_answer(self.model, inputs, cache, answer=self.reader.answer_ids(answer))
+            if len(given := self.reader.answer_ids(answer)) > limit:
+                raise LabError(f"The given answer has {len(given):,} tokens: give one of {limit:,} at most.")
+            reply = read_answer(self.model, inputs, cache, answer=given)
         shrink(cache, cache.get_seq_length() - len(prompt.head))
         seen.head, seen.cache = prompt.head, cache
         return reply

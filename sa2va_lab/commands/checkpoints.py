@@ -100,7 +100,7 @@ def merge(
     """Write base and fine-tune as one folder in the official form; without a fine-tune, the base at PRECISION."""
     from sa2va_lab.loading.merge import merge as make  # torch comes with it
 
-    if not 0 < shard_gb < float("inf"):
+    if not 0 < shard_gb < 1e6:
         raise LabError(f"--shard-gb is {shard_gb}; expected a size above 0, such as 4")
     tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     how = {"precision": precision, "shard_bytes": max(1, int(shard_gb * (1 << 30)))}

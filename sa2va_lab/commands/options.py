@@ -27,5 +27,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON only.")]
 
 
 def print_json(content) -> None:
-    """One line of JSON, at once: another process may be waiting for it."""
-    print(json.dumps(content, ensure_ascii=False, default=str), flush=True)
+    """One line of JSON, at once: another process may be waiting for it. What a terminal would obey is escaped in it."""
+    text = json.dumps(content, ensure_ascii=False, default=str)
+    print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), flush=True)

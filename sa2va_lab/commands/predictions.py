@@ -15,6 +15,7 @@ from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.masks import export_run
 from sa2va_lab.evaluation.thresholds import take_threshold
+from sa2va_lab.paths import real
 from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, open_named, runs_folder
 from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
@@ -61,7 +62,7 @@ def predict(
         of_run = {"prompt": prompt, "split": split, "limit": limit}
         of_run["batch"] = int(batch) if batch.isdecimal() else batch
         dataset = open_dataset(images[0], phrase=phrase, groups=groups, truths=False)
-        name = run or images[0].resolve().stem
+        name = run or real(images[0]).stem
         how = {"retry_failed": retry_failed, "png": png, "as_json": as_json}
         _predict_data(dataset, name, run is None, outputs, loading, of_run, **how)
         return

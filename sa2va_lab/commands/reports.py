@@ -12,7 +12,7 @@ from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import use_language
-from sa2va_lab.paths import find_root
+from sa2va_lab.paths import find_root, real
 from sa2va_lab.reports.runner import choose_notebooks, keep_relevant, run_report
 from sa2va_lab.reports.settings import FILE, Settings, read_settings, write_settings
 from sa2va_lab.training.sources import audit_logs
@@ -72,7 +72,7 @@ def report(
     given.pop("outputs", None)
     where = Path((said | asked).get("outputs") or find_root() / "outputs")
     own = given.get("run") or given.get("data") or given.get("model")
-    title = Path(own).resolve().name if own else "demo"
+    title = real(own).name if own else "demo"
     if settings is not None:
         print(f"settings: {settings}", file=sys.stderr)
     given = {"lang": "en"} | given

@@ -210,9 +210,12 @@ class Dataset:
         return replace(part, split_name=name)
 
     def choose_split(self, asked: str = "") -> tuple[str, str]:
-        """The split to look at, and why: the one asked for; else "test" where there is one, else "all"."""
+        """The split to look at, and why: the one asked for, else "test" where there is one, else "all".
+
+        Raises LabError for one that is not there.
+        """
         if asked:
-            return asked, "as asked"
+            return self.split(asked).split_name, "as asked"
         if "test" in self.splits:
             return "test", "the data set has a test split"
         return "all", "the data set has no test split"

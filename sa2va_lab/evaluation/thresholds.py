@@ -6,7 +6,6 @@ there every metric made of counts, at every threshold, over any part of the imag
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
-from sa2va_lab.files import write_json
+from sa2va_lab.files import read_json, tell_fault, write_json
 from sa2va_lab.paths import find_given
 from sa2va_lab.runs import find_runs, predict_dataset
 
@@ -124,6 +124,9 @@ class Choice:
     n_groups: int = 0
     origin: dict = field(default_factory=dict)
     note: str = ""
+
+
+CHOICE = TypeAdapter(Choice)
 
 
 def locate(threshold) -> np.ndarray:
@@ -254,8 +257,8 @@ def read_threshold(path: Path | str) -> Choice:
     """Reads what `save_threshold` wrote (a file, or the folder that it is in); LabError for anything else."""
     path = Path(path)
     path = path / FILE if path.is_dir() else path
+    content = read_json(path)
     try:
-        content = json.loads(path.read_text("utf-8"))
         known = {name: content[name] for name in Choice.__dataclass_fields__ if content.get(name) is not None}
         value = known["value"]
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
@@ -265,11 +268,10 @@ def read_threshold(path: Path | str) -> Choice:
         images = known["origin"].get("images", [])
         if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
             raise ValueError("its images are no list of hashes")
-        flat = tuple(np.nan if edge is None else float(edge) for edge in content.get("flat", (None, None)))
-        return Choice(**known | {"value": float(value), "flat": flat})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise LabError(f"{path} is not a threshold.json ({said}); save the threshold again") from None
+        low, high = (np.nan if edge is None else edge for edge in content.get("flat") or (None, None))
+        return CHOICE.validate_python(known | {"value": float(value), "flat": (low, high)})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LabError(f"{path} is not a threshold.json ({tell_fault(error)}); save the threshold again") from None
 
 
 def take_threshold(asked: str | Path) -> Choice:
@@ -277,7 +279,9 @@ def take_threshold(asked: str | Path) -> Choice:
     try:
         value = float(str(asked))
     except ValueError:
-        return read_threshold(find_given(asked))
+        value = np.nan
+        if (path := find_given(asked)).exists():
+            return read_threshold(path)
     if not 0 <= value < 1:
         raise LabError(f"the threshold is {asked}; expected a probability from 0 to {THRESHOLDS[-1]}, or a {FILE}")
     return Choice(value, "as given")

@@ -124,7 +124,7 @@ def _open_folder(folder: Path) -> Layer:
         raise LabError(f"{folder} has no *.safetensors: {hint}.")
     tensors, home = {}, {}
     for path in paths:
-        shard = Shard(path, origin=folder.resolve().name)
+        shard = Shard(path, origin=os.path.basename(os.path.realpath(folder)))
         if twice := tensors.keys() & shard.tensors.keys():
             name = min(twice)
             raise LabError(
@@ -218,7 +218,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What to call it."""
-        return self.given.resolve().name
+        return os.path.basename(os.path.realpath(self.given))
 
     @property
     def tuned(self) -> FineTune | None:

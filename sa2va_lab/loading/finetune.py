@@ -134,6 +134,9 @@ def _find_state(content: object, path: Path) -> dict[str, LazyTensor]:
     tensors = {name: value for name, value in state.items() if isinstance(value, LazyTensor)}
     if not tensors or not all(isinstance(name, str) and name.isprintable() for name in tensors):
         raise LabError(f"{path} holds no tensors by name: give the .pth that the training wrote.")
+    strange = [name for name in state if name not in tensors and "." in str(name)]  # no count of epochs, but weights
+    if strange := [name for name in strange if not str(name).endswith("_extra_state")]:
+        raise LabError(f"{path} has {strange[0]!r:.80} among its weights, which is no tensor: copy it again.")
     return tensors
 
 

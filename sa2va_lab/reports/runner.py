@@ -14,7 +14,7 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import plain, write_json, write_whole
 from sa2va_lab.language import tr, use_language
-from sa2va_lab.paths import find_root, new_folder
+from sa2va_lab.paths import find_root, new_folder, real
 from sa2va_lab.reports.answers import FILE, find_answer
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
 from sa2va_lab.reports.settings import PATHS
@@ -48,7 +48,7 @@ def run_report(
     in the end a LabError says which and where the report is. Before anything runs, LabError for an unknown notebook,
     an unknown parameter (with a suggestion), a value of the wrong type, or a path that does not exist.
     """
-    outputs = Path(outputs).resolve()
+    outputs = real(outputs)
     notebooks = {stem: _find_notebook(stem) for stem in names}
     if not notebooks:
         raise LabError("no notebook was named; give at least one, such as 03_evaluation")
@@ -189,7 +189,7 @@ def _convert(key: str, value, kind: str):
         return str(value)
     # several logs stand with ; between them; any other name may begin or end in a blank
     parts = [part.strip() for part in str(value).split(";")] if key == "log" else [str(value)]
-    paths = [Path(part).expanduser().resolve() for part in parts]
+    paths = [real(part) for part in parts]
     for part, path in zip(parts, paths, strict=True):
         if key != "outputs" and not path.exists():
             raise LabError(f"{key} is {part}, which does not exist; give the path of what is there")

@@ -11,8 +11,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_as, write_whole
 
 FILE = "lab.yml"
+LARGEST = 1 << 20  # bytes
 
 
 class Settings(BaseModel):
@@ -57,27 +59,22 @@ def read_settings(path: Path | str) -> Settings:
     fit, and a path that does not exist.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror}); `sa2va-lab init` writes one.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(
-            f"{path} is not YAML ({str(error).splitlines()[0]}); expected lines such as data: my/images."
-        ) from None
+    if not path.exists():
+        raise LabError(f"{path} is not there; `sa2va-lab init` writes one.")
+    content = read_as("YAML", path, _parse, limit=LARGEST) or {}
     if not isinstance(content, dict):
         raise LabError(f"{path} holds {type(content).__name__}; expected lines such as data: my/images.")
     for key in content:
         if key not in Settings.model_fields:
             near = difflib.get_close_matches(str(key), Settings.model_fields, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(Settings.model_fields)}"
-            raise LabError(f"{path} says {key!r}, which means nothing here; {hint}")
+            raise LabError(f"{path} says {key!r:.80}, which means nothing here; {hint}")
     try:
         settings = Settings(**content)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"][:2])
-        raise LabError(f"{path}: {place} is {first['input']!r}; {first['msg'].lower()}") from None
+        raise LabError(f"{path}: {place} is {first['input']!r:.80}; {first['msg'].lower()}") from None
     for name in PATHS:
         if (given := getattr(settings, name)) is not None:
             whole = Path(os.path.normpath(path.absolute().parent / given.expanduser()))
@@ -103,10 +100,14 @@ def write_settings(path: Path | str, settings: Settings) -> Path:
         lines.append(f"# {field.description}")
         said = yaml.safe_dump({name: value}, allow_unicode=True, default_flow_style=False, sort_keys=False).strip()
         lines += [said if value else f"# {name}:", ""]
+    if os.path.lexists(path):
+        raise LabError(f"{path} is there already: edit it, or give another name with --out.")
     path.parent.mkdir(parents=True, exist_ok=True)
+    return write_whole(path, "\n".join(lines))
+
+
+def _parse(content: bytes) -> object:
     try:
-        with open(path, "x", encoding="utf-8") as file:
-            file.write("\n".join(lines))
-    except FileExistsError:
-        raise LabError(f"{path} is there already: edit it, or give another name with --out.") from None
-    return path
+        return yaml.safe_load(content)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error).splitlines()[0]) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def runs_folder(outputs: Path | str | None) -> Path:
 
 def name_folder(runs: Path, name: str, *, new: bool = False) -> Path:
     """Where the Run of that name is: the newest folder that ends with it, to be resumed, else one that is to be made;
-    always that with `new`."""
+    always that with `new`. LabError for a name of which no folder's name can be made."""
+    if not re.search(r"\w", name):
+        raise LabError(f"the Run's name is {name!r}; expected one with letters or digits")
     there = [path for path in runs.glob("*_*") if path.name.partition("_")[2] == paths.as_file_name(name)]
     return max(there) if there and not new else paths.new_folder(runs, name)
 

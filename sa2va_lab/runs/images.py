@@ -21,6 +21,7 @@ import numpy as np
 
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
+from sa2va_lab.paths import real
 from sa2va_lab.runs.write import check_prompt, hash_image, predict_samples
 
 LINES = "predictions.jsonl"
@@ -35,7 +36,7 @@ class Picture(NamedTuple):
 
 def hides_names(folder: Path | str) -> bool:
     """Whether files in this folder are called by pseudonyms: it is to be shown to others."""
-    return "outputs" in Path(folder).resolve().parts
+    return "outputs" in real(folder).parts
 
 
 def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) -> None:

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import read_json
+from sa2va_lab.files import read_json, tell_fault
 from sa2va_lab.paths import as_file_name
 from sa2va_lab.prediction import Prediction
 
@@ -224,7 +224,7 @@ def open_run(folder: str | Path) -> Run:
         meta = read_json(folder / META)
         Meta.model_validate(meta)
     except (LabError, ValidationError) as error:
-        raise LabError(f"{folder / META} cannot be read ({_tell(error)}); predict again in a new folder") from None
+        raise LabError(f"{folder / META} cannot be read ({tell_fault(error)}); predict again in a new folder") from None
     last = {record["id"]: record for record in read_lines(folder / LINES)[0]}  # a second attempt replaces the first
     if strange := last.keys() - set(meta["dataset"]["samples"]):
         told = f"{folder / LINES} has {len(strange)} samples that are not in {META} ({min(strange)})"
@@ -248,7 +248,7 @@ def read_lines(path: Path) -> tuple[list[dict], int]:
         except (ValueError, RecursionError) as error:  # a ValidationError is a ValueError
             if number == len(lines):
                 break
-            told = f"line {number} of {path} is damaged ({_tell(error)})"
+            told = f"line {number} of {path} is damaged ({tell_fault(error)})"
             raise LabError(f"{told}; predict again in a new folder") from None
         records.append(record)
         taken += len(line)
@@ -280,12 +280,3 @@ def _guess_role(run: Run) -> tuple[Role, str | None]:
         if main not in ("", name) and (beside / main / META).is_file():
             return role, main
     return "main", None
-
-
-def _tell(error: Exception) -> str:
-    """What is wrong, with the place of the first fault."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    first = error.errors(include_url=False, include_input=False)[0]
-    place = ".".join(str(step)[:40] for step in first["loc"])
-    return f"{place}: {first['msg']}" if place else first["msg"]

@@ -30,6 +30,7 @@ from sa2va_lab.files import PART, sha256, write_json, write_whole
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
 from sa2va_lab.runs.seal import hash_splits, list_edits, seal_run
+from sa2va_lab.sa2va.processing import phrase_prompt
 
 LOCK = ".lock"
 PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
@@ -113,6 +114,7 @@ def check_request(
     chosen, how = choose_samples(dataset.split(split), limit)
     if not (prompt or chosen.phrase):
         raise LabError("nothing says what to find in these images: give a prompt, such as 'blood vessel'")
+    check_prompt(prompt or chosen.phrase)
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
@@ -124,9 +126,10 @@ def check_request(
 
 
 def check_prompt(prompt: str) -> None:
-    """LabError for a prompt that asks nothing."""
+    """LabError for a prompt that asks nothing, or that no Sa2VA is asked."""
     if not prompt.strip():
         raise LabError("the prompt is empty; expected what to find, such as 'blood vessel', or no prompt at all")
+    phrase_prompt(prompt)
 
 
 def choose_samples(dataset, limit: int | None) -> tuple:
@@ -247,7 +250,8 @@ def _refuse(run: Run, what: str, there: object, here: object) -> None:
 def lock_folder(folder: Path, name: str = LOCK, *, wait: bool = False) -> Iterator[None]:
     """Within it no other process is; LabError, or with `wait` patience, while one is. It ends with the process, however
     that ends."""
-    with open(folder / name, "a") as handle:
+    # neither through a link, nor waiting for who else has a pipe open
+    with open(os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW), "rb") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -367,7 +371,7 @@ def hash_image(path: Path) -> str | None:
 def _without_names(text: str, sample) -> str:
     """An error's text with the image's pseudonym for its file name, which may name a patient."""
     image = sample.image
-    for name in (str(image.resolve()), str(image), image.name, image.stem):
+    for name in (os.path.realpath(image), str(image), image.name, image.stem):
         if len(name) > 3:  # a stem such as "1" would be replaced everywhere, and names nobody
             text = text.replace(name, sample.id)
     return text

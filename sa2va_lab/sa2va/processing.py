@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sa2va_lab.sa2va.family import Sa2VAConfig
 
+LONGEST = 4_000  # characters of a prompt; attention costs their square
 TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # ImageNet's constants once more, but as SAM2 holds them inside Sa2VA: rounded to bfloat16, even in a float32 model
 CANVAS_MEAN, CANVAS_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
@@ -137,6 +138,8 @@ def phrase_prompt(text: str) -> tuple[str, str]:
     """
     if not isinstance(text, str) or not text.replace("<image>", "").strip():
         raise LabError('The prompt is empty: say what to segment, for instance "blood vessel".')
+    if len(text) > LONGEST:
+        raise LabError(f"The prompt has {len(text):,} characters: ask with {LONGEST:,} at most.")
     if text.count("<image>") > 1:
         raise LabError(f"The prompt asks for {text.count('<image>')} images; one image is answered at a time.")
     for token in RESERVED:

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.initialization import no_init_weights
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json
+from sa2va_lab.paths import real
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.files import INDEX, TOKENIZER_FILES
 from sa2va_lab.sa2va.modeling import HEAD, Sa2VA
@@ -169,9 +171,9 @@ def write_folder(
 def copy_files(names: Iterable[str], source: Path, to: Path) -> None:
     """Copies those of the files that are there. Refuses a link out of their folder: what it points at would be handed
     on. The hub's cache keeps files in blobs/."""
-    roots = (source.resolve(), source.resolve().parent.parent / "blobs")
+    roots = (real(source), real(source).parent.parent / "blobs")
     for path in (source / name for name in names if (source / name).is_file()):
-        if not any(path.resolve().is_relative_to(root) for root in roots):
+        if not any(real(path).is_relative_to(root) for root in roots):
             raise LabError(
                 f"{path} is a link to a file outside its folder: put a copy of that file there, if it belongs."
             )
@@ -193,7 +195,10 @@ def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_b
             next(bar, None)
             made = make(name)  # a tensor that shares its storage with another would be refused, hence the copy
             tensors[name] = made.clone(memory_format=torch.contiguous_format)
-        save_file(tensors, draft / file, metadata={"format": "pt"})
+        try:
+            save_file(tensors, draft / file, metadata={"format": "pt"})
+        except SafetensorError as error:  # its word for what the disk refused
+            raise LabError(f"{draft / file} cannot be written ({error}): make room or choose another disk.") from None
         weight_map |= dict.fromkeys(names, file)
     next(bar, None)
     if len(shards) > 1:

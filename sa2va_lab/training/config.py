@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json
+from sa2va_lab.paths import real
 from sa2va_lab.training.syntax import Symbol, Unread, read_assignments
 
 LARGEST = 1 << 20  # characters of a config
@@ -192,7 +193,7 @@ def _count_samples(root: str | None, file: str | None, config: Path | None) -> i
     paths are relative to where the training was started; None if it is not there."""
     if not file:
         return None
-    for folder in (Path(), *(config.resolve().parents if config else ())):
+    for folder in (Path(), *(real(config).parents if config else ())):
         with contextlib.suppress(LabError):
             content = read_json(folder / (root or "") / file)
             content = content.get("images") if isinstance(content, dict) else content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.paths import find_given, find_root
+from sa2va_lab.paths import find_given, find_root, real
 from sa2va_lab.training.audit import Audit, audit
 from sa2va_lab.training.config import read_config
 from sa2va_lab.training.log import read_log
@@ -54,7 +54,7 @@ def audit_logs(
 def is_demo_log(path: Path) -> bool:
     """Whether a log is the shipped one."""
     try:
-        return (find_root() / "data" / "demo").resolve() in path.resolve().parents
+        return real(find_root() / "data" / "demo") in real(path).parents
     except LabError:  # installed without a checkout: there is no demo
         return False
 
