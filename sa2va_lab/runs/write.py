@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from importlib.metadata import distributions
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
@@ -145,7 +146,6 @@ def choose_samples(dataset, limit: int | None) -> tuple:
 
 def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
     provenance = segmenter.provenance
-    installed = {found.name.lower(): found.version for found in distributions()}
     return {
         "format": 1,
         "stamp": provenance.get("stamp"),
@@ -166,9 +166,17 @@ def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
         "finished": None,
         "resumed": [],
         "python": platform.python_version(),
-        "packages": {name: installed.get(name) for name in PACKAGES},
+        "packages": {name: _read_version(name) for name in PACKAGES},
         "git": read_git_state(Path(__file__).resolve().parents[2]),
     }
+
+
+@cache  # asked for each Run, and slow where many packages are installed
+def _read_version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _choose_prompt(dataset, prompt: str | None) -> dict:
