@@ -61,6 +61,15 @@ class WideConv2d(nn.Conv2d):
         return self._conv_forward(given.float(), self.weight.float(), bias).to(given.dtype)
 
 
+class WideConv3d(nn.Conv3d):
+    """The same for one over frames, rows and columns."""
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(n, in, f, h, w) -> (n, out, f', h', w') in the dtype of `given`."""
+        bias = None if self.bias is None else self.bias.float()
+        return self._conv_forward(given.float(), self.weight.float(), bias).to(given.dtype)
+
+
 class WideConvTranspose2d(nn.ConvTranspose2d):
     """The same for one that enlarges."""
 
@@ -71,7 +80,7 @@ class WideConvTranspose2d(nn.ConvTranspose2d):
         return F.conv_transpose2d(given.float(), self.weight.float(), bias, *how).to(given.dtype)
 
 
-WIDENED = {nn.Linear: RowLinear, nn.Conv2d: WideConv2d, nn.ConvTranspose2d: WideConvTranspose2d}
+WIDENED = {nn.Linear: RowLinear, nn.Conv2d: WideConv2d, nn.Conv3d: WideConv3d, nn.ConvTranspose2d: WideConvTranspose2d}
 
 
 class Int8Linear(nn.Module):

@@ -13,8 +13,12 @@ from safetensors.torch import save_file
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import ADDED_TOKENS, Checkpoint
+from sa2va_lab.loading.devices import can_quantise
+from sa2va_lab.loading.forecast import forecast
 from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.merge import merge
+from sa2va_lab.loading.plan import climb_down
+from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
 from sa2va_lab.sa2va.processing import PromptReader
@@ -76,8 +80,10 @@ def tuned(family, folder, tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize(("precision", "largest"), [("bf16", 0.1), ("int8", 0.2)])
+@pytest.mark.parametrize(("precision", "largest"), [("bf16", 0.1), ("fp16", 0.02), ("int8", 0.2), ("nf4", 0.5)])
 def test_precisions(folder, plain, precision, largest):
+    if not can_quantise(precision, device="cpu"):
+        pytest.skip("not run: bitsandbytes is not installed")
     segmenter = sa2va_lab.load(folder, precision=precision, device="cpu")
     got = segmenter.predict(IMAGE, "blood vessel", **ASKED)
     assert np.abs(got.logits - plain.logits).max() < largest * np.abs(plain.logits).max()
@@ -85,6 +91,38 @@ def test_precisions(folder, plain, precision, largest):
     if precision == "int8":
         dtypes = {name: tensor.dtype for name, tensor in segmenter.model.state_dict().items()}
         assert {name for name, dtype in dtypes.items() if dtype == torch.int8} == set(filter(is_decoder_matrix, dtypes))
+
+
+def test_layers_in_the_files(folder, plain, tuned):
+    """Room for all but the decoder layers; a fine-tune that is merged as they are read."""
+    given = {"finetune": tuned, "lora_alpha": 4}
+    rungs = climb_down(open_whole(folder, **given), budgets={"cpu": 8 << 30}, precision="fp32").rungs
+    budget = {"cpu": f"{rungs[-1].shares[0].needed // 1024 + 1}KiB"}
+    expected = sa2va_lab.load(folder, **given, precision="fp32", device="cpu").predict(IMAGE, "x", **ASKED)
+    segmenter = sa2va_lab.load(folder, **given, precision="fp32", device="cpu", max_memory=budget)
+    assert segmenter.provenance["device"]["actual"] == "cpu + files"
+    assert (
+        np.abs(segmenter.predict(IMAGE, "x", **ASKED).logits - expected.logits).max()
+        < 1e-4 * np.abs(expected.logits).max()
+    )
+    assert not np.array_equal(expected.logits, plain.logits)
+
+
+def test_the_forecast_follows_the_image(folder):
+    """More pixels take more, and no image more than the most that the plan counts with."""
+    opened = open_whole(folder)
+    family, most = opened.sizes.family, opened.sizes.family.most_tiles(opened.sizes)
+    counts = [family.count_tiles(width, width, opened.sizes) for width in (64, 800, 6000)]
+    assert counts == sorted(counts)
+    assert counts[-1] <= most
+    few, many = (forecast(opened.tensors, opened.sizes, precision="bf16", tiles=tiles) for tiles in (1, 1 + most))
+    assert few.activations <= many.activations
+    assert few.cache < many.cache
+    pixels = family.pixels(Image.fromarray(IMAGE).convert("RGB"), opened.sizes)
+    tiles = family.count_tiles(*IMAGE.shape[::-1], opened.sizes)
+    real, blank = (one[0] if isinstance(one, tuple) else one for one in (pixels, family.blank(tiles, opened.sizes)))
+    assert blank.shape[1:] == real.shape[1:]
+    assert 0.5 < blank.shape[0] / real.shape[0] < 2
 
 
 def test_a_fine_tune_merges_to_what_it_is_on_the_fly(folder, plain, tuned, tmp_path):
