@@ -109,6 +109,8 @@ def _predict_data(
         o.print_json(told)
     else:
         print(f"{told['images']} images, {told['failed']} failed: {made.folder}")
+        for record in made.records:
+            print(f"{record['id']}: {record['note']}\n" if record.get("note") else "", end="")
 
 
 def _predict_images(
@@ -131,6 +133,7 @@ def _predict_images(
             o.print_json(line)
         elif line["error"] is None:
             print(f"{line['image']}: {line['answer']}  ({sum(line['seconds'].values()):.2f} s)", flush=True)
+            print(f"{line['image']}: {line['note']}\n" if "note" in line else "", end="", file=sys.stderr)
         else:
             print(f"{line['image']}: {line['error']}", file=sys.stderr, flush=True)
     if failed:
@@ -178,4 +181,6 @@ def _load(loading: dict, as_json: bool):
         print(said["stamp"] + "\n" if said["stamp"] else "", end="")
         why = f"{said['precision']['reason']}; {said['device']['reason']}"
         print(f"{said['model']}: {said['parameters']:,} parameters; {why}", flush=True)
+        if note := (said["finetune"] or {}).get("note"):
+            print(note, flush=True)
     return segmenter

@@ -88,6 +88,7 @@ def evaluate(
         told |= {"phrase": made.phrase, "prompt": made.maker.prompt, "refused": list_refused(table)}
         told["findings"] = [report_finding(finding) for finding in found]
         o.print_json(told | {"samples": json.loads(table.to_json(orient="records"))})
+        _refuse_nothing(summary)
         return
     if said:
         print(f"TOO GOOD TO REPORT: {said}")
@@ -97,6 +98,9 @@ def evaluate(
     counted = f"{summary['n_images']} images of {summary['n_groups']} patients"
     print(f"{counted}, threshold {choice.value:g} ({choice.reason}); ", end="")
     print(f"{summary['n_failed']} failed, {summary['n_without_truth']} without truth")
+    if summary["ignored"]:
+        print(f"{summary['ignored']:.1%} of the pixels are ignored and in no number")
+    _refuse_nothing(summary)
     for name in ("dice", "iou", "precision", "recall"):
         score = summary[name]
         interval = f"[{score['low']:.4f}, {score['high']:.4f}]"
@@ -106,6 +110,16 @@ def evaluate(
         print(sentence)
     _print_findings(found)
     print(f"not verified: sa2va-lab verify {run} --model CHECKPOINT --data {data} makes some of its images again")
+
+
+def _refuse_nothing(summary: dict) -> None:
+    """LabError where no image has both a prediction and a truth: there is no number, and no success."""
+    failed, bare = summary["n_failed"], summary["n_without_truth"]
+    if summary["n_images"] == failed + bare:
+        raise LabError(
+            f"no image could be counted: of {summary['n_images']}, {failed} failed or were not predicted and {bare} "
+            "have no ground truth; evaluate a Run of annotated images"
+        )
 
 
 def _print_findings(found: list[Finding], name: str = "") -> None:

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import sha256
-from sa2va_lab.loading.finetune import FineTune, add_lora, find_alpha, find_training, is_zero, read_finetune
+from sa2va_lab.loading.finetune import (
+    FineTune,
+    add_lora,
+    find_alpha,
+    find_training,
+    is_zero,
+    read_finetune,
+    tell_other_base,
+)
 from sa2va_lab.loading.hub import fetch_headers, fetch_model, is_hub_id
 from sa2va_lab.loading.parts import place_sam2
 from sa2va_lab.loading.tensors import LazyTensor, Shard, describe, digest_headers, first_line
@@ -250,6 +258,15 @@ class Checkpoint:
         """alpha / rank, by which B A is multiplied; None without LoRA, or where alpha is not known."""
         return self.alpha / self.tuned.rank if self.tuned and self.tuned.pairs and self.alpha else None
 
+    @cached_property
+    def note(self) -> str:
+        """What is to be said of the fine-tune: how it was read, and that its config names another base."""
+        if not self.finetune:
+            return self.tuned.note if self.tuned else ""
+        training = find_training(self.tuned.content, self.config)
+        other = tell_other_base(training, self.given, self.base.raw or {}, bare=self.is_bare)
+        return "; ".join(filter(None, (self.tuned.note, other)))
+
     def _lay_over(self, tuned: FineTune) -> dict[str, LazyTensor]:
         own = (tuned.path.name,)
         tensors = self.under | {name: replace(tensor, origin=own) for name, tensor in tuned.whole.items()}
@@ -295,7 +312,7 @@ class Checkpoint:
         """What was laid over the base, for the record: file, digest, tensors, rank, scale."""
         if not self.finetune:
             return None
-        note = {"note": self.tuned.note} if self.tuned.note else {}
+        note = {"note": self.note} if self.note else {}
         return {
             "file": self.tuned.path.name,
             "sha256": self.finetune.sha256,

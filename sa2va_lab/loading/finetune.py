@@ -123,6 +123,27 @@ def find_training(content: object, config: Path | str | None = None) -> Training
         return None
 
 
+def tell_other_base(training: TrainingConfig | None, given: Path, raw: dict, *, bare: bool) -> str:
+    """What is to be said where a config names another base than the one given; "" where the names agree or none is
+    there. Names alone are compared, for nothing in a fine-tune knows its base.
+
+    raw: config.json of the base. bare: whether it is an InternVL, on which Sa2VA's own weights are no base.
+    """
+    stated = [name for name in (not bare and training.weights, training.base) if name] if training else []
+    own = [str(raw.get("_name_or_path") or ""), *given.absolute().parts[-4:], given.resolve().name]
+    if not stated or {_spell(name) for name in stated} & {_spell(name.rpartition("--")[2]) for name in own}:
+        return ""
+    return (
+        f"the training config names {Path(stated[0]).name} as its base, and the one given is called "
+        f"{given.resolve().name}: on another base than its own a fine-tune's answers are worthless"
+    )
+
+
+def _spell(path: str) -> str:
+    name = re.split(r"[\\/]", path.rstrip("\\/"))[-1].lower()
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"\.(pth|pt|bin|safetensors)$", "", name))
+
+
 def add_lora(base: LazyTensor, pair: dict[str, LazyTensor], scale: float) -> Tensor:
     """W + scale B A in float32."""
     return base.read().float() + scale * (pair["B"].read().float() @ pair["A"].read().float())

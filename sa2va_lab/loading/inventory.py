@@ -151,7 +151,7 @@ def read_inventory(
         missing=_find_missing(opened, parts),
         sha256={"headers": digest, "content": content_digest},
         config=base.raw,
-        note=tuned.note if tuned else "",
+        note=opened.note,
     )
 
 

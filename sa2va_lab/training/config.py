@@ -33,6 +33,7 @@ class TrainingData:
 class TrainingConfig:
     """What a config says; None wherever it does not say, or cannot be read (then `unread` tells why).
 
+    base, weights: the model that training began from, and Sa2VA's weights where those came in a file of their own.
     loss_weights: {loss name: weight}. sampler_group: samples that xtuner's LengthGroupedSampler keeps together on a
     process (batch size x accumulation), None for a plain sampler. warmup: {"begin", "end", "start_factor", "by_epoch"}
     as written. zero: what DeepSpeed's ZeRO was told.
@@ -40,6 +41,7 @@ class TrainingConfig:
 
     unread: tuple[str, ...]
     base: str | None = None
+    weights: str | None = None
     template: str | None = None
     special_tokens: tuple[str, ...] = ()
     lora: dict = field(default_factory=dict)
@@ -129,6 +131,7 @@ def _interpret(path: Path | None, values: dict, unread: tuple[str, ...]) -> Trai
     return TrainingConfig(
         unread=unread,
         base=_at(model, "mllm.model_path", str) or _at(model, "llm.pretrained_model_name_or_path", str),
+        weights=_at(model, "pretrained_pth", str),
         template=_template(values),
         special_tokens=tuple(token for token in _at(model, "special_tokens", list) or () if isinstance(token, str)),
         lora={key: value for key, value in lora.items() if not isinstance(value, Symbol | Unread)},

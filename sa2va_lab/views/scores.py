@@ -138,9 +138,10 @@ def run_table(run: Run, dataset: Dataset) -> Table:
     known = len({sample.group for sample in dataset}) < len(dataset)
     size = say_sample(len(run.sample_ids), len(groups), grouped=known)
     seen, reason = was_seen(run, dataset)
+    note = tr((segmenter.get("finetune") or {}).get("note") or "")
     millions = f"{segmenter['parameters'] / 1e6:,.1f} M" if segmenter.get("parameters") else "? M"
     facts = {
-        "Model": [f"{segmenter['model']} ({millions})", segmenter.get("family", "")],
+        "Model": [f"{segmenter['model']} ({millions})", "; ".join(filter(None, (segmenter.get("family"), note)))],
         "Device": [segmenter["device"]["actual"], tr(segmenter["device"]["reason"])],
         "Number format": [segmenter["precision"]["actual"], tr(segmenter["precision"]["reason"])],
         "Images": [f"{size}; {tr(data['chosen'])}", tr(data["reason"])],

@@ -13,10 +13,12 @@ from safetensors.torch import save_file
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.loading.finetune import read_finetune
+from sa2va_lab.loading.finetune import read_finetune, tell_other_base
+from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.whole import open_whole
 from sa2va_lab.sa2va.parts import name_officially
+from sa2va_lab.training.config import read_config
 from tools.demo.xtuner import TrainingLog, write_checkpoint
 
 Q_PROJ = "language_model.model.layers.1.self_attn.q_proj.weight"
@@ -92,6 +94,40 @@ def test_what_does_not_fit_is_named(tiny_folder, trained, tmp_path, change, said
     torch.save({"state_dict": {**trained, **change}}, tmp_path / "other.pth")
     with pytest.raises(LabError, match=said):
         open_whole(tiny_folder, finetune=tmp_path / "other.pth", lora_alpha=4)
+
+
+def other_config(path, base, weights):
+    text = f"model = dict(mllm=dict(model_path={base!r}), pretrained_pth={weights!r})\ntrain_dataloader = dict()\n"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("base", "weights", "given", "raw", "said"),
+    [
+        ("OpenGVLab/InternVL3-8B", "pretrained/Sa2VA-4B.pth", "models/sa2va_4b", {}, ""),
+        ("pretrained/InternVL3-8B", None, "InternVL3-8B", {}, ""),
+        ("OpenGVLab/InternVL3-8B", None, "cache/models--OpenGVLab--InternVL3-8B/snapshots/0a1b", {}, ""),
+        ("InternVL3-8B", None, "mine", {"_name_or_path": "OpenGVLab/InternVL3_8B"}, ""),
+        ("C:\\models\\InternVL3-8B\\", None, "internvl3-8b", {}, ""),
+        (None, None, "mine", {}, ""),
+        ("InternVL2_5-4B", "Sa2VA-OTHER-v2.pth", "base", {}, "names Sa2VA-OTHER-v2.pth as its base, and the one given"),
+        ("InternVL2_5-4B", None, "InternVL3-8B", {}, "names InternVL2_5-4B as its base"),
+    ],
+)
+def test_a_config_that_names_another_base_is_said(tmp_path, base, weights, given, raw, said):
+    training = read_config(other_config(tmp_path / "config.py", base, weights))
+    told = tell_other_base(training, tmp_path / given, raw, bare=False)
+    assert said in told
+    assert bool(told) == bool(said)
+    assert tell_other_base(None, tmp_path / given, raw, bare=False) == ""
+
+
+def test_another_base_is_said_by_inspect_and_in_the_record(tiny_folder, pth, tmp_path):
+    config = other_config(tmp_path / "config.py", "InternVL2_5-OTHER", None)
+    told = {"finetune": pth, "config": config, "lora_alpha": 8}
+    assert "names InternVL2_5-OTHER as its base" in read_inventory(tiny_folder, **told).to_lines()[-2]
+    assert "names InternVL2_5-OTHER as its base" in Checkpoint(tiny_folder, **told).describe_finetune()["note"]
 
 
 def test_mmengines_own_classes_open_without_mmengine(trained, tmp_path):

@@ -135,6 +135,33 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
     assert f"sa2va-lab verify {drawn_run.folder} --model" in said
 
 
+def test_every_mean_says_its_own_images_and_what_was_asked(lab, drawn_run, drawn_data, tmp_path):
+    words = ("evaluate", drawn_run.folder, "--groups", GROUPS, "--data")
+    status, said, _ = lab(*words, drawn_data)
+    assert status == 0
+    lines = {line.split()[0]: line for line in said.splitlines() if " macro " in line}
+    assert "N 6 images of 3 patients" in lines["dice"]
+    assert "N 5 images of 3 patients" in lines["recall"]  # one truth is empty
+    bare = shutil.copytree(drawn_data, tmp_path / "bare")
+    for mask in (bare / "masks").iterdir():
+        (bare / "kept").mkdir(exist_ok=True)
+        if "p01_a" not in mask.name:
+            mask.unlink()
+    run = json.loads((drawn_run.folder / "run.json").read_text())
+    first = run["dataset"]["samples"][0]
+    run["dataset"]["samples"] = [name for name in run["dataset"]["samples"] if name != first]
+    alone = tmp_path / "alone"
+    shutil.copytree(drawn_run.folder, alone)
+    (alone / "run.json").write_text(json.dumps(run))
+    kept = [line for line in (alone / "samples.jsonl").read_text().splitlines(True) if f'"{first}"' not in line]
+    (alone / "samples.jsonl").write_text("".join(kept))
+    for more in ((), ("--json",)):
+        status, said, error = lab("evaluate", alone, "--groups", GROUPS, "--data", bare, *more)
+        assert status == 2
+        assert "no image could be counted: of 5, 0 failed or were not predicted and 5 have no ground truth" in error
+        assert "macro" not in said or more
+
+
 def test_a_data_set_that_cannot_be_opened_is_refused_before_a_model_is_loaded(lab, drawn_data, tmp_path, monkeypatch):
     from sa2va_lab.loading import load as loading
 

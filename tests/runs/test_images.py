@@ -1,12 +1,15 @@
 """Single images: what lies in the folder is always that of the image that it is said to be of."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.runs import predict_dataset
 from sa2va_lab.runs.images import Picture, check_images, predict_images
 
 
@@ -52,6 +55,29 @@ def test_another_image_of_the_same_name_is_refused_before_it_takes_a_place(draw,
     same.image.write_bytes(first.image.read_bytes())
     predict(out, same)  # the same picture by another path
     assert [line["image"] for line in listed(out)] == [str(same.image)]
+
+
+def test_a_relative_name_may_be_another_image_from_another_folder(draw, predict, tmp_path, monkeypatch):
+    out, first, other = tmp_path / "out", draw("a/one.png", 100), draw("b/one.png", 200)
+    monkeypatch.chdir(first.image.parent)
+    predict(out, first._replace(image=Path("one.png")))
+    monkeypatch.chdir(other.image.parent)
+    with pytest.raises(LabError, match="holds one of another image"):
+        predict(out, other._replace(image=Path("one.png")))
+
+
+def test_a_file_of_several_pictures_is_never_cut_in_silence(draw, predict, make_segmenter, tmp_path):
+    first = draw("a/one.png", 100)
+    frames = [Image.fromarray(np.full((20, 30), grey, np.uint8)) for grey in (90, 120, 150)]
+    cine = Picture("cine", tmp_path / "a" / "cine.gif")
+    frames[0].save(cine.image, save_all=True, append_images=frames[1:])
+    lines = predict(tmp_path / "out", first, cine)
+    assert "note" not in lines[0]
+    assert lines[1]["note"] == "its file holds 3 pictures: the first was predicted"
+    assert listed(tmp_path / "out")[1]["note"] == lines[1]["note"]
+    dataset = open_dataset([first.image, cine.image], phrase="dark 60")
+    run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
+    assert [record.get("note") for record in run.records] == [None, lines[1]["note"]]
 
 
 def test_pseudonyms_are_told_apart_by_the_images_bytes(draw, predict, tmp_path):
