@@ -40,7 +40,10 @@ def inspect(
 
 
 def plan(
-    model: Annotated[Path, typer.Argument(help="Checkpoint folder (headers are read), or a release: Sa2VA-8B.")],
+    model: Annotated[Path, typer.Argument(help="Checkpoint folder (headers are read), or a release: Sa2VA-8B.")] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All releases, on that GPU or on those that people have.")
+    ] = False,
     gpu: Annotated[str | None, typer.Option(help="Memory of one GPU that is not here, such as 24GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="How many of them; without --gpu, of those that are here.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Memory of the host, such as 64GiB.")] = None,
@@ -55,6 +58,11 @@ def plan(
     """Print every rung of the ladder: what it needs, whether it fits, by how much."""
     from sa2va_lab.loading.plan import plan as make_plan  # torch comes with it
 
+    if every == bool(model):
+        raise LabError("plan takes a checkpoint folder or a release's name, or --all.")
+    if every:
+        _plan_all(gpu, gpus or 1, tiles, as_json=as_json)
+        return
     tuned = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     made = make_plan(model, **tuned, gpu=gpu, gpus=gpus, cpu=cpu, tiles=tiles, spread=spread)
     if as_json:
@@ -63,6 +71,23 @@ def plan(
     print("\n".join(tell_plan(made, width=get_terminal_size().columns)))
     if made.chosen is None:
         raise LabError(made.explain())
+
+
+def _plan_all(gpu: str | None, gpus: int, tiles: int | None, *, as_json: bool) -> None:
+    from sa2va_lab.loading.devices import parse_size
+    from sa2va_lab.loading.matrix import CARDS, weigh_releases
+    from sa2va_lab.views.plans import releases_table
+
+    cards, image = (
+        (parse_size(gpu),) if gpu else CARDS,
+        f"image of {tiles} tile{'s' * (tiles > 1)}" if tiles else "the largest image",
+    )
+    rows = weigh_releases(cards=cards, gpus=gpus, images={image: tiles})
+    if as_json:
+        o.print_json({"gpus": gpus, "rows": rows})
+        return
+    print(f"{image}: the most precise format that fits, and GiB to spare on one card; n cards: × n")
+    print(releases_table(rows, gpus=gpus))
 
 
 def tell_plan(made, *, width: int) -> list[str]:

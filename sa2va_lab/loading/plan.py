@@ -253,7 +253,7 @@ def climb_down(
             loading = weigh_loading(tensors, precision=kind)
             host = Share("cpu", 0, loading, loading, budgets["cpu"])
         mapped, own = opened.mapped_bytes() - made.unseen, {name: budgets[name] for name in names}
-        rung = _make_rung(kind, made, own, files=files, mapped=mapped, host=host)
+        rung = make_rung(kind, made, own, files=files, mapped=mapped, host=host)
         if not files or rung.layout.kept_back:
             rungs.setdefault((kind, rung.layout), rung)
     return Plan(list(rungs.values()), len(cuda))
@@ -300,9 +300,17 @@ def _place_layers(devices: list[_Device], *, count: int, files: bool) -> tuple[s
     return places
 
 
-def _make_rung(
-    precision: str, made: Forecast, budgets: dict[str, int], *, files: bool, mapped: int, host: Share | None
+def make_rung(
+    precision: str,
+    made: Forecast,
+    budgets: dict[str, int],
+    *,
+    files: bool = False,
+    mapped: int = 0,
+    host: Share | None = None,
 ) -> Rung:
+    """The layout of a network on devices with so many free bytes. files: whether layers may stay in them; mapped: their
+    bytes that are looked at; host: what it must hold besides."""
     home = max(budgets, key=budgets.get)
     budgets = {home: budgets[home]} | budgets
     devices = [_Device(name, made, budget=budget, is_home=name == home) for name, budget in budgets.items()]
@@ -326,6 +334,6 @@ def _falling(precision: str, device: str) -> list[str]:
 def _tell(rung: Rung) -> str:
     weights, apart = sum(share.weights for share in rung.shares), f"{abs(rung.lacking) / GIB:.2f}"
     verdict = f"fits, {apart} GiB to spare" if rung.fits else f"does not fit, {apart} GiB too much"
-    head = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top: {verdict}"
+    head = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"
     host = [f"{rung.host.needed / GIB:.2f} GiB of the host while loading"] if rung.host and rung.host.needed else []
-    return "; ".join([head, *rung.notes, *host, *([] if rung.can_be_made else [NO_QUANTISER])])
+    return "; ".join([f"{head}: {verdict}", *rung.notes, *host, *([] if rung.can_be_made else [NO_QUANTISER])])

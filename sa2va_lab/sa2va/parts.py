@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from functools import reduce
+from functools import lru_cache, reduce
 
 from sa2va_lab.sa2va.families import FAMILIES, OTHER_PARTS
 
+MOST = 20_000  # names of which the answers are kept; a forecast asks for each again and again
 _SAM2 = r"(grounding_encoder\.(sam2_model\.)?)?"
 _SAM2_PARTS = {
     "sam2_encoder": r"(image_encoder|vision_encoder)\.",
@@ -48,12 +49,14 @@ def split_block(name: str) -> tuple[int, str] | None:
     return (int(match["layer"]), match["tail"]) if match else None
 
 
+@lru_cache(MOST)
 def layer_of(name: str) -> int | None:
     """The number of the decoder layer that a tensor belongs to; None for all others."""
     layer = split_layer(name)
     return layer[0] if layer else None
 
 
+@lru_cache(MOST)
 def is_decoder_matrix(name: str) -> bool:
     """Whether a tensor is a matrix of a decoder layer, which int8 and nf4 quantise."""
     owner, _, leaf = name.rpartition(".")

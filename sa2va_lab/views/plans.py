@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import cycle
 
 from sa2va_lab.language import tr
+from sa2va_lab.loading.forecast import GIB
+from sa2va_lab.loading.matrix import advise
 from sa2va_lab.loading.shards import FILES
 from sa2va_lab.reports.answers import Answer, Planned, say_sample, say_size
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table, show, tabulate
 
 MARKERS = "osD^vPX"
+FORMATS = (
+    ("o", style.ACCENT, style.ACCENT),
+    ("s", style.ACCENT, "white"),
+    ("D", style.NEUTRAL, "white"),
+)  # by precision
 
 
 def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
@@ -43,6 +51,72 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
         Planned(**measured),
         stamp=stamp,
     )
+
+
+def releases_table(rows: list[dict], *, gpus: int = 1, image: str | None = None) -> Table:
+    """A row a released model: for each kind of card the most precise format that it holds, with what is to spare (GiB),
+    or how many cards do. rows: of `weigh_releases`; image: which one's, the first if not given. Of one kind of card
+    alone also what each format needs."""
+    rows = [row for row in rows if row["image"] == (image or rows[0]["image"])]
+    models = [[row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)]
+    sizes = [card["size"] for card in rows[0]["cards"]]
+    columns = {"Model": lambda of: of[0]["model"], "Numbers": lambda of: f"{of[0]['parameters'] / 1e9:.2f} B"}
+    if len(sizes) == 1:
+        places = {row["precision"]: place for place, row in enumerate(models[0])}
+        columns |= {
+            name: partial(lambda place, of: f"{of[place]['needed'] / GIB:.1f}", at) for name, at in places.items()
+        }
+    for size in sizes:
+        columns[f"{gpus} × {size / GIB:g} GiB" if gpus > 1 else f"{size / GIB:g} GiB"] = partial(
+            _say_fit, size, gpus, len(sizes) == 1
+        )
+    return tabulate(models, columns)
+
+
+def _say_fit(size: int, gpus: int, whole: bool, rows: list[dict]) -> str:
+    """How one model fits a kind of card. whole: in words."""
+    found = advise(rows, size, gpus=gpus)
+    spare = f" {found['spare'] / GIB:+.1f}" if found["spare"] is not None and found["precision"] else ""
+    times = f" × {found['cards']}" if (found["cards"] or 0) > 1 and not whole else ""
+    short = f"{found['precision'] or '–'}{times}{spare}"
+    return f"{short}: {tr(found['said'])}" if whole else short
+
+
+def releases_figure(rows: list[dict]):
+    """What one card must have free for each released model and format, from the smallest to the largest image, against
+    the cards that people have; (figure, alt). rows: of `weigh_releases`."""
+    names, kinds = (list(dict.fromkeys(row[key] for row in rows)) for key in ("model", "precision"))
+    sizes = [card["size"] / GIB for card in rows[0]["cards"]]
+    with style.drawing(0.9 + 0.36 * len(names)) as figure:
+        axes, told = figure.subplots(), []
+        for place, name in enumerate(names):
+            for kind, (marker, colour, fill) in zip(kinds, FORMATS, strict=True):
+                needs = [row["needed"] / GIB for row in rows if (row["model"], row["precision"]) == (name, kind)]
+                axes.plot([min(needs), max(needs)], [place, place], color=colour, linewidth=3, solid_capstyle="butt")
+                how = {"marker": marker, "color": colour, "markerfacecolor": fill, "markersize": 8, "linestyle": "none"}
+                axes.plot(min(needs), place, **how, label=kind if place == 0 else None)
+                told.append(f"{name} {kind} {min(needs):.1f} – {max(needs):.1f}")
+                if kind in (kinds[0], kinds[-1]):
+                    at, side, gap = (max(needs), "left", 7) if kind == kinds[0] else (min(needs), "right", -8)
+                    about = {
+                        "xytext": (gap, 0),
+                        "textcoords": "offset points",
+                        "fontsize": 8,
+                        "ha": side,
+                        "va": "center",
+                    }
+                    style.halo(axes.annotate(f"{max(needs):.1f}", (at, place), color=style.NEUTRAL, **about))
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
+        axes.set_xticks([], minor=True)
+        axes.set_xlim(2, 1.15 * max(sizes))
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.grid(axis="x", color=style.NEUTRAL, linewidth=0.6)
+        axes.set_xlabel(tr("GiB that one card must have free: symbol the smallest image, line and number the largest"))
+        axes.legend(loc="lower right", ncols=len(kinds), facecolor="white", framealpha=1, frameon=True)
+    points = "; ".join(told)
+    return figure, tr("GiB that one card needs, from the smallest to the largest image: {points}.", points=points)
 
 
 def memory_table(measured: dict) -> Table:
