@@ -59,17 +59,18 @@ def _add(drawing: Drawing, entry: dict) -> None:
 
 
 def _phrases(drawing: Drawing, text: object, count: int) -> list[str | None]:
+    listed = isinstance(text, list)
     if isinstance(text, str):
         drawing.note("text_type", "its text is one string instead of a list: taken as the phrase of every object")
         text = [text] * count
-    elif not isinstance(text, list):
+    elif not listed:
         drawing.note("text_type", "it has no list of phrases: its objects belong to no phrase")
         text = [None] * count
     elif len(text) != count:
         rest = "objects without a phrase are left out" if len(text) < count else "the phrases left over are ignored"
         drawing.note("text_length", f"{len(text)} phrases for {count} objects: {rest}")
     phrases = [word.strip() if isinstance(word, str) and word.strip() else None for word in text[:count]]
-    if None in phrases and text.count(None) < count:
+    if None in phrases and listed:
         drawing.note("text_type", "a phrase is empty or not text: its object is left out")
     return phrases + [None] * (count - len(phrases))
 

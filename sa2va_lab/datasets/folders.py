@@ -60,6 +60,8 @@ class Folder:
         roles |= {path: IMAGES for path in folders if split_of(os.path.basename(path), whole=True)}
         bare = not any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in found)
         waiting = folders if bare and IMAGES not in roles.values() else [path for path in folders if roles[path]]
+        elsewhere = sum(_count_images(path) for path in folders if path not in waiting)
+        self.words += f"{elsewhere} image files in other folders left out, " if elsewhere else ""
         for here in waiting:
             depth = here.count(os.sep) - top.count(os.sep)
             below, files = self._scan(here, top)
@@ -214,6 +216,16 @@ def is_size(value: object) -> bool:
 def second_file(path: Path) -> Path:
     """Where a second annotator's file lies, if there is one."""
     return path.with_name(f"{path.stem}_obs2{path.suffix}")
+
+
+def _count_images(folder: str, *, below: bool = True) -> int:
+    """How many image files lie in a folder and, if `below`, in those in it; none where it cannot be read."""
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.name[0] != "."]
+    except OSError:
+        return 0
+    inside = sum(_count_images(e.path, below=False) for e in entries if below and e.is_dir(follow_symlinks=False))
+    return inside + sum(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries)
 
 
 def _base(name: str) -> str:

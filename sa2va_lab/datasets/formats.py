@@ -97,6 +97,10 @@ def _recognise(path: Path, threshold: float | None) -> tuple[Folder, Found]:
     if found is None and folder.listed:
         words = f"images without annotations of a known format ({EXPECTED}): "
         found = Found(BARE, words, unnamed=None, rasteriser=NO_TRUTH)
+        text = f"{len(folder.annotation_files())} JSON files are annotations of no known format"
+        found.defects += [Defect("unreadable_annotation", text)] if folder.annotation_files() else []
+    elif found is not None and found.format in (masks.NAME, yolo.NAME) and folder.annotation_files():
+        found.words += f"{len(folder.annotation_files())} other JSON files left out, "
     if found is None:
         raise LabError(f"{path} is of no format that is read; expected {EXPECTED}, or images")
     if any(found.drawn()):
