@@ -17,7 +17,7 @@ CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
     "sa2va": 2_465, "loading": 3_230, "segmenter": 300, "prediction": 110, "runs": 1_134, "datasets": 4_250,
-    "training": 1_760, "evaluation": 2_408, "views": 3_005, "reports": 1_115, "commands": 775,
+    "training": 1_760, "evaluation": 2_408, "views": 3_011, "reports": 1_115, "commands": 775,
 }  # fmt: skip
 PACKAGE_LINES, CORE_LINES = 21_100, 7_225
 

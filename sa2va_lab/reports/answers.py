@@ -57,6 +57,7 @@ class Summary(Metrics):
     n_groups: int = 0
     n_failed: int = 0
     n_without_truth: int = 0
+    ignored: float = 0.0
     grouped: bool = False
     threshold: float | None = None
     dice: Mean = Mean()

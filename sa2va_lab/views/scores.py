@@ -125,6 +125,9 @@ def _say_gaps(evaluated: Evaluated) -> list[str]:
     gaps = {"n_failed": summary.n_failed, "n_without_truth": summary.n_without_truth}
     if any(gaps.values()):
         sentences.append(tr("Not in this mean: {n_failed} failed and {n_without_truth} without annotation.", **gaps))
+    if summary.ignored:
+        text = tr("{share:.1%} of their pixels are ignored, as the data set says: in no number.", share=summary.ignored)
+        sentences.append(text)
     if nothing := summary.n_images - summary.dice.n - sum(gaps.values()):
         text = tr("Nor are {count} in which nothing is annotated and nothing found: they have no Dice.", count=nothing)
         sentences.append(text)

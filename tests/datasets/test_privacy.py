@@ -169,6 +169,8 @@ def test_no_name_gets_into_any_output(tmp_path, monkeypatch, capsys, darkness, t
         for more in ([], ["--json"]) if "as_json" in commands[name] else ([],):
             said += run_cli([*arguments, *more], monkeypatch, capsys, status=2 if name == "predict" else 0)
             arguments = [word for word in arguments if word not in ("--fix", str(given["fix"]))]
+            if name == "export":  # it never writes into a folder that is there
+                arguments = [f"{word} again" if word == str(given["out"]) else word for word in arguments]
     lines = (outputs / "by predict" / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(line)["image"] for line in lines} == {sample.id for sample in dataset}
     said += run_cli(["convert", root, outputs / "coco", "--to", "coco"], monkeypatch, capsys)

@@ -12,12 +12,12 @@ from PIL import Image
 from sa2va_lab import open_dataset
 from sa2va_lab.datasets.audit import audit_dataset
 from sa2va_lab.datasets.ceilings import resolution_ceilings
-from sa2va_lab.datasets.drawings import DrawnTruth
+from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, Thing
 from sa2va_lab.evaluation.baselines import measure_baselines
 from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import count_pixels, evaluate_run, summarise
-from sa2va_lab.evaluation.mistakes import sort_mistakes
+from sa2va_lab.evaluation.mistakes import find_others, sort_mistakes
 from sa2va_lab.evaluation.phrases import measure_phrase
 from sa2va_lab.evaluation.shapes import measure_calibration, measure_extras
 from sa2va_lab.evaluation.thresholds import calibrate, choose_threshold, count_run
@@ -109,6 +109,25 @@ def test_what_is_ignored_counts_as_nothing_not_as_background(drawn_run, drawn_da
     assert set(counted["ignored_area"]) == {48 * WIDTH}
     assert summarise(table)["ignored"] == 0.5
     assert summarise(evaluate_run(drawn_run, dataset))["ignored"] == 0
+
+
+def test_baselines_are_measured_where_it_counts(drawn_data):
+    half = ignoring(open_dataset(drawn_data))
+    rows = {row["name"]: row for row in measure_baselines(half, [sample.id for sample in half])}
+    sample = half.samples[0]
+    there = np.count_nonzero(sample.truth())
+    assert rows["everything"]["scores"][sample.id] == pytest.approx(2 * there / (there + 48 * WIDTH))
+
+
+def test_another_thing_that_is_ignored_explains_no_mistake(drawn_data):
+    dataset = open_dataset(drawn_data)
+    sample = ignoring(dataset).samples[0]
+    lines = [np.array([x, 4, x + 9, 4, x + 9, 9, x, 9], float) for x in (5, 45)]
+    drawing = Drawing([Thing("catheter", polygons=lines)])
+    for each, area in ((dataclasses.replace(sample, ignored=None), 90), (sample, 45)):
+        each = dataclasses.replace(each, drawings={1: drawing})
+        data = dataclasses.replace(dataset, samples=[each])
+        assert find_others(data, each.id, (48, 64)).sum() == area
 
 
 def test_counts_by_hand():

@@ -117,7 +117,7 @@ def test_other_programs_read_the_same_masks(run, masks, tmp_path, form, apart):
     assert min(made.dice.values(), default=1) >= 0.999
 
 
-@pytest.mark.parametrize("form", ["png", "coco", "labelme", "sa2va"])
+@pytest.mark.parametrize("form", ["png", "coco", "labelme", "sa2va", "yolo"])
 def test_our_readers_read_the_same_masks(run, masks, data, tmp_path, form):
     export_run(run, tmp_path / "out", form=form, choice=CHOICE, dataset=data)
     again = open_dataset(tmp_path / "out")
@@ -233,7 +233,7 @@ def test_a_prediction_that_a_person_corrects_is_a_truth_that_says_so(run, data, 
     assert "5 of 5 ground truths were drawn by hand over a prediction of this very model" in describe_finding(
         *told["own"]
     )
-    for again in ("labelme", "coco", "png", "sa2va"):
+    for again in ("labelme", "coco", "png", "sa2va", "yolo"):
         export_dataset(drawn, tmp_path / again, format=again)
         assert [sample.origin for sample in open_dataset(tmp_path / again)] == [sample.origin for sample in drawn]
 
