@@ -209,7 +209,7 @@ def matrix_rate(model, positions: int) -> float:
 def counting(model) -> Iterator[dict[str, int]]:
     """Counts the operations of matrix products by stage, as torch's counter sees them."""
     found: dict[str, int] = {}
-    stages = {"vision": "encode_image", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
+    stages = {"vision": "encode_images", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
 
     def counted(stage: str, method):
         def run(*given):

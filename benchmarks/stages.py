@@ -61,7 +61,7 @@ def measure(asked: argparse.Namespace) -> dict:
     dtype = next(model.grounding_encoder.parameters()).dtype
     canvas = fill_canvas(image, model.config, dtype=dtype).to(device)
     ids = reader.prompt_ids(question, len(tiles) * model.config.tokens_per_tile).all
-    inputs = segmenter._begin(ids, model.encode_image(tiles))[1]
+    inputs = segmenter._begin([ids], [model.encode_image(tiles)])[1]
 
     def answer(draft: list[int]):
         return write_answer(model, inputs, DynamicCache(), draft=draft, stops=reader.stops, limit=asked.tokens)

@@ -12,20 +12,13 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.loading.arithmetic import quantise_matrix, set_arithmetic
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
+from sa2va_lab.loading.forecast import GIB
 from sa2va_lab.loading.plan import Plan, Rung
 from sa2va_lab.loading.shards import FILES, Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import is_decoder_matrix
 from sa2va_lab.sa2va.weights import build_empty, load_weights
-from sa2va_lab.segmenter import Overflow
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+from sa2va_lab.segmenter import Overflow, is_out_of_memory
 
 
 class Ladder:
@@ -74,6 +67,15 @@ class Ladder:
         else:
             self._descend("out of memory in a prediction")
         return self.load()
+
+    def choose_batch(self, most: int) -> tuple[int, str]:
+        """How many images have room together on this rung: `most`, or half of it, and so on; and why."""
+        home = self.rung.shares[0]
+        if home.name == "cpu":
+            return 1, "1: a processor is not idle between images"
+        spare, taken = home.budget - home.needed, home.activations - home.context
+        batch = next(count for count in _halves(most) if count == 1 or (count - 1) * taken <= spare)
+        return batch, f"{batch}: an image takes {taken / GIB:.2f} GiB, and {spare / GIB:.2f} are free beside one"
 
     def note(self, provenance: dict) -> None:
         """Writes the rung stood on into a Segmenter's provenance, which has `asked` of precision and device."""
@@ -124,3 +126,7 @@ class Ladder:
         step = {"from": f"{precision} on {where}", "to": f"{self.rung.precision} on {self.rung.where}", "why": why}
         self.steps.append(step)
         self.tell(f"{step['why']}: from {step['from']} to {step['to']}")
+
+
+def _halves(most: int) -> list[int]:
+    return [most >> shift for shift in range(most.bit_length())]

@@ -30,33 +30,52 @@ class Reply:
 
 
 def write_answer(model: Sa2VA, inputs: Tensor, cache, *, draft: list[int], stops: set[int], limit: int) -> Reply:
-    """The greedy answer to `inputs` (1, p, C), which follow what `cache` holds; at most `limit` tokens.
+    """`write_answers` of one question."""
+    [reply] = write_answers(model, inputs, cache, draft=draft, stops=stops, limit=limit)
+    return reply
 
-    `cache` grows by p and the answer's inputs. A wrong or empty draft costs time, never correctness: from the first
-    token that differs the answer is decoded one by one.
+
+def write_answers(model: Sa2VA, inputs: Tensor, cache, *, draft: list[int], stops: set[int], limit: int) -> list[Reply]:
+    """The greedy answer to each of `inputs` (b, p, C), which follow what `cache` holds; at most `limit` tokens.
+
+    A wrong or empty draft costs time, never correctness: from the first token that differs an answer is decoded one by
+    one, alone. `cache` grows by p and the answer's inputs where there is one question; those of several are of no use
+    afterwards.
     """
     draft = draft[:limit]
-    states = model.read(_followed_by(model, inputs, draft[:-1]), cache)[0]
+    states = model.read(_followed_by(model, inputs, draft[:-1]), cache)
     start = inputs.shape[1] - 1
-    choices = model.score_tokens(states[start:]).argmax(dim=-1).tolist()  # choices[i]: the model's own token i
-    accepted = next(
-        (i for i, (ours, theirs) in enumerate(zip(draft, choices, strict=False)) if ours != theirs), len(draft)
-    )
-    ids = draft if accepted == len(draft) and draft else [*draft[:accepted], choices[accepted]]
-    kept = states[start + 1 : start + len(ids)]
-    shrink(cache, len(states) - inputs.shape[1] - len(kept))
-    written = [kept]
-    while ids[-1] not in stops and len(ids) < limit:
-        state = model.read(model.embed(_row(ids[-1:], inputs)), cache)[0]
-        written.append(state)
-        ids = [*ids, int(model.score_tokens(state[-1]).argmax())]
-    return Reply(ids=ids, states=torch.cat(written), accepted=accepted)
+    choices = model.score_tokens(states[:, start:]).argmax(dim=-1).tolist()  # choices[row][i]: its own token i
+    replies = []
+    for row, chosen in enumerate(choices):
+        accepted = next(
+            (i for i, (ours, theirs) in enumerate(zip(draft, chosen, strict=False)) if ours != theirs), len(draft)
+        )
+        ids = draft if accepted == len(draft) and draft else [*draft[:accepted], chosen[accepted]]
+        kept = states[row, start + 1 : start + len(ids)]
+        goes_on = ids[-1] not in stops and len(ids) < limit
+        own = cache if len(choices) == 1 else model.take_row(cache, row) if goes_on else None
+        if own is not None:
+            shrink(own, states.shape[1] - inputs.shape[1] - len(kept))
+        written = [kept]
+        while ids[-1] not in stops and len(ids) < limit:
+            state = model.read(model.embed(_rows(ids[-1:], inputs[:1])), own)[0]
+            written.append(state)
+            ids = [*ids, int(model.score_tokens(state[-1]).argmax())]
+        replies.append(Reply(ids=ids, states=torch.cat(written), accepted=accepted))
+    return replies
 
 
 def read_answer(model: Sa2VA, inputs: Tensor, cache, *, answer: list[int]) -> Reply:
-    """The states of a given answer, without asking the model whether it would have said so."""
-    states = model.read(_followed_by(model, inputs, answer[:-1]), cache)[0]
-    return Reply(ids=answer, states=states[inputs.shape[1] :], accepted=len(answer))
+    """`read_answers` of one question."""
+    [reply] = read_answers(model, inputs, cache, answer=answer)
+    return reply
+
+
+def read_answers(model: Sa2VA, inputs: Tensor, cache, *, answer: list[int]) -> list[Reply]:
+    """The states of an answer that is given to all (b, p, C), without asking whether the model would have said so."""
+    states = model.read(_followed_by(model, inputs, answer[:-1]), cache)
+    return [Reply(ids=answer, states=row[inputs.shape[1] :], accepted=len(answer)) for row in states]
 
 
 def shrink(cache, count: int) -> None:
@@ -66,8 +85,8 @@ def shrink(cache, count: int) -> None:
 
 
 def _followed_by(model: Sa2VA, inputs: Tensor, ids: list[int]) -> Tensor:
-    return torch.cat([inputs, model.embed(_row(ids, inputs)).to(inputs)], dim=1) if ids else inputs
+    return torch.cat([inputs, model.embed(_rows(ids, inputs)).to(inputs)], dim=1) if ids else inputs
 
 
-def _row(ids: list[int], like: Tensor) -> Tensor:
-    return torch.tensor([ids], device=like.device)
+def _rows(ids: list[int], like: Tensor) -> Tensor:
+    return torch.tensor([ids] * len(like), device=like.device)

@@ -58,7 +58,7 @@ class Sight:
     """An image as the language model gets it: tokens (n, C), which take the places of the image's ids.
 
     grid: their rows and columns, where their positions lie in a plane. deep: (n, C) each, added at those places to what
-    the first decoder layers give, one each.
+    the first decoder layers give, one each. Of several images that are read together all have a dimension in front.
     """
 
     tokens: Tensor | None = None
@@ -66,7 +66,7 @@ class Sight:
     deep: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return self.tokens.shape[-2]
 
 
 class Family(ABC):
@@ -80,7 +80,7 @@ class Family(ABC):
     bases: {(hidden size, decoder layers): the model that a training starts from}; hub: whose models these are; bare:
     their `model_type`. turns: {template of config.json: Turn}; image: the tokens before, for and after what an image
     becomes. tokenizers, processors: files of which one is needed. before_norm: whether [SEG] is read before the
-    language model's final norm.
+    language model's final norm. tiled: whether an image is tiles, seen without a look at the others.
     """
 
     group: str
@@ -99,6 +99,7 @@ class Family(ABC):
     tokenizers: tuple[str, ...]
     processors: tuple[str, ...] = ()
     before_norm: bool = False
+    tiled: bool = False
 
     @abstractmethod
     def read(self, raw: dict, name: str, folder: Path | None = None) -> Sa2VAConfig:

@@ -73,7 +73,7 @@ class InternVL(Family):
     marks = r"vision_model\.|mlp1\.|language_model\."
     spelling = ((r"^mllm\.(model\.)?", ""), (r"language_model\.base_model\.model\.", "language_model."))
     blocks = r"vision_model\.encoder\.layers\."
-    hub, bare = "OpenGVLab", "internvl_chat"
+    hub, bare, tiled = "OpenGVLab", "internvl_chat", True
     image = ("<img>", "<IMG_CONTEXT>", "</img>")
     turns = {"qwen_chat": CHAT, "internlm2_chat": CHAT}
     rules: tuple[Rule, ...] = ()

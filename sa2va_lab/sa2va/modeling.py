@@ -7,6 +7,7 @@ pixels into tokens, `language_model` reads them, `text_hidden_fcs` carries a [SE
 
 from __future__ import annotations
 
+import copy
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,11 @@ class CanvasFeatures:
 
     image: Tensor
     fine: tuple[Tensor, Tensor]
+
+    def split(self) -> list[CanvasFeatures]:
+        """Those of each image, where several were seen together."""
+        parts = zip(*(part.split(1) for part in (self.image, *self.fine)), strict=True)
+        return [CanvasFeatures(image, tuple(fine)) for image, *fine in parts]
 
 
 @dataclass
@@ -122,23 +128,38 @@ class Sa2VA(nn.Module):
         cache.image = sight or Sight(), start
         return cache
 
+    @staticmethod
+    def take_row(cache: DynamicCache, row: int) -> DynamicCache:
+        """A cache of its own for one of several questions that were read together."""
+        alone = copy.copy(cache)
+        alone.layers = [copy.copy(layer) for layer in cache.layers]
+        alone.batch_select_indices(torch.tensor([row]))
+        return alone
+
     def encode_image(self, pixels) -> Sight:
         """What `config.family.pixels` made of an image -> t image tokens."""
         return self.config.family.encode(self, pixels)
 
+    def encode_images(self, pixels: list) -> list[Sight]:
+        """The same for several images, together where they are tiles."""
+        if not self.config.family.tiled:
+            return [self.encode_image(one) for one in pixels]
+        counts = [len(tiles) * self.config.tokens_per_tile for tiles in pixels]
+        return [Sight(part) for part in self.encode_image(torch.cat(pixels)).tokens.split(counts)]
+
     def encode_canvas(self, canvas: Tensor) -> CanvasFeatures:
-        """(1, 3, canvas, canvas) -> features for the mask decoder."""
+        """(b, 3, canvas, canvas) -> features for the mask decoder; `split` gives those of each image."""
         sam2 = self.grounding_encoder
         flat = sam2.get_image_features(canvas.to(sam2.no_memory_embedding.dtype), return_dict=True).fpn_hidden_states
         fine0, fine1, coarse = flat
         return CanvasFeatures(image=_as_map(coarse + sam2.no_memory_embedding), fine=(_as_map(fine0), _as_map(fine1)))
 
     def embed(self, token_ids: Tensor) -> Tensor:
-        """(1, length) -> (1, length, C)."""
+        """(b, length) -> (b, length, C)."""
         return self.language_model.model.embed_tokens(token_ids)
 
     def read(self, embeddings: Tensor, cache) -> Tensor:
-        """(1, length, C) after what `cache` holds -> the states that a [SEG] is read from, (1, length, C).
+        """(b, length, C) after what `cache` holds -> the states that a [SEG] is read from, (b, length, C).
 
         Last hidden states after the final norm, or before it where the family says so.
         """
@@ -185,8 +206,14 @@ class Sa2VA(nn.Module):
         return Masks(logits=logits[rows, best].float(), ious=ious.float(), embeddings=embeddings.float())
 
 
+def stack(sights: list[Sight]) -> Sight:
+    """Several images that are as many tokens in the same grid, as one."""
+    deep = zip(*(sight.deep for sight in sights), strict=True)
+    return Sight(torch.stack([sight.tokens for sight in sights]), sights[0].grid, tuple(map(torch.stack, deep)))
+
+
 def _as_map(flat: Tensor) -> Tensor:
-    """(s*s, 1, D) -> (1, D, s, s)."""
+    """(s*s, b, D) -> (b, D, s, s)."""
     side = int(len(flat) ** 0.5)
     return flat.permute(1, 2, 0).unflatten(-1, (side, side))
 
@@ -204,7 +231,7 @@ def _place(sight: Sight, start: int, order: Tensor) -> Tensor | None:
 
 
 def _add(more: Tensor, begin: int, layer: nn.Module, given: tuple, out: Tensor) -> None:
-    """A hook that adds (n, C) to what a layer gave (1, m, C), from the place `begin` on, as far as that reaches."""
-    first, last = max(begin, 0), min(begin + len(more), out.shape[1])
+    """A hook that adds ([b,] n, C) to what a layer gave (b, m, C), from place `begin` on, as far as that reaches."""
+    first, last = max(begin, 0), min(begin + more.shape[-2], out.shape[1])
     if first < last:
-        out[:, first:last] += more[first - begin : last - begin].to(out)
+        out[:, first:last] += more[..., first - begin : last - begin, :].to(out)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CANVAS_MEAN, CANVAS_STD = (0.484375, 0.455078125, 0.40625), (0.228515625, 0.2236328125, 0.224609375)
 # one of the questions that Sa2VA was trained with, and the newline that stood before them all
 TRAINING_QUESTION = "<image>\nPlease segment {phrase} in this image."
+ImageLike = Path | str | Image.Image | np.ndarray
 RESERVED = (
     *("<img>", "</img>", "<IMG_CONTEXT>", "<|im_start|>", "<|im_end|>", "<|endoftext|>"),
     *("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<s>", "</s>"),
@@ -31,7 +34,7 @@ RESERVED = (
 )
 
 
-def read_image(source: Path | str | Image.Image | np.ndarray) -> Image.Image:
+def read_image(source: ImageLike) -> Image.Image:
     """An upright RGB image from a path, a PIL image or an array (H, W), (H, W, 1|3|4).
 
     EXIF orientation is applied. 16-bit and wider integers are stretched from their own minimum and maximum to 0..255;
@@ -81,6 +84,34 @@ def _stretch(array: np.ndarray) -> np.ndarray:
     return np.round((array.astype(np.float64) - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
+class Picture:
+    """An image as the network takes it. Each form is made when it is asked for, on the CPU, and kept."""
+
+    def __init__(self, image: ImageLike, config: Sa2VAConfig):
+        self.image, self._config = read_image(image), config
+
+    @cached_property
+    def digest(self) -> str:
+        """Tells it from others by its pixels."""
+        return hashlib.sha256(repr(self.image.size).encode() + self.image.tobytes()).hexdigest()
+
+    @cached_property
+    def pixels(self):
+        """For the language branch: what `config.family.pixels` makes."""
+        return self._config.family.pixels(self.image, self._config)
+
+    @cached_property
+    def levels(self) -> Tensor:
+        """For SAM2: uint8 (1, 3, canvas, canvas), of which the device makes numbers."""
+        return stretch(self.image, self._config)
+
+    @classmethod
+    def prepare(cls, image: ImageLike, config: Sa2VAConfig) -> Picture:
+        """One with all its forms."""
+        made = cls(image, config)
+        return made if made.digest and made.pixels is not None and made.levels is not None else made
+
+
 def choose_grid(width: int, height: int, *, tile: int, max_tiles: int) -> tuple[int, int]:
     """(columns, rows) of tiles whose shape is nearest to the image's; on a tie the larger grid only if the image has
     more than half of that grid's pixels."""
@@ -109,12 +140,20 @@ def cut_tiles(image: Image.Image, config: Sa2VAConfig) -> Tensor:
 
 
 def fill_canvas(image: Image.Image, config: Sa2VAConfig, *, dtype: torch.dtype | None = None) -> Tensor:
-    """RGB image -> (1, 3, canvas, canvas) in `dtype` (float32 if not given), stretched to a square; the arithmetic is
-    done in `dtype`, as in training."""
-    square = image.resize((config.canvas, config.canvas), Image.Resampling.BICUBIC)
-    pixels = _to_tensor(square).float() if dtype is None else _to_tensor(square).to(dtype)
-    dtype, pixels = pixels.dtype, pixels / 255
-    return ((pixels - _channels(CANVAS_MEAN).to(dtype)) / _channels(CANVAS_STD).to(dtype))[None]
+    """RGB image -> (1, 3, canvas, canvas) in `dtype` (float32 if not given), stretched to a square."""
+    levels = stretch(image, config)
+    return normalise(levels.float() if dtype is None else levels.to(dtype))
+
+
+def stretch(image: Image.Image, config: Sa2VAConfig) -> Tensor:
+    """RGB image -> uint8 (1, 3, canvas, canvas), by PIL, which decides the pixels."""
+    return _to_tensor(image.resize((config.canvas, config.canvas), Image.Resampling.BICUBIC))[None]
+
+
+def normalise(levels: Tensor) -> Tensor:
+    """(b, 3, canvas, canvas) from 0 to 255 as SAM2 wants them; in its own dtype, as in training, and where it lies."""
+    mean, deviation = (_channels(values).to(levels) for values in (CANVAS_MEAN, CANVAS_STD))
+    return (levels / 255 - mean) / deviation
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

@@ -7,6 +7,7 @@ import shutil
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from sa2va_lab.loading.arithmetic import (
 )
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import can_quantise, parse_size
-from sa2va_lab.loading.forecast import weigh, weigh_loading
+from sa2va_lab.loading.forecast import GIB, weigh, weigh_loading
 from sa2va_lab.loading.plan import plan
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import read_config, read_raw
@@ -317,7 +318,7 @@ def test_out_of_memory_while_loading_steps_down(tiny_folder, image, monkeypatch)
     assert segmenter.predict(image, "x", answer=ANSWER).n_seg == 1
 
 
-@pytest.mark.parametrize("stage", ["encode_image", "read", "encode_canvas", "draw"])
+@pytest.mark.parametrize("stage", ["encode_images", "read", "encode_canvas", "draw"])
 def test_out_of_memory_at_any_stage_costs_no_image(tiny_folder, image, monkeypatch, stage):
     from sa2va_lab.sa2va.modeling import Sa2VA
 
@@ -362,7 +363,7 @@ def test_a_run_names_the_precision_of_every_record_and_the_steps_at_once(
         looks.append(1)
         if len(looks) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        if len(looks) == 5:  # one image after the step, the run still going on
+        if len(looks) == 6:  # two images after the step: its line waits for no more than one
             seen.extend(open_run(folder).meta["steps"])
         return true(*given, **named)
 
@@ -453,3 +454,16 @@ def test_the_command(tiny_folder, capsys, monkeypatch):
     said = capsys.readouterr()
     assert re.search(r"^   bf16 cuda:0 +0\.\d\d +0\.00 +-0\.\d\d$", said.out, re.M)
     assert said.err.startswith("sa2va-lab: Nothing fits")
+
+
+@pytest.mark.parametrize(("spare", "batch"), [(0, 1), (1, 2), (2, 2), (3, 4), (6, 4), (7, 8), (99, 8)])
+def test_a_batch_is_what_has_room_beside_one_image(spare, batch):
+    from sa2va_lab.loading.ladder import Ladder
+    from sa2va_lab.loading.plan import Plan, Rung, Share
+    from sa2va_lab.loading.shards import Layout
+
+    home = Share("cuda:0", 10 * GIB, 2 * GIB, 12 * GIB, (12 + spare) * GIB, context=GIB)
+    rung = Rung("bf16", Layout("cuda:0", ("cuda:0",)), (home,), None, "")
+    found, why = Ladder(SimpleNamespace(sizes=None), Plan([rung]), start=0, tell=print).choose_batch(8)
+    assert found == batch
+    assert why == f"{batch}: an image takes 1.00 GiB, and {spare:.2f} are free beside one"

@@ -17,6 +17,7 @@ from sa2va_lab.sa2va.answering import read_answer, write_answer
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.processing import fill_canvas, read_image
 from sa2va_lab.sa2va.weights import build_empty
+from sa2va_lab.segmenter import _Question
 
 HERE = Path(__file__).parent
 PROMPT = "<image>Please segment the blood vessel."
@@ -67,7 +68,7 @@ def drawn():
 
 def begin(segmenter, sight, question=PROMPT):
     """The embedded prompt and the cache that reads it."""
-    cache, inputs = segmenter._begin(segmenter.reader.prompt_ids(question, len(sight)), sight)
+    cache, inputs = segmenter._begin([segmenter.reader.prompt_ids(question, len(sight))], [sight])
     return inputs, cache
 
 
@@ -147,11 +148,11 @@ def test_second_prompt_reuses_what_stands_before_the_question(case, segmenter):
         prompt = segmenter.reader.prompt_ids(question, len(sight))
         with torch.inference_mode():
             fresh = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=answer)
-            seen = segmenter._look_at(image)
-            seen.sight = sight
-            again = segmenter._answer(seen, prompt, "Sure, [SEG].", 12)
+            [asked], _ = segmenter._look([_Question(image, question, "Sure, [SEG].", 12)])
+            asked.ids, asked.seen.sight = prompt, sight
+            [again] = segmenter._answer([asked])
             same = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=again.ids)
-        assert seen.cache.get_seq_length() == len(prompt.head)
+        assert asked.seen.cache.get_seq_length() == len(prompt.head)
         torch.testing.assert_close(again.states, same.states, atol=1e-4, rtol=0)
         torch.testing.assert_close(again.states, fresh.states, atol=1e-4, rtol=0)
 

@@ -10,7 +10,9 @@ from PIL import Image
 import sa2va_lab
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
-from sa2va_lab.sa2va.processing import phrase_prompt
+from sa2va_lab.sa2va.modeling import Sa2VA
+from sa2va_lab.sa2va.processing import phrase_prompt, read_image
+from sa2va_lab.segmenter import _Question
 
 TWO = "[SEG] and [SEG]"
 
@@ -138,7 +140,9 @@ def pictures(grey_image):
 
 
 def same(one, other):
-    return one.answer == other.answer and one.size == other.size and np.array_equal(one.logits, other.logits)
+    """Equal but for rounding, which what lies together in a batch moves."""
+    close = one.logits.shape == other.logits.shape and np.allclose(one.logits, other.logits, atol=1e-4)
+    return one.answer == other.answer and one.size == other.size and close
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 9])
@@ -153,6 +157,41 @@ def test_a_batch_gives_what_one_at_a_time_gives(tiny_segmenter, pictures, batch,
     assert len(many) == len(expected)
     assert all(map(same, many, expected))
     assert all(one.seconds.keys() == {"pixels", "vision", "answer", "canvas", "masks"} for one in many)
+
+
+def test_a_ragged_batch_answers_greedily_whatever_the_draft(root):
+    """Real answers of the demo: masks and a refusal, images of several tile counts, drafts that fit and do not."""
+    segmenter = sa2va_lab.load(root / "data/demo/base", device="cpu", precision="fp32")
+    samples = sa2va_lab.open_dataset(paths.demo_data(), phrase="catheter").split("test").samples[::15]
+    images = [np.asarray(read_image(sample.image)) for sample in samples]
+    images = [*images, images[0][:40], np.tile(images[0], (1, 2, 1)), np.zeros_like(images[0])]
+    segmenter.draft = []
+    expected = [segmenter.predict(image, "catheter", limit=12) for image in images]
+    assert {one.n_seg for one in expected} == {0, 1}
+    for draft in ("Sure, [SEG].", "There is none of it.", TWO):
+        segmenter.draft = segmenter.reader.answer_ids(draft)
+        segmenter.forget()
+        many = segmenter.predict_many(images, "catheter", batch=len(images), limit=12)
+        assert all(map(same, many, expected)), draft
+    two = [segmenter.predict(image, "catheter", answer=TWO) for image in images]
+    assert all(map(same, segmenter.predict_many(images, "catheter", batch=3, answer=TWO), two))
+
+
+def test_images_are_made_ready_beside_the_network(tiny_segmenter, pictures, tmp_path, monkeypatch):
+    """Prepared or not, an image gives the same; what cannot be read is raised when its turn comes."""
+    for number, picture in enumerate(pictures[:2]):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    paths = [tmp_path / name for name in ("0.png", "bad.png", "1.png")]
+    expected = [tiny_segmenter.predict(paths[place], "x", answer=TWO) for place in (0, 2)]
+    tiny_segmenter.forget()
+    tiny_segmenter.prepare(paths)
+    tiny_segmenter._pool.submit(list).result()
+    monkeypatch.setattr("sa2va_lab.sa2va.processing.read_image", None)  # each was read once, elsewhere
+    assert same(tiny_segmenter.predict(paths[0], "x", answer=TWO), expected[0])
+    with pytest.raises(LabError, match="not a readable image"):
+        tiny_segmenter.predict(paths[1], "x", answer=TWO)
+    assert same(tiny_segmenter.predict(paths[2], "x", answer=TWO), expected[1])
 
 
 def test_batches_are_taken_lazily(tiny_segmenter, pictures):
@@ -173,26 +212,64 @@ def test_what_came_before_a_failure_is_handed_out_first(tiny_segmenter, pictures
         next(many)
 
 
-def test_a_step_in_a_batch_costs_no_image(tiny_folder, pictures, monkeypatch):
-    """Memory runs out at the third image of four: the first two stay, the others come from the next rung."""
-    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
-    before = [segmenter.predict(picture, "x", answer=TWO) for picture in pictures[:2]]
-    after = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu")
-    after = [after.predict(picture, "x", answer=TWO) for picture in pictures[2:]]
-    segmenter.forget()
-    whole, asked = type(segmenter.model).draw, []
+def fail_above(monkeypatch, most):
+    """Memory runs out wherever more than so many images are encoded for SAM2 at once."""
+    whole, asked = Sa2VA.encode_canvas, []
 
-    def draw(*given):
-        asked.append(1)
-        if len(asked) == 3:
+    def encode(self, canvas):
+        asked.append(len(canvas))
+        if len(canvas) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(*given)
+        return whole(self, canvas)
 
-    monkeypatch.setattr(type(segmenter.model), "draw", draw)
+    monkeypatch.setattr(Sa2VA, "encode_canvas", encode)
+    return asked
+
+
+DIFFERENT = 5
+
+
+@pytest.mark.parametrize(("precision", "rounded"), [("fp32", False), ("bf16", True)])
+def test_fp32_is_not_rounded_to_tf32(tiny_folder, grey_image, precision, rounded):
+    segmenter, seen = sa2va_lab.load(tiny_folder, precision=precision, device="cpu"), []
+    segmenter.model.vision_model.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    before = torch.backends.cudnn.allow_tf32
+    assert before
+    segmenter.predict(grey_image, "x", answer=TWO)
+    assert seen == [rounded]
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_a_batch_without_room_is_halved_and_no_precision_is_given_up(tiny_folder, grey_image, monkeypatch):
+    images = [grey_image // (1 + number) for number in range(DIFFERENT)]
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    before = [segmenter.predict(image, "x", answer=TWO) for image in images]
+    segmenter.forget()
+    asked = fail_above(monkeypatch, 1)
+    many = list(segmenter.predict_many(images, "x", batch=4, answer=TWO))
+    assert all(map(same, many, before))
+    assert asked == [4, 2, *[1] * DIFFERENT]
+    assert segmenter.provenance["precision"]["actual"] == "fp32"
+    assert [step["to"] for step in segmenter.provenance["steps"]] == ["2", "1"]
+
+
+def test_where_one_image_has_no_room_the_next_rung_takes_over(tiny_folder, pictures, monkeypatch):
+    segmenter = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu")
+    after = sa2va_lab.load(tiny_folder, precision="bf16", device="cpu")
+    expected = [after.predict(picture, "x", answer=TWO) for picture in pictures]
+    whole, failures = Sa2VA.encode_canvas, iter([2, 1])
+
+    def encode(self, canvas):
+        if next(failures, None):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return whole(self, canvas)
+
+    monkeypatch.setattr(Sa2VA, "encode_canvas", encode)
     with pytest.warns(UserWarning, match="out of memory in a prediction"):
-        many = list(segmenter.predict_many(pictures, "x", batch=4, answer=TWO))
-    assert all(map(same, many, before + after))
+        many = list(segmenter.predict_many(pictures, "x", batch=2, answer=TWO))
+    assert [one.answer for one in many] == [one.answer for one in expected]
     assert segmenter.provenance["precision"]["actual"] == "bf16"
+    assert [step["to"] for step in segmenter.provenance["steps"]] == ["1", "bf16 on cpu"]
 
 
 def test_provenance_gives_reasons(tiny_segmenter, tiny_folder):
@@ -230,7 +307,9 @@ def test_states_come_from_the_pass_that_read_the_answer(tiny_segmenter, grey_ima
     answer = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)
     before, calls = tiny_segmenter.draft, []
     prompt = tiny_segmenter.reader.prompt_ids(phrase_prompt("blood vessel")[0], len(tiny_segmenter._seen.sight))
-    tiny_segmenter.draft = tiny_segmenter._answer(tiny_segmenter._seen, prompt, None, 8).ids
+    [asked], _ = tiny_segmenter._look([_Question(grey_image, "blood vessel", limit=8)])
+    asked.ids = prompt
+    tiny_segmenter.draft = tiny_segmenter._answer([asked])[0].ids
     handle = tiny_segmenter.model.language_model.model.norm.register_forward_hook(lambda *_: calls.append(1))
     again = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)
     handle.remove()
