@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_465, "loading": 3_230, "segmenter": 300, "prediction": 110, "runs": 1_134, "datasets": 4_250,
-    "training": 1_760, "evaluation": 2_408, "views": 3_011, "reports": 1_115, "commands": 775,
+    "sa2va": 2_560, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_130, "datasets": 4_250,
+    "training": 1_750, "evaluation": 2_410, "views": 3_010, "reports": 1_120, "commands": 780,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 21_100, 7_225
+PACKAGE_LINES, CORE_LINES = 21_250, 7_400
 
 
 def count_lines(*rooms: str) -> int:
