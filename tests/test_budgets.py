@@ -19,11 +19,7 @@ ROOMS = {
     "sa2va": 2_560, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_130, "datasets": 4_250,
     "training": 1_750, "evaluation": 2_410, "views": 3_010, "reports": 1_120, "commands": 780,
 }  # fmt: skip
-<<<<<<< HEAD
 PACKAGE_LINES, CORE_LINES = 21_250, 7_400
-=======
-PACKAGE_LINES, CORE_LINES = 21_250, 7_400
->>>>>>> 7c9397f (Budgets)
 
 
 def count_lines(*rooms: str) -> int:
