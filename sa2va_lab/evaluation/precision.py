@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from sa2va_lab.evaluation.memory import Watch
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
 from sa2va_lab.runs import Run, choose_samples, open_run, predict_dataset
 
+CARD = 24 << 30  # bytes: what is asked about where there is none
+UNSEEN = "what lies outside the allocator was not measured (pip install 'sa2va_lab[nvml]'), so that is forecast"
 STAGES = ("pixels", "vision", "answer", "canvas", "masks")
 
 
@@ -30,18 +33,23 @@ def measure_plans(
     folder: Path | str,
     limit: int | None = None,
     tuning: dict | None = None,
-    gpu: str = "24GiB",
+    gpu: str = "",
+    cpu: bool = False,
+    released: str = "Sa2VA-8B",
 ) -> dict:
-    """Runs every rung that fits on the same images: {"plan", "precisions", "reference", "stamp"}.
+    """Runs every rung that fits on the same images: {"plan", "precisions", "reference", "stamp", "released"}.
 
     data: {"path", "phrase", "groups", "split"} as `open_dataset` and `Dataset.split` take them. folder: for one Run a
-    rung. tuning: {"sam2", "finetune", "config"} as `load` takes them. gpu: memory of the GPU that is forecast where
-    there is none. plan: the rungs here. precisions: a row a rung, those not run with the reason;
-    bytes above what the process held before it loaded: forecast_bytes and own_bytes of memory that must be
-    free (anonymous on a CPU, the allocator's on a GPU), forecast_mapped_bytes and mapped_bytes of files.
+    rung. tuning: {"sam2", "finetune", "config"} as `load` takes them. gpu: memory of the card that is asked about; the
+    card here, or 24 GiB, if empty. cpu: where there is a card, run the plans for the CPU too. released: the released
+    model that is forecast on that card, for the same images. plan: the rungs here. precisions: a row a rung, those not
+    run with the reason; bytes above what the process held before it loaded: forecast_bytes and own_bytes of memory that
+    must be free (anonymous on a CPU; on a GPU what the allocator held and what lay outside it),
+    forecast_mapped_bytes and mapped_bytes of files; on a GPU also peak_bytes, reserved_bytes and outside_bytes.
     reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
     with it.
     """
+    from sa2va_lab.loading.catalogue import read_catalogue
     from sa2va_lab.loading.devices import find_budgets, parse_size
     from sa2va_lab.loading.plan import climb_down
     from sa2va_lab.loading.whole import open_whole
@@ -52,8 +60,10 @@ def measure_plans(
     config = opened.sizes
     tiles = max((_count_tiles(sample, config) for sample in chosen), default=1)
     budgets = find_budgets()
-    here = climb_down(opened, budgets=budgets, tiles=tiles)
-    absent = {} if len(budgets) > 1 else {"cuda:0": parse_size(gpu)}
+    cards = [size for name, size in budgets.items() if name != "cpu"]
+    card = parse_size(gpu) if gpu else max(cards, default=CARD)
+    here, size = climb_down(opened, budgets=budgets, tiles=tiles), f"{card / (1 << 30):g}GiB"
+    absent = {} if cards else {"cuda:0": card}
     away = climb_down(opened, budgets=absent, tiles=tiles).rungs
     del opened  # the tensors of a fine-tune
     rows, reference = [], None
@@ -63,7 +73,10 @@ def measure_plans(
         row["forecast_mapped_bytes"] = sum(share.mapped for share in rung.shares)
         rows.append(row)
         if place >= len(here.rungs):
-            row["reason"] = f"no CUDA device: forecast only, for a GPU of {gpu}"
+            row["reason"] = f"no CUDA device: forecast only, for a GPU of {size}"
+            continue
+        if rung.device == "cpu" and cards and not cpu:
+            row["reason"] = "not run: where there is a card, plans for the CPU run only if asked (cpu = True)"
             continue
         if not rung.fits:
             row["reason"] = f"not run, as it would not fit: {rung.reason}"
@@ -81,7 +94,14 @@ def measure_plans(
         reference = reference or (rung.precision, run)
         row |= {"ran": True, "reason": "what “auto” takes here" if place == here.chosen else ""}
         row |= measured | _score(run, dataset, reference[1])
+        if row.get("outside_bytes", 0) is None:
+            row["own_bytes"] += rung.shares[0].context
+            row["reason"] = "; ".join(filter(None, (row["reason"], UNSEEN)))
+    known = read_catalogue()[released]
+    count = max((_count_tiles(sample, known.sizes) for sample in chosen), default=1)
+    asked = climb_down(known, budgets={"cuda:0": card}, tiles=count)
     return {
+        "released": asked.to_dict() | {"name": released, "card": card, "tiles": count},
         "plan": here.to_dict(),
         "precisions": rows,
         "reference": reference[0] if reference else None,
@@ -149,6 +169,7 @@ def measure_child(task: dict) -> dict:
     dataset = _open(task["data"])
     if task["precision"] == "nf4":
         import_quantiser("nf4")
+    before = look_at_card(task["device"])
     memory = Watch()
     memory.start()
     start = time.perf_counter()
@@ -159,9 +180,12 @@ def measure_child(task: dict) -> dict:
     run = predict_dataset(segmenter, dataset, folder=task["folder"], split=split, limit=task["limit"], progress=False)
     held = memory.stop()
     held["own_bytes"] = held.pop("anonymous_bytes")
-    if task["device"] != "cpu":  # the allocator's own count, over all images; loading holds no more than its end
-        held = {"own_bytes": max([record["peak_bytes"] or 0 for record in run.records], default=0)}
+    if task["device"] != "cpu":  # loading holds no more than its end
+        held = {"peak_bytes": max([record["peak_bytes"] or 0 for record in run.records], default=0)}
         held["reserved_bytes"] = torch.cuda.max_memory_reserved(task["device"])
+        used = (look_at_card(task["device"]), before, torch.cuda.memory_reserved(task["device"]))
+        held["outside_bytes"] = used[0] - used[1] - used[2] if None not in used else None
+        held["own_bytes"] = held["reserved_bytes"] + (held["outside_bytes"] or 0)
     steps = segmenter.provenance["steps"]
     if steps:
         raise LabError(f"{steps[-1]['why']}, so {steps[-1]['to']} took over")
@@ -172,6 +196,15 @@ def measure_child(task: dict) -> dict:
         raise LabError(f"no image could be predicted: {run.records[0]['error']}")
     stages = {stage: float(np.median([seconds[stage] for seconds in good])) for stage in STAGES}
     return held | {"load_seconds": load_seconds, "seconds": float(sum(stages.values())), "stages": stages}
+
+
+def look_at_card(device: str) -> int | None:
+    """Bytes in use on a GPU, of all processes, as nvidia-ml tells; None on a CPU, and where it is not installed."""
+    import torch
+
+    with suppress(ImportError, RuntimeError, AttributeError):
+        return torch.cuda.device_memory_used(device) if device != "cpu" else None
+    return None
 
 
 if __name__ == "__main__":

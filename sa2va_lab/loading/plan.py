@@ -101,9 +101,8 @@ class Rung:
     def notes(self) -> list[str]:
         """What is to be known of it besides sizes."""
         layers, kept_back = [self.layout.layers.count(name) for name in self.layout.devices], self.layout.kept_back
-        parts = [" + ".join(map(str, layers))] if any(layers) else []
-        parts += [f"{kept_back} left in the files"] if kept_back else []
-        said = [f"decoder layers: {', '.join(parts)}"] if len(layers) > 1 or kept_back else []
+        said = [f"decoder layers: {' + '.join(map(str, layers))}"] if len(layers) > 1 else []
+        said += [f"{kept_back} decoder layers left in the files"] if kept_back else []
         if not kept_back and any(share.needed < share.total for share in self.shares):
             said.append("weights stay in the mapped file")
         return said + ["the disk is read at each image"] * (self.fits and self.effort == 2)
@@ -117,6 +116,8 @@ class Rung:
             "host": asdict(self.host) if self.host else None,
             "layers": dict(Counter(self.layout.layers)),
             "fits": self.fits,
+            "lacking": self.lacking,
+            "notes": self.notes,
             "reason": self.reason,
         }
 
@@ -144,7 +145,7 @@ class Plan:
         return next((place for place in asked if self.rungs[place].fits), asked[0])
 
     def to_dict(self) -> dict:
-        """{rungs: [{precision, devices: [{name, weights, activations, total, budget}], fits, reason}], chosen, why}"""
+        """{rungs: [{precision, devices: [{name, weights, activations, total, budget}], fits, ...}], chosen, why}"""
         return {"rungs": [rung.to_dict() for rung in self.rungs], "chosen": self.chosen, "why": self.explain()}
 
     def explain(self) -> str:

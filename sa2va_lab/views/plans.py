@@ -23,11 +23,11 @@ FORMATS = (
 
 def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     """The answer from what `measure_plans` returned; its plan and rows are the metrics."""
-    rows = _ran(measured)
+    rows, lead = _ran(measured), _say_released(measured["released"])
     if not rows:
         reason = tr(measured["precisions"][0]["reason"])
         said = tr("None of {all} plans ran here: {reason}", all=len(measured["precisions"]), reason=reason)
-        return Answer(said, Planned(**measured), stamp=stamp)
+        return Answer(f"{lead} {said}", Planned(**measured), stamp=stamp)
     least = min(rows, key=lambda row: row["own_bytes"] or 0)
     fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
     dices = [row["dice"] for row in rows]
@@ -41,7 +41,8 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     values |= {"fastest": fastest["precision"], "seconds": fastest["seconds"], "reference_seconds": first["seconds"]}
     values |= {"low": min(dices), "high": max(dices), "agreement": min(row["agreement"] for row in rows)}
     return Answer(
-        tr(
+        f"{lead} "
+        + tr(
             "{ran} of {all} plans ran here, on {sample}. Least memory of its own: {least} ({least_peak}, "
             "{reference} {reference_peak}). Fastest: {fastest} ({seconds:.2f} s an image, {reference} "
             "{reference_seconds:.2f} s). Mean Dice lies between {low:.3f} and {high:.3f}; masks agree "
@@ -51,6 +52,31 @@ def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
         Planned(**measured),
         stamp=stamp,
     )
+
+
+def _say_released(asked: dict) -> str:
+    """Whether the released model fits the card that was asked about."""
+    values = {"model": asked["name"], "card": f"{asked['card'] / GIB:.4g} GiB", "tiles": asked["tiles"]}
+    best = next((rung for rung in asked["rungs"] if rung["fits"]), None)
+    if best is None:
+        return tr("{model} does not fit a card of {card} at any number format (tiles: {tiles}).", **values)
+    values |= {"precision": best["precision"], "spare": say_size(-best["lacking"])}
+    if best["layers"].get(FILES):
+        return tr("{model} fits a card of {card} only with layers left in the files (tiles: {tiles}).", **values)
+    return tr("{model} fits a card of {card} in {precision}, {spare} to spare (tiles: {tiles}).", **values)
+
+
+def rungs_table(made: dict) -> Table:
+    """A row a rung of a plan. made: `Plan.to_dict()`."""
+    columns = {
+        "Number format": "precision",
+        "Device": lambda rung: " + ".join(share["name"] for share in rung["devices"]),
+        "Needed": lambda rung: say_size(max(share["needed"] for share in rung["devices"])),
+        "There": lambda rung: say_size(min(share["budget"] for share in rung["devices"])),
+        "To spare, GiB": lambda rung: f"{-rung['lacking'] / GIB:+.2f}",
+        "Note": lambda rung: "; ".join(map(tr, rung["notes"])) or "–",
+    }
+    return tabulate(made["rungs"], columns)
 
 
 def releases_table(rows: list[dict], *, gpus: int = 1, image: str | None = None) -> Table:

@@ -33,7 +33,10 @@ def row(kind, peak, seconds, dice):
 def measured():
     rows = [row("fp32", 40, 2.0, 0.8), row("bf16", 20, 3.0, 0.7), row("int8", 30, 4.0, 0.6)]
     rows.append({"precision": "nf4", "device": "cuda:0", "forecast_bytes": 5 << 30, "ran": False, "reason": "no card"})
-    return {"plan": {"rungs": [], "chosen": 0}, "precisions": rows, "reference": "fp32"}
+    rung = {"precision": "bf16", "fits": True, "lacking": -7 << 30, "layers": {"cuda:0": 32}, "notes": []}
+    rung |= {"devices": [{"name": "cuda:0", "needed": 17 << 30, "budget": 24 << 30}]}
+    released = {"name": "Sa2VA-8B", "card": 24 << 30, "tiles": 5, "rungs": [rung]}
+    return {"plan": {"rungs": [], "chosen": 0}, "precisions": rows, "reference": "fp32", "released": released}
 
 
 def test_the_front_leaves_out_what_is_larger_and_slower(measured):
@@ -44,6 +47,8 @@ def test_the_front_leaves_out_what_is_larger_and_slower(measured):
 
 def test_the_answer_names_least_and_fastest(measured):
     said = plans.answer_plans(measured).sentence
+    lead, _, said = said.partition("). ")
+    assert lead == "Sa2VA-8B fits a card of 24 GiB in bf16, 7.00 GiB to spare (tiles: 5"
     assert said.startswith("3 of 4 plans ran here, on 4 images of 2 patients. Least memory of its own: bf16 (20.0 MiB")
     assert "Fastest: fp32 (2.00 s" in said
     assert "between 0.600 and 0.800" in said
@@ -57,9 +62,44 @@ def test_what_did_not_run_stands_in_the_table_with_its_reason(measured):
     assert [line[:3] for line in plans.change_table(measured).rows][1] == ["bf16, cpu", "1.00", "3.00"]
 
 
+def test_whether_the_released_model_fits_is_said_first(measured):
+    rung = measured["released"]["rungs"][0]
+    assert plans.rungs_table(measured["released"]).rows == [["bf16", "cuda:0", "17.00 GiB", "24.00 GiB", "+7.00", "–"]]
+    rung["layers"] = {"cuda:0": 8, "files": 24}
+    assert "only with layers left in the files (tiles: 5)." in plans.answer_plans(measured).sentence
+    rung["fits"] = False
+    assert plans.answer_plans(measured).sentence.startswith("Sa2VA-8B does not fit a card of 24 GiB at any")
+
+
+def test_a_card_is_measured_as_a_whole_and_cpu_plans_run_there_only_if_asked(
+    tiny_folder, drawn_data, tmp_path, monkeypatch
+):
+    """On a machine that claims a card of 4 GiB; the child's numbers are invented."""
+    budgets = {"cuda:0": 4 << 30, "cpu": 8 << 30}
+    monkeypatch.setattr("sa2va_lab.loading.devices.find_budgets", lambda: budgets)
+    told = {"peak_bytes": 5, "reserved_bytes": 7, "outside_bytes": None, "own_bytes": 7}
+    monkeypatch.setattr(
+        precision, "_run_child", lambda task: (dict(told), "") if task["device"] != "cpu" else (None, "no")
+    )
+    monkeypatch.setattr(precision, "open_run", lambda folder: None)
+    monkeypatch.setattr(precision, "_score", lambda *_: {})
+    data = {"path": str(drawn_data), "phrase": "", "groups": "", "split": "all"}
+    found = precision.measure_plans(tiny_folder, data, folder=tmp_path, limit=1, released="Sa2VA-1B")
+    first, *rest = found["precisions"]
+    assert (first["device"], first["ran"], first["own_bytes"]) == ("cuda:0", True, 7 + (695 << 20))
+    assert first["reason"].endswith("so that is forecast")
+    assert {row["reason"].partition(":")[2][1:11] for row in rest if row["device"].startswith("cpu")} == {"where ther"}
+    assert (found["released"]["name"], found["released"]["card"]) == ("Sa2VA-1B", 4 << 30)
+    asked = precision.measure_plans(
+        tiny_folder, data, folder=tmp_path, limit=1, cpu=True, gpu="2GiB", released="Sa2VA-1B"
+    )
+    assert {row["reason"] for row in asked["precisions"] if row["device"] == "cpu"} == {"did not run: no"}
+    assert asked["released"]["card"] == 2 << 30
+
+
 def test_nothing_ran(measured):
     measured["precisions"] = measured["precisions"][3:]
-    assert plans.answer_plans(measured).sentence == "None of 1 plans ran here: no card"
+    assert plans.answer_plans(measured).sentence.endswith("(tiles: 5). None of 1 plans ran here: no card")
     assert "nothing to draw" in plans.pareto_figure(measured)[1]
 
 
@@ -108,6 +148,9 @@ def test_the_notebook_measures_every_plan_of_the_demo(tmp_path, read_page):
     page = read_page(index.with_name("06_precision_vram.html"))
     page.assert_self_contained(index.parent)
     assert [image["alt"].split(":")[0] for image in page.images] == [
-        "Seconds an image and mean Dice against measured memory"
+        "GiB that one card needs, from the smallest to the largest image",
+        "Seconds an image and mean Dice against measured memory",
     ]
+    assert answer["sentence"].startswith("Sa2VA-8B fits a card of")
+    assert len(answer["metrics"]["releases"]) == 99
     assert "What does a smaller number format cost?" in read_page(index).text
