@@ -3,6 +3,7 @@
 #   make test     all tests but those that need a GPU or a browser
 #   make browser  the tests that need chromium and npm
 #   make bench    every benchmark, into benchmarks/RESULTS.md (some minutes; wants a quiet machine)
+#   make gpu      what the card of this machine makes of the full size, appended to benchmarks/RESULTS.md
 #   make tuner    the threshold widget alone, in a browser (Voila)
 #   make lab      JupyterLab on the notebooks
 #   make lint     style of code and notebooks
@@ -16,7 +17,7 @@ STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
 # A worker for each core, each with one thread; tests/conftest.py says which tests stay together.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: report test browser bench tuner lab lint format install clean
+.PHONY: report test browser bench gpu tuner lab lint format install clean
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -31,6 +32,9 @@ browser: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/bench.py
+
+gpu: $(READY)
+	$(BIN)/python benchmarks/gpu.py
 
 tuner: $(READY)
 	$(BIN)/voila notebooks/04_threshold_tuning.ipynb

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -124,13 +125,15 @@ def hash_of(name: str) -> int:
 
 
 @torch.inference_mode()
-def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, **how) -> dict:
+def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, batch: int = 1, **how) -> dict:
     """Loads the folder and answers about one square image `repeats` times; once before to warm up, once after to count
     the operations.
 
-    side: of the image in pixels. how: as `sa2va_lab.load` takes it. seconds: median by stage, first_seconds: of the
-    warm-up; flops: of the matrix products by stage; rate: products a second of one decoder matrix and the prompt's
-    tokens, in the same run; memory above the process before it loaded; forecast: the shares of the plan that ran.
+    side: of the image in pixels. batch: besides, so many images at once (`together`: seconds an image, the median).
+    operators: how many of torch's are called for an image. how: as `sa2va_lab.load` takes it. seconds: median by stage,
+    first_seconds: of the warm-up; flops: of the matrix products by stage; rate: products a second of one decoder matrix
+    and the prompt's tokens, in the same run; memory above the process before it loaded; forecast: the shares of the
+    plan that ran.
     """
     image = np.random.default_rng(0).integers(0, 255, (side, side), np.uint8)
     tiles = len(cut_tiles(read_image(image), read_config(folder)))
@@ -158,10 +161,13 @@ def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, **how) -> 
         taken.append(ask())
         say(f"image {taken[-1]}, {rates[-1] / 1e12:.2f} TFLOP/s")
     held = watch.stop()
+    together = statistics.median(ask_together(segmenter, side, batch) for _ in range(repeats)) if batch > 1 else None
+    with Operators() as operators:
+        ask()
     with counting(model) as flops:  # last, as the counter holds tensors that a plain prediction does not
         ask()
     if device.type == "cuda":
-        held = {"peak_bytes": max(peaks[:-1])}
+        held = {"peak_bytes": max(peaks[:-2])}
     return {
         "parameters": segmenter.provenance["parameters"],
         "precision": segmenter.provenance["precision"]["actual"],
@@ -177,11 +183,34 @@ def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, **how) -> 
         "load_seconds": load_seconds,
         "first_seconds": sum(first.values()),
         "seconds": {stage: statistics.median(one[stage] for one in taken) for stage in first},
+        "together": together,
+        "batch": batch,
+        "operators": operators.count,
         "flops": flops,
         "rate": statistics.median(rates),
         "memory": held,
         "forecast": segmenter.provenance["plan"]["devices"],
     }
+
+
+def ask_together(segmenter, side: int, batch: int) -> float:
+    """Seconds an image of so many different ones at once."""
+    images = np.random.default_rng(1).integers(0, 255, (batch, side, side), np.uint8)
+    segmenter.forget()
+    begun = time.perf_counter()
+    made = list(segmenter.predict_many(images, "blood vessel", batch=batch, answer=ANSWER))
+    assert [one.n_seg for one in made] == [1] * batch
+    return (time.perf_counter() - begun) / batch
+
+
+class Operators(TorchDispatchMode):
+    """Counts the operators that are called, views aside: on a GPU about as many kernels are launched."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
 
 
 def say(text: str) -> None:
@@ -209,11 +238,17 @@ def matrix_rate(model, positions: int) -> float:
 def counting(model) -> Iterator[dict[str, int]]:
     """Counts the operations of matrix products by stage, as torch's counter sees them."""
     found: dict[str, int] = {}
+    aten = torch.ops.aten
+    attention = (  # counted here: torch 2.11's own count refuses heads that share keys
+        *(aten._scaled_dot_product_flash_attention, aten._scaled_dot_product_efficient_attention),
+        *(aten._scaled_dot_product_cudnn_attention, aten._scaled_dot_product_flash_attention_for_cpu),
+    )
+    own = dict.fromkeys(attention, count_attention)
     stages = {"vision": "encode_images", "answer": "read", "canvas": "encode_canvas", "masks": "draw"}
 
     def counted(stage: str, method):
         def run(*given):
-            with FlopCounterMode(display=False) as counter:
+            with FlopCounterMode(display=False, custom_mapping=own) as counter:
                 made = method(*given)
             found[stage] = found.get(stage, 0) + counter.get_total_flops()
             return made
@@ -225,6 +260,12 @@ def counting(model) -> Iterator[dict[str, int]]:
     yield found
     for name in stages.values():
         delattr(model, name)
+
+
+def count_attention(query: tuple, key: tuple, value: tuple, *rest, out_shape=None, **named) -> int:
+    """Operations of both products, from shapes (batch, heads, length, width); heads may share keys and values."""
+    images, heads, length, width = query
+    return 2 * images * heads * length * key[2] * (width + value[3])
 
 
 def as_text(result: dict) -> str:
@@ -248,7 +289,9 @@ def as_text(result: dict) -> str:
         )
     lines += [
         f"| an image | {whole:.2f} | {work / 1e12:.2f} | {work / whole / 1e12:.2f} |",
+        *([f"| one of {result['batch']} at once | {result['together']:.2f} | | |"] if result["together"] else []),
         "",
+        f"{result['operators']:,} operators for an image, views aside.",
         _tell_rate(result, work=work, whole=whole),
         "",
         "Above the process before loading: "

@@ -73,3 +73,17 @@ def test_the_same_on_a_tiny_network(tmp_path):
     small = save_official(tiny.build(raw), tmp_path / "model", config=raw, tokenizer=tmp_path / "tokenizer")
     made, _ = measure(small, precision="fp32", device="cpu", repeats=1)
     assert made["flops"]["canvas"] > made["flops"]["masks"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a card `make gpu` itself is run")
+def test_make_gpu_runs_its_small_form_without_a_card(capsys):
+    import gpu
+
+    before = gpu.RESULTS.read_bytes()
+    text = gpu.main()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
+    assert [row[0] for row in rows] == ["| plan", "| fp32", "| bf16", "| int8"]
+    assert all(float(row[2]) > 0 for row in rows[1:])
+    assert float(rows[1][8]) > 0  # one of a batch
+    assert "not run: no CUDA device" in text
+    assert gpu.RESULTS.read_bytes() == before

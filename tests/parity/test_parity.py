@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from sa2va_lab.sa2va.weights import build_empty
 from sa2va_lab.segmenter import _Question
 
 HERE = Path(__file__).parent
+DEVICE = os.environ.get("SA2VA_LAB_DEVICE", "cpu")  # `make gpu` names a card
 PROMPT = "<image>Please segment the blood vessel."
 ANSWERS = {"one": "Sure, [SEG].", "two": "[SEG] and [SEG]"}
 IMAGES = {
@@ -37,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def open_family(write_parity):
     """family -> its segmenter; the last one is kept, as cases come family by family."""
-    return lru_cache(maxsize=1)(lambda family: sa2va_lab.load(write_parity(family), precision="fp32", device="cpu"))
+    return lru_cache(maxsize=1)(lambda family: sa2va_lab.load(write_parity(family), precision="fp32", device=DEVICE))
 
 
 @pytest.fixture(scope="module", params=CASES)
