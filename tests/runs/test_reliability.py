@@ -55,8 +55,8 @@ def forks(tmp_path_factory):
     with subprocess.Popen(command, env=HERE, **pipes) as process:
         assert process.stdout.readline() == "ready\n"
 
-        def start(data, folder, *, opened=os.devnull, peek=False):
-            print(json.dumps([str(data), str(folder), str(opened), peek]), file=process.stdin, flush=True)
+        def start(data, folder, *, opened=os.devnull, peek=False, batch=1):
+            print(json.dumps([str(data), str(folder), str(opened), peek, batch]), file=process.stdin, flush=True)
             return int(process.stdout.readline())
 
         yield Forks(start, lambda: int(process.stdout.readline()))
@@ -64,18 +64,19 @@ def forks(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_path):
+@pytest.mark.parametrize(("batch", "kills"), [(1, KILLS), (4, 6)])
+def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_path, batch, kills):
     """The network's own processes, killed at seeded moments: half of them anywhere from the start on, half of them
     within milliseconds of what is written first for a sample, before or after what belongs to it."""
     data, folder, straight = make_dataset(count=IMAGES, side=16), tmp_path / "run", tmp_path / "straight"
     begun = time.monotonic()
-    forks.start(data, straight)
+    forks.start(data, straight, batch=batch)
     assert forks.wait() == 0
     an_image = (time.monotonic() - begun) / IMAGES
     moments = random.Random(20)
-    for number in range(KILLS):
+    for number in range(kills):
         before = grown(folder)
-        pid = forks.start(data, folder)
+        pid = forks.start(data, folder, batch=batch)
         if number % 2:
             time.sleep(moments.uniform(0, 2 * an_image))
         else:
@@ -89,7 +90,7 @@ def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_pat
     assert 0 < len(run.records) < IMAGES
     for record in run.records:
         assert run.prediction(record["id"]).n_seg == 1  # a line is never there before its logits
-    forks.start(data, folder)
+    forks.start(data, folder, batch=batch)
     assert forks.wait() == 0
     assert contents(folder) == contents(straight)
     assert [record["id"] for record in open_run(folder).records] == open_run(straight).sample_ids
