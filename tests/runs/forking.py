@@ -30,7 +30,7 @@ class Told:
 def predict(segmenter, data, folder, opened_file, peek, batch):
     opened = []  # every path that Python code opens from here on, the data set's opening included
     sys.addaudithook(lambda event, facts: opened.append(str(facts[0])) if event == "open" else None)
-    dataset = open_dataset(data)
+    dataset = open_dataset(data, truths=False)  # as `predict` opens it
     predict_dataset(Told(segmenter), dataset, folder=folder, batch=batch, progress=False)
     if peek:
         dataset.samples[0].truth()
