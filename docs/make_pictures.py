@@ -1,6 +1,8 @@
-"""Writes the pictures of the READMEs from a report: the median case of 03_evaluation, the top of index.html.
+"""Writes the pictures of the READMEs: the median case of 03_evaluation and the top of index.html, from a report; and
+which released model fits which card.
 
 python docs/make_pictures.py outputs/reports/<utc>_demo        # needs chromium
+python docs/make_pictures.py cards
 """
 
 from __future__ import annotations
@@ -29,6 +31,19 @@ def main(report: Path) -> None:
     save(photograph(report / "index.html"), "index.jpg")
 
 
+def draw_cards() -> None:
+    """The figure of 06_precision_vram, in both languages."""
+    from sa2va_lab.language import use_language
+    from sa2va_lab.loading.matrix import weigh_releases
+    from sa2va_lab.views.plans import releases_figure
+    from sa2va_lab.views.style import to_png
+
+    rows = weigh_releases(gpus=1)
+    for language in ("en", "zh"):
+        with use_language(language):
+            save(to_png(releases_figure(rows)[0]), f"cards_{language}.png")
+
+
 def photograph(page: Path) -> bytes:
     """The top of a page as a PNG, in light colours."""
     from playwright.sync_api import sync_playwright
@@ -49,4 +64,4 @@ def save(content: bytes, name: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    draw_cards() if sys.argv[1] == "cards" else main(Path(sys.argv[1]))

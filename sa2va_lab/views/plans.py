@@ -93,7 +93,7 @@ def releases_table(rows: list[dict], *, gpus: int = 1, image: str | None = None)
             name: partial(lambda place, of: f"{of[place]['needed'] / GIB:.1f}", at) for name, at in places.items()
         }
     for size in sizes:
-        columns[f"{gpus} × {size / GIB:g} GiB" if gpus > 1 else f"{size / GIB:g} GiB"] = partial(
+        columns[f"{gpus} × {size / GIB:g} GiB" if gpus > 1 and len(sizes) == 1 else f"{size / GIB:g} GiB"] = partial(
             _say_fit, size, gpus, len(sizes) == 1
         )
     return tabulate(models, columns)
@@ -105,7 +105,7 @@ def _say_fit(size: int, gpus: int, whole: bool, rows: list[dict]) -> str:
     spare = f" {found['spare'] / GIB:+.1f}" if found["spare"] is not None and found["precision"] else ""
     times = f" × {found['cards']}" if (found["cards"] or 0) > 1 and not whole else ""
     short = f"{found['precision'] or '–'}{times}{spare}"
-    return f"{short}: {tr(found['said'])}" if whole else short
+    return f"{short}: {tr(found['said'])}" if whole else short.replace(" ", "\u00a0")  # in one line
 
 
 def releases_figure(rows: list[dict]):

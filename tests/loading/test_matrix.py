@@ -88,7 +88,7 @@ def test_table_and_figure_show_every_model_and_format():
     rows = [row("bf16", 20 * GIB, 1), row("int8", 12 * GIB, 1), row("nf4", 8 * GIB, 1)]
     assert plans.releases_table(rows).rows == [["M", "2.00 B", "20.0", "12.0", "8.0", "bf16 +4.0: fits"]]
     wide = [line | {"cards": [*line["cards"], {"size": 8 * GIB, "spare": 0, "least": 3}]} for line in rows]
-    assert plans.releases_table(wide, gpus=4).rows == [["M", "2.00 B", "bf16 +4.0", "bf16 × 3"]]
+    assert plans.releases_table(wide, gpus=4).rows == [["M", "2.00 B", "bf16\u00a0+4.0", "bf16\u00a0×\u00a03"]]
     larger = [line | {"image": "y", "needed": line["needed"] + GIB} for line in rows]
     _, alt = plans.releases_figure(rows + larger)
     assert "M bf16 20.0 – 21.0; M int8 12.0 – 13.0; M nf4 8.0 – 9.0" in alt
