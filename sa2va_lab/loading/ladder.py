@@ -54,18 +54,20 @@ class Ladder:
 
     def helps(self, error: BaseException) -> bool:
         """Whether the network of another rung could do what failed with `error`."""
-        if isinstance(error, Overflow):
-            return self.rung.precision == "fp16"
-        return is_out_of_memory(error) and self.place + 1 < len(self.rungs)
+        below = self.place + 1 < len(self.rungs)
+        if isinstance(error, Overflow):  # on a GPU, bitsandbytes rounds what int8 multiplies to float16 first
+            precision, device = self.rung.precision, self.rung.device
+            return precision == "fp16" or (below and precision == "int8" and device != "cpu")
+        return is_out_of_memory(error) and below
 
     def step_down(self, error: BaseException) -> Sa2VA:
         """The network that helps against `error`; whoever calls has let go of the old one before."""
-        if isinstance(error, Overflow):
+        if isinstance(error, Overflow) and self.rung.precision == "fp16":
             reason = f"instead of fp16, as {error}"
             self.rungs[self.place] = dataclasses.replace(self.rung, precision="bf16", reason=reason)
             self._record("fp16", self.rung.where, str(error))
         else:
-            self._descend("out of memory in a prediction")
+            self._descend(str(error) if isinstance(error, Overflow) else "out of memory in a prediction")
         return self.load()
 
     def choose_batch(self, most: int) -> tuple[int, str]:
@@ -116,7 +118,7 @@ class Ladder:
         left = self.rung
         if self.place + 1 == len(self.rungs):
             raise LabError(
-                f"{left.precision} on {left.where} ran {why}, and no rung is below it: free "
+                f"{left.precision} on {left.where}: {why}, and no rung is below it: free "
                 "memory, use a smaller image, or another machine."
             )
         self.place += 1

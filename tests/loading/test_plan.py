@@ -467,3 +467,21 @@ def test_a_batch_is_what_has_room_beside_one_image(spare, batch):
     found, why = Ladder(SimpleNamespace(sizes=None), Plan([rung]), start=0, tell=print).choose_batch(8)
     assert found == batch
     assert why == f"{batch}: an image takes 1.00 GiB, and {spare:.2f} are free beside one"
+
+
+def test_int8_that_overflows_on_a_gpu_goes_down_a_rung():
+    from sa2va_lab.loading.ladder import Ladder
+    from sa2va_lab.loading.plan import Plan, Rung
+    from sa2va_lab.loading.shards import Layout
+    from sa2va_lab.segmenter import Overflow
+
+    def stand(*rungs):
+        made = [Rung(precision, Layout(device, (device,)), (), None, "") for precision, device in rungs]
+        return Ladder(SimpleNamespace(sizes=None), Plan(made), start=0, tell=print)
+
+    error = Overflow("numbers left the range of float16")
+    assert stand(("int8", "cuda:0"), ("bf16", "cpu")).helps(error)
+    assert not stand(("int8", "cuda:0")).helps(error)
+    assert not stand(("int8", "cpu"), ("bf16", "cpu")).helps(error)
+    assert stand(("fp16", "cuda:0")).helps(error)
+    assert not stand(("bf16", "cuda:0"), ("bf16", "cpu")).helps(error)
