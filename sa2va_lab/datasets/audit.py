@@ -72,7 +72,7 @@ class Audit:
             lines.append(f"ignored: {mean:.1%} of the pixels of {count} images; they are in no count")
         found = self.by_kind()
         lines += ["; ".join(str(account) for account in self.dataset.accounts)] if self.dataset.accounts else []
-        lines += [] if found else ["no defect found"]
+        lines += [] if found else ["no defect found" + ("" if stats["annotated"] else ", and nothing is annotated")]
         for kind, ids in found.items():
             shown = ", ".join(name or "the folder" for name in ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
             lines += [f"{kind}: {len(ids)} ({KINDS[kind].title})", f"    in training: {KINDS[kind].training}"]
