@@ -9,9 +9,11 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
@@ -41,12 +43,22 @@ def root() -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder with real images and official golden values, which is no part of the repository."""
+def shared() -> Iterator[Path]:
+    """The folder with real images and official golden values, which is no part of the repository: a test that writes
+    into it fails the run."""
     folder = Path(os.environ.get("SA2VA_LAB_SHARED") or ROOT.parent / "shared")
     if not folder.is_dir():
         pytest.skip(f"no shared data in {folder} (SA2VA_LAB_SHARED names another place)")
-    return folder
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    yield folder
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before, f"a test has written into {folder}"
+
+
+@pytest.fixture(scope="session")
+def chasedb1(shared, tmp_path_factory) -> Path:
+    """A copy of the eight real images: opening a data set may write a key file beside it."""
+    copy = tmp_path_factory.mktemp("real") / "chasedb1"
+    return shutil.copytree(shared / "real" / "chasedb1", copy, copy_function=shutil.copyfile)
 
 
 @pytest.fixture(autouse=True)

@@ -127,8 +127,8 @@ def test_any_mask_comes_back_from_its_outlines(seed, share, height, width):
 
 
 @pytest.mark.slow
-def test_the_real_set_there_and_back(shared, tmp_path):
-    dataset = open_dataset(shared / "real" / "chasedb1")
+def test_the_real_set_there_and_back(chasedb1, tmp_path):
+    dataset = open_dataset(chasedb1)
     assert len(dataset) == 8
     changes = export_dataset(dataset, tmp_path / "sa2va").changes
     assert {change.kind for change in changes} == {"holes"}

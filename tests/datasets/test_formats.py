@@ -364,8 +364,8 @@ def test_any_json_is_a_data_set_or_one_sentence(make_folder, content):
         assert sample.source() is not None or sample.problems  # no truth is never without a reason
 
 
-def test_a_real_set_opens(shared):
-    dataset = open_dataset(shared / "real" / "chasedb1", groups=r"Image_(\d+)")
+def test_a_real_set_opens(chasedb1):
+    dataset = open_dataset(chasedb1, groups=r"Image_(\d+)")
     assert len(dataset) == 8
     assert len({sample.group for sample in dataset}) == 4
     sample = dataset["P01-V1-F001"]

@@ -118,19 +118,18 @@ def test_the_frames_of_a_patients_folder_are_one_group(lay):
     assert sorted(map(sorted, folders.values())) == [["p1"], ["p2"]]
 
 
-def test_the_real_set_under_its_original_names(shared, tmp_path):
-    source, here = shared / "real" / "chasedb1", open_dataset
-    for image in sorted((source / "images").iterdir()):
+def test_the_real_set_under_its_original_names(chasedb1, tmp_path):
+    for image in sorted((chasedb1 / "images").iterdir()):
         shutil.copyfile(image, tmp_path / image.name)
-        shutil.copyfile(source / "masks" / image.name, tmp_path / f"{image.stem}_1stHO.png")
-        shutil.copyfile(source / "masks_obs2" / image.name, tmp_path / f"{image.stem}_2ndHO.png")
-    dataset = here(tmp_path, groups=r"Image_(\d+)")
+        shutil.copyfile(chasedb1 / "masks" / image.name, tmp_path / f"{image.stem}_1stHO.png")
+        shutil.copyfile(chasedb1 / "masks_obs2" / image.name, tmp_path / f"{image.stem}_2ndHO.png")
+    dataset = open_dataset(tmp_path, groups=r"Image_(\d+)")
     assert (len(dataset), len({sample.group for sample in dataset})) == (8, 4)
     assert "by their names: _1stHO _2ndHO" in dataset.reason
     assert "a second annotator for 8 images" in dataset.reason
     for sample in dataset.samples[:2]:
         for annotator, folder in ((1, "masks"), (2, "masks_obs2")):
-            with Image.open(source / folder / sample.image.name) as image:
+            with Image.open(chasedb1 / folder / sample.image.name) as image:
                 assert (sample.truth(annotator=annotator) == (np.asarray(image.convert("L")) > 0)).all()
 
 

@@ -142,6 +142,6 @@ def test_writing_is_found_on_an_angiogram_and_nowhere_else(root, place):
         assert find_writing(np.asarray(picture)) >= 1
 
 
-def test_no_writing_on_real_retinas(shared):
-    for sample in open_dataset(shared / "real" / "chasedb1"):
+def test_no_writing_on_real_retinas(chasedb1):
+    for sample in open_dataset(chasedb1):
         assert look(sample.image)[1] == []

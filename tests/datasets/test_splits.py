@@ -210,8 +210,8 @@ def test_likeness_survives_what_copying_does_to_a_picture(root):
     )  # blank is no picture
 
 
-def test_different_people_are_not_alike(shared):
-    prints = fingerprint_dataset(open_dataset(shared / "real" / "chasedb1"))
+def test_different_people_are_not_alike(chasedb1):
+    prints = fingerprint_dataset(open_dataset(chasedb1))
     assert len(prints) == 8
     assert find_near_duplicates(prints) == []
 

@@ -281,8 +281,8 @@ class Vesselness:
         return Prediction(logits[None].astype(np.float32), (opened.height, opened.width), "[SEG]", canvas=256)
 
 
-def test_real_images_give_a_run_and_numbers(shared, tmp_path):
-    dataset = open_dataset(shared / "real" / "chasedb1", groups=r"Image_(\d+)")
+def test_real_images_give_a_run_and_numbers(chasedb1, tmp_path):
+    dataset = open_dataset(chasedb1, groups=r"Image_(\d+)")
     run = predict_dataset(Vesselness(), dataset, folder=tmp_path / "run", limit=4, progress=False)
     table = evaluate_run(run, dataset)
     summary = summarise(table)
