@@ -67,19 +67,21 @@ def pair_up(lost: Collection[str], there: Collection[str]) -> str:
     other, its = max(others, key=lambda each: SequenceMatcher(None, own, each[0]).ratio())
     same = SequenceMatcher(None, own, other).find_longest_match()
     rest = own[same.a + same.size :]
-    rest = rest if len(stems) > 1 and all(stem.endswith(rest) for stem in stems) else _shape(rest)  # of all: no name
+    rest = rest if len(stems) > 1 and all(stem.endswith(rest) for stem in stems) else shape(rest)  # of all: no name
     if same.size:
         own, other = (
-            f"{_shape(own[: same.a])}...{rest}",
-            f"{_shape(other[: same.b])}...{_shape(other[same.b + same.size :])}",
+            f"{shape(own[: same.a])}...{rest}",
+            f"{shape(other[: same.b])}...{shape(other[same.b + same.size :])}",
         )
     else:
-        own, other = _shape(own), _shape(other)
+        own, other = shape(own), shape(other)
     return f'one is called like "{own}{ending}", and what is there like "{other}{its}"'
 
 
-def _shape(text: str) -> str:
-    """A text without what it says: a letter is x, a digit 9."""
+def shape(text: str) -> str:
+    """A text without what it says, which may be a person's name: a letter is x and beside letters a digit 9."""
+    if not re.search(r"[^\W\d_]", text):
+        return text
     return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", text))
 
 

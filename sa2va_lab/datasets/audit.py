@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
 from sa2va_lab.datasets.accounts import INVERTED
-from sa2va_lab.datasets.defects import KINDS, Defect
+from sa2va_lab.datasets.defects import KINDS, Account, Defect
 from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.geometry import OUTSIDE, examine, reach_outside
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
@@ -26,6 +26,7 @@ from sa2va_lab.datasets.widths import measure_widths
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json
 
+MASKS = {"mask_unreadable", "mask_size", "unnamed_value"}  # kinds of a mask file that is no truth
 SHOWN = 8  # ids a line on a terminal; the JSON has all
 AGREEMENT = 0.95  # Dice below which a mask file and the outlines of one truth disagree
 USUAL_SIZES = (512, 800, 1024)  # of angiograms, square
@@ -55,6 +56,15 @@ class Audit:
                 found[kind].append(sample_id)
         return {kind: ids for kind, ids in found.items() if ids}
 
+    @property
+    def accounts(self) -> list[Account]:
+        """What became of all that was met, masks that turned out to be none included."""
+        wrong = sum(any(each.kind in MASKS for each in defects) for defects in self.defects.values())
+        return [
+            replace(each, read=each.read - wrong, lost=each.lost + wrong) if each.things == "masks" else each
+            for each in self.dataset.accounts
+        ]
+
     def to_lines(self, *, names: bool = False) -> list[str]:
         """The same for a terminal. names: with the file of each image, which may say who the patient is."""
         stats = self.to_dict()["stats"]
@@ -71,7 +81,7 @@ class Audit:
             count, mean = stats["ignored"]["images"], stats["ignored"]["mean"]
             lines.append(f"ignored: {mean:.1%} of the pixels of {count} images; they are in no count")
         found = self.by_kind()
-        lines += ["; ".join(str(account) for account in self.dataset.accounts)] if self.dataset.accounts else []
+        lines += ["; ".join(str(account) for account in self.accounts)] if self.accounts else []
         lines += [] if found else ["no defect found" + ("" if stats["annotated"] else ", and nothing is annotated")]
         for kind, ids in found.items():
             shown = ", ".join(name or "the folder" for name in ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sa2va_lab.datasets.accounts import shape
 from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, Thing, open_entry, read_origin
 from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
 from sa2va_lab.datasets.naming import split_of
@@ -137,7 +138,8 @@ def _compare(ids: list, asked: list, there: str, key: str) -> str:
     """One pair of ids that should have been the same, and what differs."""
     one, other = (next(iter(values), None) for values in (ids, asked))
     kinds = "" if type(one) is type(other) else f" ({kind_of(one)} and {kind_of(other)})"
-    return f"the ids of {there} are such as {str(one)[:20]!r}, an annotation's {key} is {str(other)[:20]!r}{kinds}"
+    one, other = (str(value)[:20] if value is None else shape(str(value)[:20]) for value in (one, other))
+    return f"the ids of {there} are such as {one!r}, an annotation's {key} is {other!r}{kinds}"
 
 
 def _read_categories(path: Path, content: dict, found: Found) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -229,7 +230,7 @@ def _count_images(folder: str, *, below: bool = True) -> int:
 
 
 def _base(name: str) -> str:
-    return re.split(r"[\\/]", name)[-1]
+    return unicodedata.normalize("NFC", re.split(r"[\\/]", name)[-1])
 
 
 def _below(path: str, base: str) -> str:

@@ -102,7 +102,8 @@ def _recognise(path: Path, threshold: float | None) -> tuple[Folder, Found]:
     elif found is not None and found.format in (masks.NAME, yolo.NAME) and folder.annotation_files():
         found.words += f"{len(folder.annotation_files())} other JSON files left out, "
     if found is None:
-        raise LabError(f"{path} is of no format that is read; expected {EXPECTED}, or images")
+        packed = f" ({folder.words.removesuffix(', ')})" if folder.words else ""
+        raise LabError(f"{path} is of no format that is read; expected {EXPECTED}, or images{packed}")
     if any(found.drawn()):
         _rename(found, folder.table("labels.json"))
         masks.add_checks(folder, found)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -63,7 +64,8 @@ def read_place(name: str) -> Place:
     dirs = tuple(folder for folder, role in zip(folders, roles, strict=True) if not role)
     split = next((said for each in dirs if (said := split_of(each, whole=True))), "")
     weak = any(folder.lower() in WEAK for folder in folders)
-    return Place(next((role for role in reversed(roles) if role), ""), dirs, split, os.path.splitext(last)[0], weak)
+    stem = unicodedata.normalize("NFC", os.path.splitext(last)[0])  # macOS writes letters and their marks apart
+    return Place(next((role for role in reversed(roles) if role), ""), dirs, split, stem, weak)
 
 
 def shorten(stem: str) -> dict[str, tuple[str, str]]:

@@ -177,7 +177,7 @@ def test_an_id_is_the_same_in_any_type(make_folder, kind, owner):
 
 
 def test_ids_that_never_match_are_an_error_with_one_pair_and_its_types(make_folder):
-    said = r"2 of 2 annotations belong to no image: the ids of images are such as '1', an annotation's image_id is 'a'"
+    said = r"2 of 2 annotations belong to no image: the ids of images are such as '1', an annotation's image_id is 'x'"
     with pytest.raises(LabError, match=said + r" \(a number and text\)"):
         open_dataset(make_folder(annotations=content(annotation([SQUARE], "a"), annotation([SQUARE], "b"))))
     with pytest.raises(LabError, match=r"2 of 2 annotations are of no known category: .* such as '1', .* is '7'"):

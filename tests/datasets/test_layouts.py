@@ -147,6 +147,17 @@ def test_what_lies_elsewhere_is_said(lay):
     assert "1 packed files (.gz) left out: unpack them" in reason
 
 
+def test_letters_and_their_marks_may_be_written_apart(lay):
+    dataset = open_dataset(lay({"images/\u00e9.png": 0, "masks/e\u0301.png": 3}))
+    assert dataset.samples[0].truth().sum() == 3
+
+
+def test_a_packed_set_is_to_be_unpacked(tmp_path):
+    (tmp_path / "im1.ppm.gz").write_bytes(b"packed")
+    with pytest.raises(LabError, match=r"of no format that is read; .*1 packed files \(.gz\) left out: unpack them"):
+        open_dataset(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("files", "said"),
     [
@@ -236,7 +247,9 @@ def test_a_value_without_a_name_is_a_defect_and_never_background_in_silence(make
     assert b.truth().sum() == 4
     with pytest.raises(LabError, match="holds 1 of 2 values that labels.json does not name, such as 2; name them"):
         a.truth()
-    assert audit_dataset(dataset).by_kind() == {"unnamed_value": [a.id], "image_blank": [a.id, b.id]}
+    audit = audit_dataset(dataset)
+    assert audit.by_kind() == {"unnamed_value": [a.id], "image_blank": [a.id, b.id]}
+    assert "2 masks: 1 read, 1 not; 2 images: 2 read" in audit.to_lines()
     save(root, "a.png", values * 50)
     save(root, "b.png", values * 50)
     with pytest.raises(LabError, match="2 of 2 masks that were looked at cannot be used: .* holds 2 of 2 values"):
