@@ -112,7 +112,7 @@ def _name(rung) -> str:
 
 
 def merge(
-    base: Annotated[Path, typer.Argument(help="A complete Sa2VA folder, or with --sam2 an InternVL folder.")],
+    base: Annotated[Path, typer.Argument(help="A complete Sa2VA folder, or with --sam2 an InternVL or Qwen-VL.")],
     out: o.Out,
     sam2: o.Sam2 = None,
     finetune: o.FineTuned = None,

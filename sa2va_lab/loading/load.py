@@ -34,7 +34,7 @@ def load(
 ) -> Segmenter:
     """The Sa2VA checkpoint in `path`, ready to answer. A hub id ("ByteDance/Sa2VA-InternVL3-8B") is downloaded first.
 
-    sam2: Meta's `.pt` or a Hugging Face Sam2VideoModel folder, where `path` is a bare InternVL, which then needs a
+    sam2: Meta's `.pt` or a Hugging Face Sam2VideoModel folder, where `path` has none, which then needs a
     fine-tune as well. finetune: xtuner's `iter_*.pth`, laid over the checkpoint while it loads; config: the training
     config, where LoRA's alpha stands (it is read, never executed; mmengine leaves a copy in the .pth, which serves
     where none is given), or lora_alpha: alpha itself. precision: "auto", "fp32", "bf16", "fp16", "int8" or "nf4";

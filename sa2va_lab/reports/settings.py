@@ -22,8 +22,8 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Path | None = Field(None, description="checkpoint folder: an official Sa2VA folder, or an InternVL folder")
-    sam2: Path | None = Field(None, description="SAM2 checkpoint (.pt or folder), where the model is a bare InternVL")
+    model: Path | None = Field(None, description="checkpoint folder: a Sa2VA, or an InternVL or Qwen-VL")
+    sam2: Path | None = Field(None, description="SAM2 checkpoint (.pt or folder), where the model has none")
     finetune: Path | None = Field(None, description="xtuner's iter_*.pth, laid over the model")
     config: Path | None = Field(
         None, description="the training config (.py): LoRA's alpha stands there; never executed"
