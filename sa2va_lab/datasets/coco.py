@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from sa2va_lab.datasets.accounts import shape
+from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, Thing, open_entry, read_origin
-from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
+from sa2va_lab.datasets.folders import Folder, kind_of, second_file
 from sa2va_lab.datasets.naming import split_of
 from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
@@ -20,41 +21,41 @@ def find(folder: Folder, file: Path | None) -> Found | None:
 
     Several files whose images differ are the data set's splits.
     """
+    if file:
+        folder.read(file)  # what was named is read, or said why not
     chosen, left_out, broken = _choose(folder, [file] if file else folder.annotation_files())
     if not chosen:
         return None
-    if broken:
-        raise broken
     found = Found(NAME, f"COCO ({', '.join(path.name for path in chosen)}): {left_out}", {1: {}})
+    if broken:
+        found.defects.append(Defect("unreadable_annotation", f"{broken} JSON files cannot be read"))
     for path in chosen:
-        drawings = _read(folder, path, found)
-        found.add(1, drawings)
         name = split_of(path.stem) or split_of(path.parent.name, whole=True) or path.stem
-        found.splits.setdefault(name, []).extend(drawings)
+        found.splits.setdefault(name, []).extend(_read(folder, path, found, 1))
         if second_file(path).is_file():
             if not is_coco(folder.read(second_file(path))):
                 raise LabError(f"{second_file(path)} is not COCO as {path.name} is; expected images and annotations")
-            found.add(2, _read(folder, second_file(path), found))
+            _read(folder, second_file(path), found, 2)
     parts = list(found.splits.values())
     if len(parts) < 2 or len(set().union(*parts)) < sum(map(len, parts)):
         found.splits = {}
     return found
 
 
-def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, LabError | None]:
-    """The COCO files that hold outlines, what of the others is to be said, and what is wrong with a broken one."""
-    chosen, elsewhere, others, broken = [], [], 0, None
+def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, int]:
+    """The COCO files that hold outlines, what of the others is to be said, and how many are broken."""
+    chosen, elsewhere, others, broken = [], [], 0, 0
     for path in paths:
         try:
             content = folder.read(path)
         except LabError as error:
             if "leads out" in str(error):
                 raise
-            broken = error
+            broken += 1
             continue
         if not is_coco(content):
             if path == folder.root / "annotations.json":
-                return [], "", None
+                return [], "", 0
             others += 1
         elif not path.stem.endswith("_obs2"):
             said = content["annotations"][:1] if isinstance(content["annotations"], list) else []
@@ -70,9 +71,8 @@ def is_coco(content: object) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
-def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
-    """What the file says by image name; what belongs to no image is noted in `found`. LabError where the file as a
-    whole fails.
+def _read(folder: Folder, path: Path, found: Found, annotator: int) -> list[str]:
+    """Adds what the file says to what others said; returns its images. LabError where the file as a whole fails.
 
     An image of the file without an annotation is annotated all the same: COCO has no other way to say "nothing".
     """
@@ -81,7 +81,7 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
         if not isinstance(content.get(part, []), list):
             raise LabError(f'"{part}" in {path} is {kind_of(content[part])}; expected a list')
     phrases = _read_categories(path, content, found)
-    drawings: dict[str, Drawing] = {}
+    drawings = found.drawings.setdefault(annotator, {})
     by_id: dict[str, Drawing] = {}
     images = content["images"]
     for number, image in enumerate(images, 1):
@@ -93,7 +93,8 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
     info = content.get("info")
     origins = info.get(ORIGIN) if isinstance(info, dict) else {}
     places = ((image.get("file_name"), f"image {number} of {path.name}") for number, image in enumerate(images, 1))
-    for number, (image, name) in enumerate(zip(images, folder.match(places, path.parent), strict=True), 1):
+    names = folder.match(places, path.parent)
+    for number, (image, name) in enumerate(zip(images, names, strict=True), 1):
         if _id(image["id"]) in by_id:
             raise LabError(
                 f"image {number} of {path.name} has the id of another image; expected an id for each, export the file "
@@ -102,9 +103,8 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
         drawing = by_id[_id(image["id"])] = open_entry(drawings, name)
         found.origins[name] = read_origin(origins.get(image["file_name"]) if isinstance(origins, dict) else None)
         size = [image.get("width"), image.get("height")]
-        if is_size(size):
-            drawing.size = (size[1], size[0])
-        else:
+        drawing.state_size(size)
+        if drawing.size is None:
             drawing.note("wrong_type", "the file states no size for it: taken as the image's own")
     strangers = []
     for annotation in content["annotations"]:
@@ -120,7 +120,7 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
     found.met["annotations"] += len(content["annotations"])
     pair = _compare(ids, strangers, "images", "image_id")
     found.stray("annotations", strangers, len(content["annotations"]), "{n} annotations belong to no image", pair)
-    return drawings
+    return list(dict.fromkeys(names))
 
 
 def _owner(annotation: object) -> object:

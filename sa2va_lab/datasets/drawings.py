@@ -17,6 +17,7 @@ from pycocotools import mask as coco
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.folders import is_size
 from sa2va_lab.datasets.polygons import fill_polygons, rasteriser, read_polygon
 from sa2va_lab.errors import LabError
 
@@ -231,6 +232,14 @@ class Drawing:
         read = sum(thing.count for thing in self.things) - lost + self.aside
         return {"annotations": (read, lost if self.defects else 0)}
 
+    def state_size(self, size: list) -> bool:
+        """Takes the [width, height] that a file states; says whether it is one."""
+        if is_size(size):
+            if self.size not in (None, (size[1], size[0])):
+                self.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
+            self.size = (size[1], size[0])
+        return is_size(size)
+
     def note(self, kind: str, text: str) -> None:
         """Records that something is wrong."""
         self.defects.append(Defect(kind, text))
@@ -254,16 +263,6 @@ class Drawing:
             else:
                 kept.append(polygon)
         return kept
-
-    def join(self, other: Drawing) -> None:
-        """Takes in what another file says of the same image."""
-        if other.size not in (None, self.size):
-            self.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
-            self.size = other.size
-        self.things, self.defects = self.things + other.things, self.defects + other.defects
-        if self.entries == 1:
-            self.note("duplicate_entry", "annotated more than once: the objects are joined")
-        self.entries += other.entries
 
     def truth(self, phrase: str | None) -> DrawnTruth | None:
         """What there is to find; None when something was drawn of which nothing is usable, which is not "nothing"."""
@@ -334,15 +333,6 @@ class Found:
     def stray(self, things: str, lost: list, total: int, wrong: str, pair: str, *, noted: bool = False) -> None:
         """Notes those of all things of a file that fit nothing, if there are any."""
         self.strays += [Stray(things, len(lost), total, wrong, pair, noted)] if lost else []
-
-    def add(self, annotator: int, drawings: dict[str, Drawing]) -> None:
-        """Joins what one more file says to what the others said."""
-        there = self.drawings.setdefault(annotator, {})
-        for image, drawing in drawings.items():
-            if image in there:
-                there[image].join(drawing)
-            else:
-                there[image] = drawing
 
     def drawn(self) -> Iterator[Drawing]:
         """Everything that was drawn as outlines."""

@@ -122,7 +122,7 @@ class Folder:
         """
         if not isinstance(name, str) or not name.strip():
             raise LabError(f"{where} names {kind_of(name)} as its image; expected a file name")
-        if name in self.listed and near is None:
+        if name in self.listed and (near in (None, self.root) or self.images != self.root):
             return name
         what = f"the image that {where} names"
         bases = [self.images, self.root]

@@ -19,7 +19,7 @@ from pycocotools import mask as coco
 
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin
-from sa2va_lab.datasets.folders import Folder, is_size
+from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.naming import SECOND, match_files
 from sa2va_lab.datasets.polygons import fill_polygons, read_polygon
 from sa2va_lab.errors import LabError
@@ -113,11 +113,7 @@ def _named(folder: Folder, stated: object) -> str | None:
 
 def _add(drawing: Drawing, content: dict) -> None:
     size = [content.get("imageWidth"), content.get("imageHeight")]
-    if is_size(size):
-        if drawing.size not in (None, (size[1], size[0])):
-            drawing.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
-        drawing.size = (size[1], size[0])
-    elif size != [None, None]:
+    if not drawing.state_size(size) and size != [None, None]:
         drawing.note("wrong_type", "its imageWidth and imageHeight are no size: taken as the image's own")
     if content.get("imageData") or re.search(r"[\\/]", str(content.get("imagePath") or "")):
         drawing.note("private_metadata", "its annotation file holds a copy of the image or a path: dropped")

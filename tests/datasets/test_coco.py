@@ -241,6 +241,24 @@ def test_several_files_are_the_splits_and_captions_are_no_annotations(make_folde
     assert (one["P03-V1-F001"].truth().sum(), one["P01-V1-F001"].truth(), one.splits) == (9, None, {})
 
 
+def test_a_broken_file_beside_others_is_said(make_folder):
+    root = make_folder(annotations=content(annotation([SQUARE])))
+    (root / "log.json").write_text('{"loss": 1}\n{"loss": 2}')
+    dataset = open_dataset(root)
+    assert dataset.problems == ("1 JSON files cannot be read",)
+    assert dataset.samples[0].truth().sum() == 9
+    with pytest.raises(LabError, match="not JSON"):
+        open_dataset(root / "log.json")
+
+
+def test_two_files_about_the_same_images_are_joined_and_no_splits(make_folder):
+    root = make_folder(annotations=content(annotation([SQUARE])))
+    (root / "more.json").write_text(json.dumps(content(annotation([[5, 0, 8, 0, 8, 3, 5, 3]]))))
+    dataset = open_dataset(root)
+    assert (dataset.samples[0].truth().sum(), dataset.splits) == (18, {})
+    assert dataset.samples[0].problems == ("annotated more than once: the objects are joined",)
+
+
 def test_folders_of_splits_each_with_its_file(make_folder):
     root = make_folder(images=["train/images/1.png", "val/images/1.png"], below=".")
     for split, drawn in (("train", SQUARE), ("val", [0, 0, 2, 0, 2, 2, 0, 2])):
