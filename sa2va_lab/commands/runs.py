@@ -95,9 +95,9 @@ def evaluate(
     if table.attrs.get("stamp"):
         print(table.attrs["stamp"])
     print(f"{made.phrase or made.maker.prompt!r}, asked as {made.maker.prompt!r}, split {made.split!r}")
-    counted = f"{summary['n_images']} images of {summary['n_groups']} patients"
-    print(f"{counted}, threshold {choice.value:g} ({choice.reason}); ", end="")
-    print(f"{summary['n_failed']} failed, {summary['n_without_truth']} without truth")
+    gaps = f"{summary['n_failed']} failed, {summary['n_without_truth']} without truth"
+    print(f"{len(made.records)} of {summary['n_images']} images predicted, {gaps}; threshold ", end="")
+    print(f"{choice.value:g} ({choice.reason})")
     if summary["ignored"]:
         print(f"{summary['ignored']:.1%} of the pixels are ignored and in no number")
     _refuse_nothing(summary)

@@ -333,7 +333,7 @@ def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict
     """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval.
 
     Where none was chosen, for want of a validation split, it is the nested one: each patient at the threshold that is
-    best on all others; "value" is then their median.
+    best on all others; "value" is then their median. "sweeps": whether any pixel changes between 0.05 and 0.95.
     """
     told = {"value": choice.value, "origin": name_origin(choice), "rule": choice.rule, "reason": choice.reason}
     scores = table["dice"]
@@ -343,6 +343,8 @@ def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict
         scores = table["id"].map(_score(counts, places))
     half = table["id"].map(_score(counts, 0.5))
     found = compare_paired(scores, half, table["group"])
+    above = counts.tp + counts.fp
+    told["sweeps"] = not above[:, 50].any() or bool((above[:, 50] != above[:, 950]).any())
     told |= {"dice": float(scores.mean()), "dice_at_half": float(half.mean())}
     return told | {"difference": found.mean, "low": found.low, "high": found.high}
 

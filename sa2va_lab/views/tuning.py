@@ -34,6 +34,9 @@ def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
         facts["Chosen for each patient on the others (median)"] = nested
     apart = f"{weighed['difference']:+.3f} [{show(weighed['low'])}, {show(weighed['high'])}]"
     facts["Mean Dice at it; at 0.5"] = [f"{show(weighed['dice'])}; {show(weighed['dice_at_half'])}", apart]
+    if not weighed["sweeps"]:
+        why = "no pixel changes between 0.05 and 0.95: these masks were cut before"
+        facts["Can a threshold change these masks?"] = [tr("no"), tr(why)]
     if said:
         facts["Chosen on reported images"] = [tr("YES"), tr(said)]
     return tabulate_facts(facts, "What", "Value", "Why")

@@ -129,7 +129,8 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
     assert "TOO GOOD" not in said
     assert "ALARM" not in said
     assert said.splitlines()[1] == "'blood vessel', asked as 'blood vessel', split 'all'"
-    assert "6 images of 3 patients" in said
+    assert "6 of 6 images predicted, 0 failed, 0 without truth; threshold 0.4 (as given)" in said
+    assert re.search(r"dice  macro .* N 6 images of 3 patients", said)
     assert re.search(r"precision  macro .* N 5 images of 3 patients", said)  # one answer has no mask
     assert "1 of 5 images were refused although something is annotated there: P03-V1-F001." in said
     assert f"sa2va-lab verify {drawn_run.folder} --model" in said
@@ -215,6 +216,9 @@ def test_two_precisions_of_one_model_are_compared_on_the_images_that_both_hold(l
         path.write_bytes(replace(made, logits=made.logits * np.float32(1.01)).to_bytes())
         line["logits_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (coarse / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[1:]))
+    said = lab("evaluate", coarse, "--data", drawn_data, "--groups", GROUPS)[1]
+    assert "5 of 6 images predicted" in said
+    assert re.search(r"dice  macro .* N 5 images of 3 patients", said)  # never six
     words = ("compare", drawn_run.folder, coarse, "--data", drawn_data, "--groups", GROUPS)
     status, said, _ = lab(*words)
     assert status == 0

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from sa2va_lab.language import use_language
-from sa2va_lab.reports.answers import Evaluated
+from sa2va_lab.reports.answers import Evaluated, say_sample
 from sa2va_lab.views.scores import say_evaluated
 
 
@@ -47,6 +47,11 @@ def test_answer_has_dice_interval_n_threshold_split_and_training():
 )
 def test_answer_says_what_limits_it(changes, words):
     assert words in say_evaluated(_metrics(**changes))
+
+
+def test_one_image_a_patient_is_said_as_the_data_know_it():
+    assert say_sample(5, 5) == "5 images, each counted as one patient"
+    assert say_sample(5, 5, grouped=True) == "5 images of 5 patients"
 
 
 def test_answer_in_chinese():

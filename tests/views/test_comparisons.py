@@ -1,6 +1,7 @@
 """What stands beside a Run's number: thresholds weighed, phrasings, losses and sequences, each with its reason."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -48,6 +49,12 @@ def test_a_chosen_threshold_is_weighed_at_itself_and_a_seen_one_is_said(drawn_ru
     shown = repr(tuning.threshold_table(choice, found, "chosen on 4 of the 6 images"))
     for said in ("0.2 – 0.4", "0.25 – 0.35", "chosen on 4 of the 6 images"):
         assert said in shown
+    assert "these masks were cut before" not in shown
+    cut = {name: np.repeat(getattr(counts, name)[:, 500:501], 1000, axis=1) for name in ("tp", "fp")}
+    still = weigh_threshold(choice, table, replace(counts, **cut))
+    assert "no pixel changes between 0.05 and 0.95: these masks were cut before" in repr(
+        tuning.threshold_table(choice, still, "")
+    )
 
 
 def test_each_model_stands_at_its_own_threshold(drawn_run, images):
