@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,7 @@ from sa2va_lab.evaluation.verification import draw_images, made_here, miss_chanc
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run
 from sa2va_lab.runs.seal import seal_run
+from sa2va_lab.runs.shares import Rank, predict_share
 from sa2va_lab.views.findings import describe_finding
 
 SQUARE = np.ones((3, 3), bool)
@@ -167,27 +169,21 @@ class Rounded:
 
 
 @pytest.mark.parametrize(
-    ("recorded", "device", "steps"),
-    [
-        ("bf16", "cpu", {"bf16": 0.05, "fp32": 0}),
-        ("int8", "cuda:0", {"int8": 0.05, "fp32": 0}),
-        ("fp32", "cuda:0", {"fp32": 0.05 / 2**3, "bf16": 0.05}),  # as TF32 rounds
-        ("fp32", "cpu", {"fp32": 0.3 / 2**16, "bf16": 0.5}),
-    ],
+    ("recorded", "steps"),
+    [("bf16", {"bf16": 0.05, "fp32": 0}), ("int8", {"int8": 0.05, "fp32": 0}), ("fp32", {"fp32": 1e-5, "bf16": 0.5})],
 )
-def test_another_device_is_explained_and_a_forgery_on_it_is_not(recorded, device, steps, dataset, predict, honest):
+def test_another_device_is_explained_and_a_forgery_on_it_is_not(recorded, steps, dataset, predict, honest):
     step = steps[recorded]
 
     def made_on(number, precision=recorded):
         model = honest()
-        told = {"precision": {"actual": precision, "reason": ""}, "device": {"actual": device}}
-        model.provenance = model.provenance | told
+        model.provenance = model.provenance | {"precision": {"actual": precision, "reason": ""}}
         return Rounded(model, step=steps[precision], device=number)
 
     run = predict(made_on(1), split="test")
     found = verify_run(run, dataset, partial(made_on, 2))
     assert (found.kind, found.alarm) == ("made_again_nearly", False)
-    assert 0 < found.values["largest"] <= found.values["explained"] < 5 * step
+    assert 0 < found.values["largest"] <= found.values["explained"] < 20 * step
     assert "rounding explains" in describe_finding(found)
 
     class Cheat(Rounded):
@@ -219,6 +215,14 @@ def test_where_one_image_has_the_same_bits_rounding_explains_no_other(forge, dat
     found = verify_run(run, dataset, load, images=6)
     assert (found.kind, found.values["odd"], asked) == ("made_otherwise", 1, ["fp32"])
 
+    def load_on_a_gpu(precision):  # which may add in another order at each look
+        model = Rounded(honest(), step={"fp32": 0, "bf16": 0.5}[precision], device=1)
+        told = {"precision": {"actual": precision, "reason": ""}, "device": {"actual": "cuda:0"}}
+        model.provenance = model.provenance | told
+        return model
+
+    assert verify_run(run, dataset, load_on_a_gpu, images=6).kind == "made_again_nearly"
+
 
 def test_other_answers_failures_and_batches_are_compared_too(dataset, predict, honest):
     hard = dataset.split("test").samples[0].image
@@ -246,6 +250,32 @@ def test_other_answers_failures_and_batches_are_compared_too(dataset, predict, h
     silent = predict(Silent(), split="test", name="silent")
     assert verify_run(silent, dataset, again(honest())).values["odd"] == 5
     assert alarms(silent, dataset) == set()  # an answer that names nothing is no cheat
+
+
+def test_an_image_is_made_again_in_its_company_and_after_its_first_question(dataset, predict, honest, tmp_path):
+    class Company(honest):
+        shift = 0.0
+
+        def predict(self, image, prompt):
+            return self.predict_many([image], prompt, 1)[0]
+
+        def predict_many(self, images, prompt, batch):
+            made = [super(Company, self).predict(image, prompt) for image in images]
+            return [replace(one, logits=one.logits + np.float32(len(images) + self.shift)) for one in made]
+
+        @contextmanager
+        def keep_draft(self, image, prompt):
+            self.shift = float(image == dataset.split("test").samples[0].image)
+            yield
+            self.shift = 0.0
+
+    run = predict(Company(), split="test", batch=3)
+    assert verify_run(run, dataset, again(Company()), images=2).kind == "made_again"
+    how = {"folder": tmp_path / "shared", "split": "test", "batch": 3, "progress": False}
+    for number in range(2):  # every second image is another process's, after a first one of its own
+        shared = predict_share(Company(), dataset, rank=Rank(number, 2), **how)
+    assert verify_run(shared, dataset, again(Company()), images=6).kind == "made_again"
+    assert not np.array_equal(*(made.prediction(run.sample_ids[1]).logits for made in (run, shared)))
 
 
 def test_what_cannot_be_verified_is_refused_or_said(dataset, predict, honest):
