@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
+
+USUAL = re.compile(
+    r"(iter|epoch)_\d{1,9}\.pth|\d{8}_\d{6}(\.log)?|scalars\.json|trainer_state\.json|(training|train|model|base|config|"
+    r"finetune|tuned|sa2va_angiogram_finetune)(\.\w{1,5})?|(Sa2VA|InternVL|Qwen)[\w.]*(-[\w.]+)*-\d+B(-\w+)?|sam2[\w.-]*",
+    re.IGNORECASE,
+)
 
 
 def find_root() -> Path:
@@ -91,6 +98,16 @@ def new_folder(parent: Path | str, name: str) -> Path:
 def as_file_name(name: str) -> str:
     """`name` with everything but letters, digits, dot, dash and underscore replaced by dashes."""
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "unnamed"
+
+
+def shown_name(kind: str, path: Path | str) -> str:
+    """What a file or folder is called where others may read it: by its name if a program or the makers of a model gave
+    it, else by what it is, with four digits that tell it from others. A name that a person gave may be a person's.
+
+    kind: such as "log".
+    """
+    name = os.path.basename(os.path.realpath(path))
+    return name if USUAL.fullmatch(name) else f"{kind}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:4]}"
 
 
 def _shipped(folder: str, what: str) -> Path:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from sa2va_lab import paths

@@ -28,6 +28,7 @@ NAME = "labelme"
 IGNORE = "ignore"  # the label of ReasonSeg's regions that are neither
 TWO_OR_FOUR = ("rectangle", "rotation", "oriented_rectangle", "quadrilateral")  # by two corners or by all four
 CIRCLE_POINTS = 64
+OPEN = ("point", "points", "line", "linestrip")  # the kinds of LabelMe that are no area; others may be anything
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
@@ -162,7 +163,9 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
         radius = float(np.hypot(flat[2] - flat[0], flat[3] - flat[1]))
         flat = np.stack([flat[0] + radius * np.cos(turns), flat[1] + radius * np.sin(turns)], 1).ravel()
     elif kind not in ("polygon", *TWO_OR_FOUR):
-        drawing.note("not_an_area", f"{label} is a {str(kind)[:20]}, which encloses nothing: left out")
+        drawing.note(
+            "not_an_area", f"{label} is a {kind if kind in OPEN else 'shape'}, which encloses nothing: left out"
+        )
         return
     polygon, defect = read_polygon(flat)
     if defect:

@@ -31,6 +31,7 @@ from sa2va_lab.loading.finetune import (
 from sa2va_lab.loading.hub import fetch_headers, fetch_model, is_hub_id
 from sa2va_lab.loading.parts import place_sam2
 from sa2va_lab.loading.tensors import LazyTensor, Shard, describe, digest_headers, first_line
+from sa2va_lab.paths import shown_name
 from sa2va_lab.sa2va.configuration import parse_config, read_raw, unfold
 from sa2va_lab.sa2va.families import find_family
 from sa2va_lab.sa2va.family import Sa2VAConfig
@@ -116,7 +117,8 @@ def open_layer(path: Path | str, *, wanted: str = WANTED) -> Layer:
     tuned = read_finetune(path)
     names = {part_of(name) for name in tuned.tensors}
     kind = "finetune" if names & {"language", "embed_tokens", "projector", "seg_projection"} else "sam2"
-    tensors = {name: replace(tensor, origin=(path.name,)) for name, tensor in tuned.tensors.items()}
+    own = shown_name("fine-tune" if kind == "finetune" else kind, path)
+    tensors = {name: replace(tensor, origin=(own,)) for name, tensor in tuned.tensors.items()}
     files = tuple(sorted(path.glob("*_states.pt"))) if path.is_dir() else (path,)
     return Layer(path, kind, tensors, tuned.sha256, files, tuned=tuned)
 
@@ -132,7 +134,7 @@ def _open_folder(folder: Path) -> Layer:
         raise LabError(f"{folder} has no *.safetensors: {hint}.")
     tensors, home = {}, {}
     for path in paths:
-        shard = Shard(path, origin=os.path.basename(os.path.realpath(folder)))
+        shard = Shard(path, origin=shown_name("model", folder))
         if twice := tensors.keys() & shard.tensors.keys():
             name = min(twice)
             raise LabError(
@@ -225,8 +227,8 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """What to call it."""
-        return os.path.basename(os.path.realpath(self.given))
+        """What to call it where others read it."""
+        return shown_name("model", self.given)
 
     @property
     def tuned(self) -> FineTune | None:
@@ -268,7 +270,7 @@ class Checkpoint:
         return "; ".join(filter(None, (self.tuned.note, other)))
 
     def _lay_over(self, tuned: FineTune) -> dict[str, LazyTensor]:
-        own = (tuned.path.name,)
+        own = (shown_name("fine-tune", tuned.path),)
         tensors = self.under | {name: replace(tensor, origin=own) for name, tensor in tuned.whole.items()}
         for name, pair in tuned.pairs.items():
             if old := self.under.get(name):
@@ -306,7 +308,7 @@ class Checkpoint:
 
     def describe_sam2(self) -> dict | None:
         """What SAM2 is, for the record."""
-        return {"file": self.sam2.path.name, "sha256": self.sam2.identity[0]} if self.sam2 else None
+        return {"file": shown_name("sam2", self.sam2.path), "sha256": self.sam2.identity[0]} if self.sam2 else None
 
     def describe_finetune(self) -> dict | None:
         """What was laid over the base, for the record: file, digest, tensors, rank, scale."""
@@ -314,7 +316,7 @@ class Checkpoint:
             return None
         note = {"note": self.note} if self.note else {}
         return {
-            "file": self.tuned.path.name,
+            "file": shown_name("fine-tune", self.tuned.path),
             "sha256": self.finetune.sha256,
             "tensors": len(self.tuned.tensors),
             "rank": self.tuned.rank,
@@ -363,7 +365,7 @@ def _as_official(sam2: Layer) -> dict[str, LazyTensor]:
         raise LabError(f"{sam2.path} is no SAM2 but {sam2.kind}: give {WANTED_SAM2}.")
     official = {}
     for name, (stored, row) in place_sam2(sam2.tensors, str(sam2.path)).items():
-        tensor = replace(sam2.tensors[stored], origin=(sam2.path.name,))
+        tensor = replace(sam2.tensors[stored], origin=(shown_name("sam2", sam2.path),))
         if row is not None:
             tensor = replace(tensor, shape=(1, *tensor.shape[1:]), read=partial(_read_row, tensor, row))
         official[name] = tensor

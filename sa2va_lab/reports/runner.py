@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import json
 import os
 import platform
+import re
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,12 +16,13 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import plain, write_json, write_whole
 from sa2va_lab.language import tr, use_language
-from sa2va_lab.paths import find_root, new_folder, real
+from sa2va_lab.paths import find_root, new_folder, real, shown_name
 from sa2va_lab.reports.answers import FILE, find_answer
 from sa2va_lab.reports.html import find_title, headline, render_index, render_notebook
 from sa2va_lab.reports.settings import PATHS
 
 UNFINISHED = ".part"
+NAMES = {"finetune": "fine-tune"}
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
 
@@ -53,9 +56,13 @@ def run_report(
     if not notebooks:
         raise LabError("no notebook was named; give at least one, such as 03_evaluation")
     given = {stem: {} for stem in notebooks} | check_parameters(notebooks, parameters)
+    words = _list_words(parameters, outputs)
     use_language(str(parameters.get("lang") or "en"))
     outputs.mkdir(parents=True, exist_ok=True)
     report = _describe(name, parameters, list(notebooks)) | {"left_out": left_out or {}}
+    told = json.dumps(plain(report["parameters"]), sort_keys=True)
+    report |= {"parameters": _hide(plain(report["parameters"]), words)}
+    report |= {"parameters_sha256": hashlib.sha256(told.encode()).hexdigest()}
     folder = _find_unfinished(outputs / "reports", report) if resume else None
     if folder is None:
         final = new_folder(outputs / "reports", name)
@@ -73,7 +80,7 @@ def run_report(
         made |= {"interactive": False, "gallery_folder": str(folder / "gallery")}
         known = _accepted(path)
         filled = {key: value for key, value in made.items() if value is not None and key in known} | given[stem]
-        report["notebooks"][stem] = _run_notebook(path, folder, filled)
+        report["notebooks"][stem] = _run_notebook(path, folder, filled, words)
         write_json(folder / FILE, report)
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
     write_json(folder / FILE, report)
@@ -96,7 +103,7 @@ def _find_unfinished(folder: Path, report: dict) -> Path | None:
     for path in sorted(folder.glob(f"*/{FILE}"), key=lambda path: path.parent.name.lstrip("."), reverse=True):
         try:
             there = json.loads(path.read_text("utf-8"))
-            same = all(there[key] == plain(report[key]) for key in ("name", "asked", "parameters"))
+            same = all(there[key] == plain(report[key]) for key in ("name", "asked", "parameters_sha256"))
         except (ValueError, KeyError):
             continue
         done = [part["error"] is None for part in there["notebooks"].values()] if same else []
@@ -219,8 +226,31 @@ def _describe(name: str, parameters: dict, asked: list[str]) -> dict:
     }
 
 
-def _run_notebook(path: Path, folder: Path, parameters: dict) -> dict:
-    """Executes one notebook into `folder` and writes its page; returns its entry in metrics.json."""
+def _list_words(parameters: dict, outputs: Path) -> dict[str, str]:
+    """{place on this machine: what a report calls it}, the longest first. A report is there to be handed on."""
+    words = {str(outputs): "outputs", str(find_root()): "sa2va_lab", str(Path.home()): "~"}
+    for key in PATHS:
+        for part in filter(None, str(parameters.get(key) or "").split(";" if key == "log" else "\0")):
+            place = real(part.strip() if key == "log" else part)
+            shown = place.name if key in ("data", "run", "outputs") else shown_name(NAMES.get(key, key), place)
+            words |= {str(place): shown} | ({part: shown} if re.search(r"[./]|.{8}", part) else {})
+    words |= {json.dumps(word)[1:-1]: shown for word, shown in words.items()}  # as papermill writes a parameter
+    return {word: words[word] for word in sorted(words, key=len, reverse=True) if len(word) > 3 and word != words[word]}
+
+
+def _hide(value, words: dict[str, str]):
+    """The same, of text, lists and tables, with `words` put into it."""
+    if isinstance(value, dict):
+        return type(value)({key: _hide(item, words) for key, item in value.items()})
+    if isinstance(value, list):
+        return [_hide(item, words) for item in value]
+    for word, shown in words.items() if isinstance(value, str) else ():
+        value = value.replace(word, shown)
+    return value
+
+
+def _run_notebook(path: Path, folder: Path, parameters: dict, words: dict[str, str]) -> dict:
+    """Executes one notebook into `folder` and writes its page; returns its entry in metrics.json. words: `_hide`s."""
     import nbformat
     from papermill import PapermillExecutionError, execute_notebook
     from papermill.execute import ERROR_MARKER_TAG
@@ -244,7 +274,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict) -> dict:
         error = headline({"ename": failure.ename, "evalue": failure.evalue})
     except Exception as failure:  # a kernel that dies (out of memory) or does not start: the others still run
         error = headline({"ename": type(failure).__name__, "evalue": str(failure)})
-    notebook = nbformat.read(executed if executed.exists() else path, as_version=4)
+    notebook = _hide(nbformat.read(executed if executed.exists() else path, as_version=4), words)
     # papermill's own error banner and its note of our working folder say nothing to a reader
     notebook.cells = [cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
     notebook.metadata.pop("papermill", None)
@@ -256,7 +286,7 @@ def _run_notebook(path: Path, folder: Path, parameters: dict) -> dict:
     write_whole(page, render_notebook(notebook, title=title, home="index.html"))
     return {
         "title": title,
-        "error": error,
+        "error": _hide(error, words),
         "seconds": round(time.perf_counter() - start, 1),
         "page": page.name,
         "notebook": executed.name,

@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json
 from sa2va_lab.language import join_sentences, tr
-from sa2va_lab.paths import real
+from sa2va_lab.paths import real, shown_name
 from sa2va_lab.reports.answers import FILE, Answer, Trained
 from sa2va_lab.training.audit import Audit
 from sa2va_lab.training.readers import TOTAL
@@ -57,11 +57,11 @@ def answer_audits(audits: list[Audit]) -> Answer:
 
 
 def run_name(found: Audit) -> str:
-    """What a run is called: its log's name, or for scalars.json that of the folder that mmengine made for the run."""
+    """What a run is called: as its log (see `shown_name`), or for scalars.json as the folder that mmengine made."""
     path = real(found.run.path)
     if path.name.startswith(("scalars", "trainer_state")):
-        return path.parents[1].name if path.parent.name == "vis_data" else path.parent.name
-    return path.name
+        path = path.parents[1] if path.parent.name == "vis_data" else path.parent
+    return shown_name("log", path)
 
 
 def loss_table(audits: list[Audit]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.loading.inventory import Inventory
+from sa2va_lab.paths import shown_name
 from sa2va_lab.reports.answers import Answer, Metrics, say_size
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table, show, tabulate, tabulate_facts
@@ -37,7 +38,11 @@ def answer_inventory(whole: Inventory, finetune: Inventory | None = None) -> Ans
         sentences = [tr(said, parameters=f"{whole.parameters:,}", stored=size, missing=missing)]
     if finetune is not None:
         said = "The fine-tune {file} holds {parameters} parameters ({stored}); alone it is no model."
-        own = dict(file=finetune.path.name, parameters=f"{finetune.parameters:,}", stored=say_size(finetune.bytes))
+        own = dict(
+            file=shown_name("fine-tune", finetune.path),
+            parameters=f"{finetune.parameters:,}",
+            stored=say_size(finetune.bytes),
+        )
         sentences.append(tr(said, **own))
     metrics = Metrics(inventory=whole.to_dict(), finetune=finetune.to_dict() if finetune else None)
     return Answer(join_sentences(sentences), metrics, stamp=_stamp(whole))
