@@ -11,9 +11,10 @@ from pathlib import Path
 
 from sa2va_lab.errors import LabError
 
-USUAL = re.compile(
-    r"(iter|epoch)_\d{1,9}\.pth|\d{8}_\d{6}(\.log)?|scalars\.json|trainer_state\.json|(training|train|model|base|config|"
-    r"finetune|tuned|sa2va_angiogram_finetune)(\.\w{1,5})?|(Sa2VA|InternVL|Qwen)[\w.]*(-[\w.]+)*-\d+B(-\w+)?|sam2[\w.-]*",
+USUAL = re.compile(  # what mmengine, the makers of the models and we ourselves call things
+    r"(iter|epoch)_\d{1,9}\.pth|20\d\d(0[1-9]|1[0-2])([0-2]\d|3[01])(_\d{6})?(\.log)?|(scalars|trainer_state)\.json|"
+    r"(first|second|run|train(ing)?|model|base|config|(sa2va_angiogram_)?finetune|tuned|Sa2VA|InternVL)\d?(\.\w{1,5})?|"
+    r"(Sa2VA|InternVL|Qwen)[\w.]*(-[\w.]+)*-\d+B(-\w+)?|sam2[\w.-]*",
     re.IGNORECASE,
 )
 

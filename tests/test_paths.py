@@ -39,3 +39,14 @@ def test_new_folders_have_safe_names_that_are_free(tmp_path, name, stem):
     assert not first.exists()
     first.mkdir()
     assert paths.new_folder(tmp_path, name) != first
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("iter_480.pth", True), ("20251123_101530.log", True), ("train.log", True), ("Sa2VA-InternVL3-8B", True),
+     ("sam2_hiera_large.pt", True), ("INVENTED-P01.log", False), ("NOTREAL-0042", False), ("04217381", False),
+     ("Sa2VA_INVENTED", False)],
+)  # fmt: skip
+def test_a_name_that_a_person_gave_is_not_shown(name, shown):
+    assert (paths.shown_name("log", f"/any/where/{name}") == name) is shown
+    assert shown or re.fullmatch(r"log-[0-9a-f]{4}", paths.shown_name("log", name))
