@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import LazyTensor, check_shape, first_line
+from sa2va_lab.paths import real
 from sa2va_lab.sa2va.parts import name_officially
 
 if TYPE_CHECKING:
@@ -130,12 +131,12 @@ def tell_other_base(training: TrainingConfig | None, given: Path, raw: dict, *, 
     raw: config.json of the base. bare: whether it is an InternVL, on which Sa2VA's own weights are no base.
     """
     stated = [name for name in (not bare and training.weights, training.base) if name] if training else []
-    own = [str(raw.get("_name_or_path") or ""), *given.absolute().parts[-4:], given.resolve().name]
+    own = [str(raw.get("_name_or_path") or ""), *given.absolute().parts[-4:], real(given).name]
     if not stated or {_spell(name) for name in stated} & {_spell(name.rpartition("--")[2]) for name in own}:
         return ""
     return (
         f"the training config names {Path(stated[0]).name} as its base, and the one given is called "
-        f"{given.resolve().name}: on another base than its own a fine-tune's answers are worthless"
+        f"{real(given).name}: on another base than its own a fine-tune's answers are worthless"
     )
 
 
