@@ -93,6 +93,18 @@ def test_precisions(folder, plain, precision, largest):
         assert {name for name, dtype in dtypes.items() if dtype == torch.int8} == set(filter(is_decoder_matrix, dtypes))
 
 
+def test_a_batch_gives_what_one_at_a_time_gives(folder):
+    """Two images of one size are read together, the third is alone."""
+    segmenter = sa2va_lab.load(folder, precision="fp32", device="cpu")
+    images = [IMAGE, IMAGE[::-1], np.concatenate([IMAGE, IMAGE, IMAGE])]
+    for asked in (ASKED, {"limit": 4}):
+        alone = [segmenter.predict(image, "x", **asked) for image in images]
+        many = segmenter.predict_many(images, "x", batch=3, **asked)
+        for one, other in zip(alone, many, strict=True):
+            assert one.answer == other.answer
+            np.testing.assert_allclose(other.logits, one.logits, atol=1e-3 * np.abs(one.logits).max(initial=1), rtol=0)
+
+
 def test_layers_in_the_files(folder, plain, tuned):
     """Room for all but the decoder layers; a fine-tune that is merged as they are read."""
     given = {"finetune": tuned, "lora_alpha": 4}
