@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +94,7 @@ class Audit:
         return lines
 
     def to_dict(self) -> dict:
-        """{samples, images, groups, problems: {kind: [ids]}, stats, ...} as plain JSON values."""
+        """{samples, images, groups, accounts, problems: {kind: [ids]}, stats, ...} as plain JSON values."""
         problems = self.by_kind()
         shares = [row["share"] for row in self.rows if row["share"] is not None]
         left_out = [row["ignored"] for row in self.rows if row["ignored"]]
@@ -102,6 +102,7 @@ class Audit:
             "samples": len(self.rows),
             "images": sum(row["size"] is not None for row in self.rows),
             "groups": len({row["group"] for row in self.rows}),
+            "accounts": [asdict(account) for account in self.accounts],
             "problems": problems,
             "training": {kind: KINDS[kind].training for kind in problems},
             "details": {name: [defect.text for defect in defects] for name, defects in self.defects.items()},

@@ -222,7 +222,9 @@ def test_nothing_defined_is_nan_and_not_a_number(make_dataset, make_segmenter, t
         annotation |= {"mask": [], "text": []}
     (root / "annotations.json").write_text(json.dumps(annotations))
     (root / "splits.json").unlink()
-    dataset = open_dataset(root, phrase="blood vessel")
+    with pytest.raises(LabError, match="has not one pixel in any of the 2 images"):
+        open_dataset(root, phrase="blood vessel")
+    dataset = open_dataset(root, phrase="blood vessel", truths=False)  # as a process that predicts opens it
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", prompt="dark 0", progress=False)
     summary = summarise(evaluate_run(run, dataset))
     for metric in ("dice", "iou", "precision", "recall"):
