@@ -86,7 +86,7 @@ def _plan_all(gpu: str | None, gpus: int, tiles: int | None, *, as_json: bool) -
     if as_json:
         o.print_json({"gpus": gpus, "rows": rows})
         return
-    print(f"{image}: the most precise format that fits, and GiB to spare on one card; n cards: × n")
+    print(f"{image}: the most precise format that fits, GiB to spare on one card (below 0: lacking), × cards")
     print(releases_table(rows, gpus=gpus))
 
 

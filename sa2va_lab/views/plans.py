@@ -86,7 +86,7 @@ def releases_table(rows: list[dict], *, gpus: int = 1, image: str | None = None)
     rows = [row for row in rows if row["image"] == (image or rows[0]["image"])]
     models = [[row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)]
     sizes = [card["size"] for card in rows[0]["cards"]]
-    columns = {"Model": lambda of: of[0]["model"], "Numbers": lambda of: f"{of[0]['parameters'] / 1e9:.2f} B"}
+    columns = {"Model": lambda of: of[0]["model"], "Numbers": lambda of: f"{of[0]['parameters'] / 1e9:.3g} B"}
     if len(sizes) == 1:
         places = {row["precision"]: place for place, row in enumerate(models[0])}
         columns |= {
@@ -102,10 +102,10 @@ def releases_table(rows: list[dict], *, gpus: int = 1, image: str | None = None)
 def _say_fit(size: int, gpus: int, whole: bool, rows: list[dict]) -> str:
     """How one model fits a kind of card. whole: in words."""
     found = advise(rows, size, gpus=gpus)
-    spare = f" {found['spare'] / GIB:+.1f}" if found["spare"] is not None and found["precision"] else ""
-    times = f" × {found['cards']}" if (found["cards"] or 0) > 1 and not whole else ""
-    short = f"{found['precision'] or '–'}{times}{spare}"
-    return f"{short}: {tr(found['said'])}" if whole else short.replace(" ", "\u00a0")  # in one line
+    spare = (found["spare"] or 0) / GIB
+    sign = f"× {found['cards']}" if (found["cards"] or 1) > 1 else f"{spare:+.{int(abs(spare) < 10)}f}"
+    short = f"{found['precision'] or rows[-1]['precision']} {sign}"
+    return f"{short}: {tr(found['said'])}" if whole else short
 
 
 def releases_figure(rows: list[dict]):

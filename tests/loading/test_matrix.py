@@ -68,7 +68,7 @@ def test_the_command_says_it_for_all(two, capsys, monkeypatch):
     said = capsys.readouterr().out.splitlines()
     assert said[1].split() == ["Model", "Numbers", "bf16", "int8", "nf4", "4", "×", "24", "GiB"]
     assert said[2].endswith(": one card is enough: give each card a replica")
-    assert said[3].endswith("bf16: spread over 3 cards")
+    assert said[3].endswith("bf16 × 3: spread over 3 cards")
     monkeypatch.setattr("sys.argv", [*asked, "--json"])
     with pytest.raises(SystemExit, match="0"):
         cli.main()
@@ -86,9 +86,12 @@ def test_either_a_model_or_all(given, capsys, monkeypatch):
 
 def test_table_and_figure_show_every_model_and_format():
     rows = [row("bf16", 20 * GIB, 1), row("int8", 12 * GIB, 1), row("nf4", 8 * GIB, 1)]
-    assert plans.releases_table(rows).rows == [["M", "2.00 B", "20.0", "12.0", "8.0", "bf16 +4.0: fits"]]
+    assert plans.releases_table(rows).rows == [["M", "2 B", "20.0", "12.0", "8.0", "bf16 +4.0: fits"]]
     wide = [line | {"cards": [*line["cards"], {"size": 8 * GIB, "spare": 0, "least": 3}]} for line in rows]
-    assert plans.releases_table(wide, gpus=4).rows == [["M", "2.00 B", "bf16\u00a0+4.0", "bf16\u00a0×\u00a03"]]
+    assert plans.releases_table(wide, gpus=4).rows == [["M", "2 B", "bf16 +4.0", "bf16 × 3"]]
+    small = [line | {"cards": [{"size": GIB, "spare": GIB - line["needed"], "least": None}]} for line in rows]
+    said = plans.releases_table(small).rows[0][-1]
+    assert said == "nf4 -7.0: too small: one card would need 8.0 GiB in nf4"
     larger = [line | {"image": "y", "needed": line["needed"] + GIB} for line in rows]
     _, alt = plans.releases_figure(rows + larger)
     assert "M bf16 20.0 – 21.0; M int8 12.0 – 13.0; M nf4 8.0 – 9.0" in alt
