@@ -49,7 +49,7 @@ def measure_plans(
     reference: the most precise rung that ran; agreement (mean mask IoU) and difference (largest, of probabilities) are
     with it.
     """
-    from sa2va_lab.loading.catalogue import read_catalogue
+    from sa2va_lab.loading.catalogue import find_released
     from sa2va_lab.loading.devices import find_budgets, parse_size
     from sa2va_lab.loading.plan import climb_down
     from sa2va_lab.loading.whole import open_whole
@@ -97,7 +97,7 @@ def measure_plans(
         if row.get("outside_bytes", 0) is None:
             row["own_bytes"] += rung.shares[0].context
             row["reason"] = "; ".join(filter(None, (row["reason"], UNSEEN)))
-    known = read_catalogue()[released]
+    known = find_released(released) or open_whole(released)
     count = max((_count_tiles(sample, known.sizes) for sample in chosen), default=1)
     asked = climb_down(known, budgets={"cuda:0": card}, tiles=count)
     return {

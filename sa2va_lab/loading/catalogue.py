@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
+from sa2va_lab.errors import LabError
 from sa2va_lab.loading.parts import BUFFER
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import parse_config
@@ -70,7 +71,11 @@ def read_catalogue() -> dict[str, Released]:
 
 
 def find_released(name: object) -> Released | None:
-    """The released model of that name, with or without its owner on the hub; None where nothing is called so, and where
-    something on this disk is."""
-    known = {} if Path(str(name)).exists() else {key.casefold(): model for key, model in read_catalogue().items()}
-    return known.get(str(name).removeprefix("ByteDance/").casefold())
+    """The released model of that name, with or without its owner on the hub; None where that can be something else: a
+    path or a hub id. Raises LabError for a bare name that nothing here and no release has."""
+    text = str(name)
+    known = {} if Path(text).exists() else {key.casefold(): model for key, model in read_catalogue().items()}
+    found = known.get(text.removeprefix("ByteDance/").casefold())
+    if known and not found and len(Path(text).parts) == 1:
+        raise LabError(f"{text} is neither a checkpoint here nor a released model: {', '.join(read_catalogue())}.")
+    return found

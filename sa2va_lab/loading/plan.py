@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.catalogue import Released, find_released, read_catalogue
+from sa2va_lab.loading.catalogue import Released, find_released
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision, find_budgets, is_here, parse_size
 from sa2va_lab.loading.forecast import BYTES, GIB, Forecast, forecast, weigh_loading
@@ -198,8 +198,6 @@ def plan(
     Raises LabError for an unreadable checkpoint or size, and for more GPUs than there are.
     """
     opened = find_released(path)
-    if opened is None and not Path(path).exists() and len(Path(path).parts) == 1:
-        raise LabError(f"{path} is neither a checkpoint here nor a released model: {', '.join(read_catalogue())}.")
     if opened is None or sam2 or finetune:
         opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
     if gpu or cpu:
