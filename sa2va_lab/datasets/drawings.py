@@ -65,7 +65,9 @@ class DrawnTruth:
         if self.size is None or tuple(self.size) == tuple(size):
             return list(self.polygons)
         factors = size[1] / self.size[1], size[0] / self.size[0]
-        return [(polygon.reshape(-1, 2) * factors).ravel() for polygon in self.polygons]
+        scaled = [(polygon.reshape(-1, 2) * factors).ravel() for polygon in self.polygons]
+        # shares have few digits: 165.9 px may come back as 165.8999, and the rasteriser rounds to fifths of a pixel
+        return [np.round(polygon, 3) for polygon in scaled] if self.size == UNIT else scaled
 
     def rasterise(self, size: tuple[int, int]) -> np.ndarray:
         """bool (H, W), the union of all parts."""

@@ -1,9 +1,11 @@
 """YOLO's segmentation in: classes, shares of the sides, folders of splits, and every line accounted for."""
 
+import numpy as np
 import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.audit import audit_dataset
+from sa2va_lab.datasets.polygons import fill_polygons
 from sa2va_lab.errors import LabError
 
 SQUARE = "0.125 0.16666667 0.5 0.16666667 0.5 0.66666667 0.125 0.66666667"  # 3x3 pixels of 8x6
@@ -37,6 +39,14 @@ def test_polygons_classes_and_images_without_any(label, names):
     found = audit_dataset(dataset).by_kind()
     assert set(found) == {"duplicate_annotation", "unannotated", "image_blank"}
     assert str(dataset.accounts[0]) == "3 annotations: 3 read"
+
+
+def test_shares_of_six_digits_give_the_pixels_that_were_drawn(label):
+    """pycocotools rounds to fifths of a pixel: 0.9 px lies between two of them, and a digit too few would flip it."""
+    drawn = np.array([0.9, 0.9, 900.3, 2.7, 700.5, 590.1, 40.9, 310.7])
+    shares = " ".join(f"{share:.6f}" for share in (drawn.reshape(-1, 2) / (960, 600)).ravel())
+    sample = open_dataset(label({"a": f"0 {shares}"}, size=(960, 600))).samples[0]
+    assert (sample.truth() == fill_polygons([drawn], (600, 960))).all()
 
 
 def test_without_names_all_is_what_is_asked_for(label):
