@@ -110,12 +110,12 @@ def measure_plans(
 
 
 def _count_tiles(sample, config) -> int:
-    """How many tiles an image is cut into; 1 where it cannot be read: its record will say so."""
+    """How many tiles an image is cut into; 1 where it cannot be: its record will say so."""
     try:
         height, width = sample.image_size()
+        return config.family.count_tiles(width, height, config)
     except LabError:
         return 1
-    return config.family.count_tiles(width, height, config)
 
 
 def _open(data: dict):

@@ -210,7 +210,7 @@ class QwenVL(Family):
         except Exception as error:  # a template may fail in as many ways as a program
             raise LabError(f"The folder's chat template cannot be rendered ({error}): copy it again.") from None
         before, *after = text.split(token)
-        if len(after) != 1 or question not in after[0]:
+        if len(after) != 1 or question.strip() not in after[0]:
             raise LabError("The folder's chat template gives no image and then the question: copy it again.")
         return before + token * count, after[0]
 
@@ -236,7 +236,7 @@ class Qwen2VL(QwenVL):
 
         return (
             theirs.Qwen2_5_VisionTransformerPretrainedModel(theirs.Qwen2_5_VLVisionConfig(**vision)),
-            theirs.Qwen2_5_VLTextModel(theirs.Qwen2_5_VLTextConfig(**language)),
+            theirs.Qwen2_5_VLTextModel(theirs.Qwen2_5_VLTextConfig(**language, bos_token_id=None, eos_token_id=None)),
         )
 
 
