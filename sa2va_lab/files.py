@@ -163,6 +163,15 @@ def open_image(path: Path | str) -> Iterator[Image.Image]:
         raise UnidentifiedImageError("it is of no known image format") from None
 
 
+def count_frames(path: Path | str) -> int:
+    """How many pictures an image's file holds, by its headers; 1 where it cannot be read, which is told elsewhere."""
+    try:
+        with open_image(path) as image:
+            return getattr(image, "n_frames", 1)
+    except Exception:  # Pillow raises many kinds for a damaged file
+        return 1
+
+
 def sha256(path: Path | str) -> str:
     """Hash of a file's bytes, as hexadecimal digits; OSError where it cannot be read.
 

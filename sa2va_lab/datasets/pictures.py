@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.files import open_image
+from sa2va_lab.files import count_frames, open_image
 
 EXIF_ORIENTATION = 0x0112
 # what cameras and programs write about themselves; any other text may be about a person
@@ -34,11 +34,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 def note_frames(path: Path) -> list[Defect]:
     """That a file holds more pictures than one, of which only the first is taken; reads its headers only."""
-    try:
-        with open_image(path) as opened:
-            frames = getattr(opened, "n_frames", 1)
-    except Exception:  # a damaged file is the audit's to report
-        return []
+    frames = count_frames(path)
     return [Defect("image_animated", f"its file holds {frames} pictures: the first is taken")] if frames > 1 else []
 
 

@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import PART, open_image, sha256, write_json, write_whole
+from sa2va_lab.files import PART, count_frames, sha256, write_json, write_whole
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
 from sa2va_lab.runs.seal import hash_splits, list_edits, seal_run
@@ -368,15 +368,6 @@ def predict_samples(
             record["seconds"] = stages | record["seconds"]
         pairs.append((record, prediction))
     return pairs
-
-
-def count_frames(path: Path) -> int:
-    """How many pictures an image's file holds, of which the first alone is predicted."""
-    try:
-        with open_image(path) as image:
-            return getattr(image, "n_frames", 1)
-    except Exception:  # what is wrong with it was told where it was predicted
-        return 1
 
 
 def hash_image(path: Path) -> str | None:
