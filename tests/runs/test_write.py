@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from sa2va_lab import files
 from sa2va_lab.datasets import open_dataset
@@ -81,6 +82,8 @@ def test_the_segmenter_gets_paths_and_the_prompt_and_nothing_else(dataset, make_
 def test_predicting_opens_no_truth(make_segmenter, tmp_path, make_dataset):
     root = make_dataset()
     shutil.copytree(root / "images", root / "masks")
+    for path in (root / "masks").iterdir():
+        Image.open(path).point(lambda grey: 255 * (grey < 100)).save(path)
     (root / "annotations.json").unlink()
     (root / "splits.json").unlink()
     dataset = open_dataset(root)
