@@ -10,7 +10,7 @@ import numpy as np
 
 from sa2va_lab.evaluation.intervals import compare_paired, mean_interval
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.runs import Run, find_runs, predict_dataset
+from sa2va_lab.runs import Run, choose_samples, find_runs, predict_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,11 +41,13 @@ def ask_otherwise(
     """A run for each of the prompts over a few of the run's images; they lie in `asked/` beside it, and resume.
 
     prompts: questions, in which {phrase} stands for what the data set looks for. The one that the run asked anyway is
-    left out. limit: images, evenly spread over the run's. refused: so many of these are asked apart (`list_refused`).
+    left out. limit: images, evenly spread over the run's. refused: of these (`list_refused`) so many are asked apart
+    that are not among them.
     """
     from sa2va_lab.sa2va.processing import phrase_prompt
 
-    parts, phrase = {"": run.sample_ids, "refused_": refused}, run.meta["dataset"]["phrase"]
+    phrase, spread = run.meta["dataset"]["phrase"], choose_samples(dataset.select(run.sample_ids), limit)[0]
+    apart = set(refused) - {sample.id for sample in spread}
     asked = [phrase_prompt(prompt.format(phrase=phrase))[0] for prompt in prompts]
     others = [prompt for prompt in asked if prompt != phrase_prompt(run.meta["prompt"])[0]]
     folder, how = run.folder.parent / FOLDER, {"limit": limit, "role": "asked", "of": run}
@@ -53,7 +55,7 @@ def ask_otherwise(
         predict_dataset(
             segmenter, dataset.select(ids), folder=folder / f"{run.folder.name}_{part}{number}", prompt=prompt, **how
         )
-        for part, ids in parts.items()
+        for part, ids in (("", run.sample_ids), ("refused_", apart))
         if ids
         for number, prompt in enumerate(others, 1)
     ]

@@ -294,9 +294,9 @@ def say_refused(found: Refused) -> list[str]:
     if not found.n:
         return []
     told = {"n": found.n, "of": found.of, "ids": join_words(found.ids[:MOST_IDS]) + " …" * (found.n > MOST_IDS)}
-    said = [tr("{n} of {of} images were refused although something is annotated there: {ids}.", **told)]
+    said = [tr("Refused although something is annotated there: {n} of {of} images ({ids}).", **told)]
     counts = {"asked": found.asked, "named": found.named}
-    return said + [tr("Of {asked} asked in other words, {named} were given a mask.", **counts)] * bool(found.asked)
+    return said + [tr("Asked in other words, {named} of {asked} got a mask.", **counts)] * bool(found.asked)
 
 
 def say_sample(n_images: int, n_groups: int, *, grouped: bool = False) -> str:

@@ -89,3 +89,6 @@ def test_what_was_refused_although_annotated_is_asked_apart(make_dataset, make_s
     rows = compare_wordings(run, find_asked(run), dataset)
     assert [row["n_images"] for row in rows] == [3, 3, 3]  # the one that was asked apart is in no comparison
     assert measure_refused(table, [])["asked"] == 0
+    whole = predict_dataset(Shy(), dataset, folder=tmp_path / "whole" / "run", progress=False)
+    spread = ask_otherwise(Shy(), whole, dataset, prompts=prompts, limit=6, refused=list_refused(table))
+    assert len(spread) == 2  # it is among those that are asked anyway

@@ -70,8 +70,8 @@ def test_refusals_and_what_was_made_again_stand_beside_the_dice():
     quality = blocks_of(report)["quality"]
     assert quality.sentences[0] == "Not verified."
     assert quality.alarms == [
-        "7 of 30 images were refused although something is annotated there: a, b, c, d, e ….",
-        "Of 6 asked in other words, 4 were given a mask.",
+        "Refused although something is annotated there: 7 of 30 images (a, b, c, d, e …).",
+        "Asked in other words, 4 of 6 got a mask.",
     ]
     assert blocks_of(make_report())["quality"].alarms == []
 

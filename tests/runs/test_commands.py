@@ -132,7 +132,7 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said_first(lab, drawn_
     assert "6 of 6 images predicted, 0 failed, 0 without truth; threshold 0.4 (as given)" in said
     assert re.search(r"dice  macro .* N 6 images of 3 patients", said)
     assert re.search(r"precision  macro .* N 5 images of 3 patients", said)  # one answer has no mask
-    assert "1 of 5 images were refused although something is annotated there: P03-V1-F001." in said
+    assert "Refused although something is annotated there: 1 of 5 images (P03-V1-F001)." in said
     assert f"sa2va-lab verify {drawn_run.folder} --model" in said
 
 

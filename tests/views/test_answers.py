@@ -36,8 +36,14 @@ def test_answer_has_dice_interval_n_threshold_split_and_training():
         ({"n_images": 12}, "on 10 images of 3 patients"),
         ({"n_images": 12}, "Nor are 2 in which nothing is annotated and nothing found: they have no Dice."),
         ({"n_groups": 10}, "10 images, each counted as one patient"),
-        ({"refused": {"n": 1, "of": 10, "ids": ["P1"]}}, "1 of 10 images were refused although something is annotated"),
-        ({"refused": {"n": 1, "of": 10, "ids": [], "asked": 1, "named": 1}}, "1 asked in other words, 1 were given"),
+        (
+            {"refused": {"n": 1, "of": 10, "ids": ["P1"]}},
+            "Refused although something is annotated there: 1 of 10 images (P1).",
+        ),
+        (
+            {"refused": {"n": 1, "of": 10, "ids": [], "asked": 1, "named": 1}},
+            "Asked in other words, 1 of 1 got a mask.",
+        ),
         ({"verified": "Not verified: this Run was only looked at."}, "Not verified"),
         ({"seen": "yes"}, "not how well new patients will do"),
         ({"seen": "unknown"}, "is not known"),
