@@ -80,14 +80,18 @@ def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> No
             matches.pop(name)
             continue
         into = found.ignored if role == FIELD else found.drawings.setdefault(annotators[role], {})
-        twice += match.image in into
+        if match.image in into:
+            matches.pop(name)
+            twice += 1
+            continue
         path = Path(folder.masks[name])
         into[match.image] = MaskFile(path, outside=True) if role == FIELD else MaskFile(path, **how)
-    if twice:
+    if twice and found.format == NAME:
         raise LabError(
             f"{folder.root} holds {twice} masks of images that have another one; expected one for each image and "
             "annotator, move them away"
         )
+    found.words += f"{twice} more masks of the same images left out, " if twice else ""
     lost = [name for name, match in matches.items() if match is None]
     found.met["masks"] += len(matches)
     found.stray("masks", lost, len(matches), "{n} masks belong to no image", pair_up(lost, folder.listed))

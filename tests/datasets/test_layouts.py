@@ -139,6 +139,14 @@ def test_a_field_of_view_alone_is_said_to_cover_too_much(lay):
     assert "inverted_suspected" in audit_dataset(dataset).by_kind()
 
 
+def test_beside_outlines_more_masks_of_an_image_are_in_nobodys_way(lay, square):
+    root = lay({"images/a.png": 0, "masks/a.png": 3, "labels/a.png": 4})
+    (root / "annotations.json").write_text(json.dumps([{"image": "a.png", "mask": [[square]], "text": ["vessel"]}]))
+    dataset = open_dataset(root)
+    assert (dataset.format, int(dataset.samples[0].truth().sum())) == ("sa2va", 9)
+    assert "1 more masks of the same images left out" in dataset.reason
+
+
 def test_what_lies_elsewhere_is_said(lay):
     root = lay({"images/a.png": 0, "masks/a.png": 3, "pictures/x.png": 0, "overview.png": 0})
     (root / "im2.ppm.gz").write_bytes(b"packed")
