@@ -74,7 +74,7 @@ def _contradicts(record: dict) -> bool:
 
 def _find_edits(run: Run) -> list[Finding]:
     """Whether the seal holds; edits that were there when a Run was gone on with stay in its own list of starts."""
-    edits, before = list_edits(run), [name for start in run.meta["resumed"] for name in start.get("edited") or ()]
+    edits, before = list_edits(run), [name for start in run.meta["resumed"] for name in start.get("edited", ())]
     if files := ", ".join(dict.fromkeys([*(edits or []), *before])):
         return [Finding("edited", True, {"files": files})]
     if edits is None:
@@ -141,11 +141,11 @@ def find_contradictions(choice: Choice, run: Run, dataset: Dataset) -> Finding:
         ("prompt", own.prompt, "it was chosen for another prompt"),
     ):
         why += [] if origin.get(name) in (None, value) else [said]
-    if choice.n_images > len(listed):
+    if not listed or choice.n_images > len(listed):
         why.append(f"it counts {choice.n_images} images and lists {len(listed)}")
     if len(known) == len(listed) and choice.n_groups > (groups := len({sample.group for sample in known})):
         why.append(f"it counts {choice.n_groups} patients and lists images of {groups}")
-    inside = set(dataset.splits.get(split := origin.get("split"), ()))
+    inside = set(dataset.splits.get(split := str(origin.get("split")), ()))
     if split in dataset.splits and (outside := len(listed) - sum(sample.id in inside for sample in known)):
         why.append(f"{outside} of its images are not in the split {split} that it names")
     return Finding("threshold_contradicts", bool(why), {"why": ", ".join(why), "n": len(listed)})

@@ -54,20 +54,15 @@ def check_run(
     found = account_for(run, dataset)
     found += [
         Finding("hash_mismatch", bool(damaged), {"n": len(damaged), "of": len(run.records), "ids": damaged}),
-        hint("identical_to_truth", bool(copied), n=len(copied), of=judged, ids=copied),
-        hint("repeated_predictions", again > 0, n=again, of=len(seen)),
+        Finding("identical_to_truth", False, {"n": len(copied), "of": judged, "ids": copied}, look=bool(copied)),
+        Finding("repeated_predictions", False, {"n": again, "of": len(seen)}, look=again > 0),
         *(find_twin(run, other) for other in others),
     ]
-    if choice is not None and (choice.n_images or choice.origin.get("images")):
+    if choice is not None and (choice.n_images or choice.origin.keys() & {"images", "split"}):
         seen_before = bool(refuse_seen(choice, run, allow=True))
         found.append(Finding("threshold_tuned_on_test", seen_before, {"n": choice.n_images}))
         found.append(find_contradictions(choice, run, dataset))
     return sort_findings(found)
-
-
-def hint(kind: str, seen: bool, **values) -> Finding:
-    """A signature in the masks: never an alarm."""
-    return Finding(kind, False, values, look=seen)
 
 
 def _rim(mask: np.ndarray) -> np.ndarray:

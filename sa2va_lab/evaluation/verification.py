@@ -75,7 +75,8 @@ def verify_run(run: Run, dataset: Dataset, load: Callable, *, images: int = IMAG
     records = {record["id"]: record for record in run.records}
     drawn, seed = draw_images(list(records), digest=read_digest(run), time=time, count=images)
     samples = {sample.id: sample for sample, _ in match_samples(run, dataset)}
-    formats = {name: records[name].get("precision") or run.meta["segmenter"]["precision"]["actual"] for name in drawn}
+    began = str(run.meta["segmenter"].get("precision", {}).get("actual"))
+    formats = {name: records[name].get("precision") or began for name in drawn}
     apart, explained = {}, 0.0
     for precision in dict.fromkeys(formats.values()):
         of_it = [name for name in drawn if formats[name] == precision]

@@ -65,6 +65,10 @@ class _Git(_Part):
     reason: str
 
 
+class _Start(_Part):
+    edited: list[str] = []
+
+
 class Meta(_Part):
     """What stands in run.json. `role`, `of`, `batch` and `seal` are missing in Runs of before they were written."""
 
@@ -76,7 +80,7 @@ class Meta(_Part):
     dataset: _Data
     started: str
     finished: str | None
-    resumed: list[dict[str, Any]]
+    resumed: list[_Start]
     python: str
     packages: dict[str, str | None]
     git: _Git

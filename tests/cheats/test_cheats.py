@@ -438,6 +438,7 @@ def test_a_threshold_chosen_on_what_is_reported(run, dataset):
     ("spoil", "said"),
     [
         (lambda c, d: {"images": []}, "lists 0"),
+        (lambda c, d: {"split": ["val"], "images": c["images"][:1]}, "lists 1"),
         (lambda c, d: {"images": c["images"][:1]}, "it counts 2 images and lists 1"),
         (lambda c, d: {"weights_sha256": "1" * 64}, "other weights"),
         (lambda c, d: {"precision": "int8"}, "another number format"),

@@ -40,6 +40,7 @@ def change(path, place, value):
     ("place", "value"),
     [
         ("started", GONE), ("started", 4), ("stamp", GONE), ("prompt", None), ("prompt", ""), ("resumed", {}),
+        ("resumed", [{"edited": 4}]), ("seal", ["x"]), ("dataset.splits_sha256", 7),
         ("format", 2), ("role", "judge"), ("of", "../elsewhere"), ("batch", 0), ("packages", []), ("git", "main"),
         ("segmenter", []), ("segmenter.finetune", "x.pth"), ("segmenter.weights_sha256", ["a"]),
         ("segmenter.precision", "fp32"), ("segmenter.precision", {"actual": 16}), ("dataset.samples", 4),
