@@ -68,13 +68,9 @@ def pair_up(lost: Collection[str], there: Collection[str]) -> str:
     same = SequenceMatcher(None, own, other).find_longest_match()
     rest = own[same.a + same.size :]
     rest = rest if len(stems) > 1 and all(stem.endswith(rest) for stem in stems) else shape(rest)  # of all: no name
-    if same.size:
-        own, other = (
-            f"{shape(own[: same.a])}...{rest}",
-            f"{shape(other[: same.b])}...{shape(other[same.b + same.size :])}",
-        )
-    else:
-        own, other = shape(own), shape(other)
+    dots = "..." * (same.size > 0)
+    own = f"{shape(own[: same.a])}{dots}{rest}"
+    other = f"{shape(other[: same.b])}{dots}{shape(other[same.b + same.size :])}"
     return f'one is called like "{own}{ending}", and what is there like "{other}{its}"'
 
 
@@ -96,7 +92,7 @@ def look_at_truths(dataset: Dataset) -> list[Defect]:
     order = drawn[::step] + [sample for place, sample in enumerate(drawn) if place % step]
     shares, unknown, refused = [], 0, []
     for place, sample in enumerate(order, 1):
-        if place > LOOKED_AT and any(shares):
+        if place > LOOKED_AT and (any(shares) or refused):
             break
         try:
             size = sample.image_size()
@@ -109,8 +105,9 @@ def look_at_truths(dataset: Dataset) -> list[Defect]:
             shares.append(mask.mean())
         else:
             refused.append(f"{sample.id}: {defect.text}")
-        if place == min(LOOKED_AT, len(order)) and 2 * len(refused) > place:
-            raise LabError(f"{len(refused)} of {place} masks that were looked at cannot be used: {refused[0]}")
+    looked = len(shares) + len(refused)
+    if 2 * len(refused) > looked:
+        raise LabError(f"{len(refused)} of {looked} masks that were looked at cannot be used: {refused[0]}")
     if drawn and not any(shares) and not unknown and not refused:
         raise LabError(
             f'"{dataset.phrase}" has not one pixel in any of the {len(drawn)} images that are annotated; '

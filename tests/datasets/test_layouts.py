@@ -272,6 +272,13 @@ def test_smooth_masks_are_refused_with_the_way_out(make_masks):
     assert "grey masks from 128 on" in open_dataset(root, mask_threshold=128).reason
 
 
+def test_an_image_that_cannot_be_read_hides_no_mask_that_is_none(make_masks):
+    root = make_masks({name: np.arange(48).reshape(SIZE) for name in ("a.png", "b.png", "c.png")})
+    (root / "images" / "c.png").write_bytes(b"damaged")
+    with pytest.raises(LabError, match="2 of 2 masks that were looked at cannot be used"):
+        open_dataset(root)
+
+
 def test_an_inverted_set_is_suspected(make_masks):
     dataset = open_dataset(make_masks({"a.png": 255 - draw(5), "b.png": 255 - draw(7)}))
     assert "2 of 2 ground truths that were looked at cover more than half of the image" in dataset.reason
