@@ -41,9 +41,7 @@ def inspect(
 
 def plan(
     model: Annotated[Path, typer.Argument(help="Checkpoint folder (headers are read), or a release: Sa2VA-8B.")] = None,
-    every: Annotated[
-        bool, typer.Option("--all", help="All releases, on that GPU or on those that people have.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="All releases, on that GPU or on those of today.")] = False,
     gpu: Annotated[str | None, typer.Option(help="Memory of one GPU that is not here, such as 24GiB.")] = None,
     gpus: Annotated[int | None, typer.Option(help="How many of them; without --gpu, of those that are here.")] = None,
     cpu: Annotated[str | None, typer.Option(help="Memory of the host, such as 64GiB.")] = None,
@@ -78,15 +76,12 @@ def _plan_all(gpu: str | None, gpus: int, tiles: int | None, *, as_json: bool) -
     from sa2va_lab.loading.matrix import CARDS, weigh_releases
     from sa2va_lab.views.plans import releases_table
 
-    cards, image = (
-        (parse_size(gpu),) if gpu else CARDS,
-        f"image of {tiles} tile{'s' * (tiles > 1)}" if tiles else "the largest image",
-    )
-    rows = weigh_releases(cards=cards, gpus=gpus, images={image: tiles})
+    image = f"tiles: {tiles}" if tiles else "the largest image"
+    rows = weigh_releases(cards=(parse_size(gpu),) if gpu else CARDS, gpus=gpus, images={image: tiles})
     if as_json:
         o.print_json({"gpus": gpus, "rows": rows})
         return
-    print(f"{image}: the most precise format that fits, GiB to spare on one card (below 0: lacking), × cards")
+    print(f"{image}; the most precise format that fits, GiB to spare on one card (below 0: lacking), × cards")
     print(releases_table(rows, gpus=gpus))
 
 

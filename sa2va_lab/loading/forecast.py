@@ -96,12 +96,7 @@ def weigh_loading(tensors: dict[str, LazyTensor], *, precision: str) -> int:
 
 
 def forecast(
-    tensors: dict[str, LazyTensor],
-    config: Sa2VAConfig,
-    *,
-    precision: str,
-    tiles: int = 1,
-    device: str = "cuda:0",
+    tensors: dict[str, LazyTensor], config: Sa2VAConfig, *, precision: str, tiles: int = 1, device: str = "cuda:0"
 ) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included.
 

@@ -28,10 +28,7 @@ def weigh_releases(*, cards: tuple[int, ...] = CARDS, gpus: int = 4, images: dic
             for precision in PRECISIONS:
                 made = forecast(model.tensors, sizes, precision=precision, tiles=tiles)
                 needed = make_rung(precision, made, {"cuda:0": cards[0]}).shares[0].needed
-                fits = [
-                    {"size": card, "spare": card - needed, "least": _count(precision, made, card, gpus)}
-                    for card in cards
-                ]
+                fits = [{"size": c, "spare": c - needed, "least": _count(precision, made, c, gpus)} for c in cards]
                 rows.append(row | {"precision": precision, "needed": needed, "cards": fits})
     return rows
 

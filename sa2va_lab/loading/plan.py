@@ -109,16 +109,11 @@ class Rung:
 
     def to_dict(self) -> dict:
         """As `sa2va-lab plan --json` prints it; bytes."""
-        devices = [asdict(share) | {"total": share.total} for share in self.shares]
-        return {
-            "precision": self.precision,
-            "devices": devices,
+        said = {name: getattr(self, name) for name in ("precision", "fits", "lacking", "notes", "reason")}
+        return said | {
+            "devices": [asdict(share) | {"total": share.total} for share in self.shares],
             "host": asdict(self.host) if self.host else None,
             "layers": dict(Counter(self.layout.layers)),
-            "fits": self.fits,
-            "lacking": self.lacking,
-            "notes": self.notes,
-            "reason": self.reason,
         }
 
 

@@ -86,16 +86,11 @@ def releases_table(rows: list[dict], *, gpus: int = 1, image: str | None = None)
     rows = [row for row in rows if row["image"] == (image or rows[0]["image"])]
     models = [[row for row in rows if row["model"] == name] for name in dict.fromkeys(row["model"] for row in rows)]
     sizes = [card["size"] for card in rows[0]["cards"]]
+    alone, times = len(sizes) == 1, f"{gpus} × " if gpus > 1 and len(sizes) == 1 else ""
     columns = {"Model": lambda of: of[0]["model"], "Numbers": lambda of: f"{of[0]['parameters'] / 1e9:.3g} B"}
-    if len(sizes) == 1:
-        places = {row["precision"]: place for place, row in enumerate(models[0])}
-        columns |= {
-            name: partial(lambda place, of: f"{of[place]['needed'] / GIB:.1f}", at) for name, at in places.items()
-        }
-    for size in sizes:
-        columns[f"{gpus} × {size / GIB:g} GiB" if gpus > 1 and len(sizes) == 1 else f"{size / GIB:g} GiB"] = partial(
-            _say_fit, size, gpus, len(sizes) == 1
-        )
+    for at, row in enumerate(models[0] if alone else ()):
+        columns[row["precision"]] = partial(lambda place, of: f"{of[place]['needed'] / GIB:.1f}", at)
+    columns |= {f"{times}{size / GIB:g} GiB": partial(_say_fit, size, gpus, alone) for size in sizes}
     return tabulate(models, columns)
 
 
@@ -124,14 +119,9 @@ def releases_figure(rows: list[dict]):
                 told.append(f"{name} {kind} {min(needs):.1f} – {max(needs):.1f}")
                 if kind in (kinds[0], kinds[-1]):
                     at, side, gap = (max(needs), "left", 7) if kind == kinds[0] else (min(needs), "right", -8)
-                    about = {
-                        "xytext": (gap, 0),
-                        "textcoords": "offset points",
-                        "fontsize": 8,
-                        "ha": side,
-                        "va": "center",
-                    }
-                    style.halo(axes.annotate(f"{max(needs):.1f}", (at, place), color=style.NEUTRAL, **about))
+                    about = {"xytext": (gap, 0), "textcoords": "offset points", "ha": side, "va": "center"}
+                    text = axes.annotate(f"{max(needs):.1f}", (at, place), fontsize=8, color=style.NEUTRAL, **about)
+                    style.halo(text)
         axes.set_xscale("log")
         axes.set_xticks(sizes, [f"{size:g}" for size in sizes], minor=False)
         axes.set_xticks([], minor=True)
