@@ -109,7 +109,7 @@ def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, thresh
     for made, table in zip((run, *asked), tables, strict=True):
         here = table.loc[shared]
         interval, defined = mean_interval(here["dice"], here["group"]), here["dice"].notna()
-        row = {"prompt": made.meta["prompt"], "n_images": int(defined.sum())}
+        row = {"prompt": made.maker.prompt, "n_images": int(defined.sum())}
         row["n_groups"] = int(here.loc[defined, "group"].nunique())
         row["dice"] = float(here.loc[defined, "dice"].mean()) if defined.any() else np.nan
         row |= {
