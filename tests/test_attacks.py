@@ -4,6 +4,7 @@
 runs/test_read.py.
 """
 
+import ast
 import hashlib
 import io
 import json
@@ -15,6 +16,7 @@ import unicodedata
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -22,9 +24,12 @@ from PIL import Image
 
 from sa2va_lab import files, open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.mistakes import sort_mistakes
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.prediction import AT_ONCE, Prediction
+from sa2va_lab.reports import runner
 from sa2va_lab.runs import open_run, predict_dataset
+from sa2va_lab.views.gallery import write_gallery
 
 LONG = "x" * 4000
 DEEP = "[" * 100_000
@@ -76,14 +81,35 @@ def test_an_object_may_have_any_number_of_polygons(make_dataset, lab, tmp_path):
     assert len(json.loads((tmp_path / "copy/annotations.json").read_text())) == 6
 
 
-def test_an_unreadable_image_costs_its_own_line(make_dataset, make_segmenter, lab, tmp_path):
-    """B2, short: the notebook itself is in reports/test_notebooks.py."""
+@pytest.mark.slow
+def test_an_unreadable_image_costs_its_own_line(make_dataset, make_segmenter, lab, tmp_path, root):
+    """B2: in the Run, in the table, and in the notebook that shows it."""
     data = make_dataset()
     next(iter(sorted((data / "images").iterdir()))).write_bytes(b"")
     made = predict_dataset(make_segmenter(), open_dataset(data), folder=tmp_path / "run", progress=False)
     assert len(made.failed_ids) == 1
     status, printed, said = lab("evaluate", "run", "--data", "data")
     assert (status, "1 failed" in printed) == (0, True), said
+    given = {"data": str(data), "run": str(made.folder), "outputs": str(tmp_path / "out")}
+    run_cells(root / "notebooks/03_evaluation.ipynb", given)
+
+
+def run_cells(path, parameters):
+    """A notebook's cells in this process: what its last expressions are is drawn as JupyterLab would, and dropped."""
+
+    def draw(*things):
+        for thing in things:
+            ways = (getattr(thing, f"_repr_{kind}_", None) for kind in ("mimebundle", "html", "markdown", "png"))
+            next((way() for way in ways if way), None)
+
+    names = {"display": draw}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            tree = ast.parse(cell.source)
+            last = tree.body.pop().value if isinstance(tree.body[-1], ast.Expr) else ast.parse("None").body[0].value
+            exec(compile(tree, path.name, "exec"), names)
+            names |= parameters if "parameters" in cell.metadata.get("tags", []) else {}
+            draw(eval(compile(ast.Expression(last), path.name, "eval"), names))
 
 
 def test_a_damaged_run_hides_no_other(run, lab, tmp_path):
@@ -376,6 +402,41 @@ def test_init_goes_over_nothing(lab, refused, tmp_path):
     assert "is there already" in refused("init", "--out", "other.yml")
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize("name", ["cases.csv", "gallery.html"])
+def test_a_gallery_is_not_written_through_links(run, tmp_path, name):
+    """E: pages in a folder that was received."""
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "gallery").mkdir()
+    (tmp_path / "gallery" / name).symlink_to(tmp_path / "precious")
+    dataset = open_dataset(tmp_path / "data")
+    write_gallery(sort_mistakes(run, dataset, threshold=0.5), run, dataset, folder=tmp_path / "gallery")
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", DEEP, '{"notebooks": 5}', '{"name": "x", "asked": [], "notebooks": [5]}']
+)
+def test_a_damaged_report_is_not_taken_up(tmp_path, content):
+    """D1: nor one in which links lie; what is to be resumed, reports/test_runner.py has."""
+    report = {"name": "x", "asked": [], "parameters_sha256": ""}
+    for name, there in (("b", content), ("a", json.dumps(report | {"notebooks": {}, "asked": ["03"]}))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(there)
+    (tmp_path / "a/gallery").symlink_to(tmp_path)
+    assert runner._find_unfinished(tmp_path, report | {"asked": ["03"]}) is None
+    (tmp_path / "a/gallery").unlink()
+    assert runner._find_unfinished(tmp_path, report | {"asked": ["03"]}) == tmp_path / "a"
+
+
+def test_files_are_written_in_one_way():
+    """By `files.write_whole`: a name of its own, created anew, then put into its place."""
+    texts = {path: path.read_text("utf-8") for path in Path(files.__file__).parent.rglob("*.py")}
+    found = [f"{path.name}: {line}" for path, text in texts.items() for line in text.splitlines()]
+    direct = re.compile(r"\.write_(text|bytes)\(|open\([^)]*[\"'][wx]b?[\"']|\.to_csv\([^)i]|savefig\((?!buffer)")
+    found = [line for line in found if direct.search(line)]
+    assert [line for line in found if not line.startswith(("files.py", "memory.py"))] == []  # memory: of the kernel's
 
 
 def test_where_a_path_leads_is_asked_in_one_way():

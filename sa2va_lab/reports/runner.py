@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import plain, write_json, write_whole
+from sa2va_lab.files import plain, read_json, write_json, write_whole
 from sa2va_lab.language import tr, use_language
 from sa2va_lab.paths import find_root, new_folder, real, shown_name
 from sa2va_lab.reports.answers import FILE, find_answer
@@ -70,7 +70,7 @@ def run_report(
         folder.mkdir(parents=True)
         write_json(folder / FILE, report)
     else:
-        report |= {"notebooks": json.loads((folder / FILE).read_text("utf-8"))["notebooks"]}
+        report |= {"notebooks": read_json(folder / FILE)["notebooks"]}
     for stem, path in notebooks.items():
         if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
             continue
@@ -102,12 +102,13 @@ def _find_unfinished(folder: Path, report: dict) -> Path | None:
     """The newest report of the same name, notebooks and parameters that lacks a notebook, or has a failed one."""
     for path in sorted(folder.glob(f"*/{FILE}"), key=lambda path: path.parent.name.lstrip("."), reverse=True):
         try:
-            there = json.loads(path.read_text("utf-8"))
+            there = read_json(path)
             same = all(there[key] == plain(report[key]) for key in ("name", "asked", "parameters_sha256"))
-        except (ValueError, KeyError):
+            done = [part["error"] is None for part in there["notebooks"].values()]
+        except (LabError, KeyError, TypeError, AttributeError):  # somebody else's, or of another version
             continue
-        done = [part["error"] is None for part in there["notebooks"].values()] if same else []
-        if same and not (len(done) == len(report["asked"]) and all(done)):
+        linked = any(file.is_symlink() for file in path.parent.rglob("*"))  # by somebody else: we make none
+        if same and not linked and not (len(done) == len(report["asked"]) and all(done)):
             return path.parent
     return None
 

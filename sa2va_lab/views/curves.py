@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import read_json
+from sa2va_lab.files import read_json, write_whole
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.paths import real, shown_name
 from sa2va_lab.reports.answers import FILE, Answer, Trained
@@ -195,9 +195,9 @@ def save_files(audits: list[Audit], folder: Path) -> list[Path]:
     if len(audits) > 1:
         figures["training_comparison.png"] = comparison_figure(audits)
     for name, (figure, _) in figures.items():
-        (folder / name).write_bytes(style.to_png(figure))
+        write_whole(folder / name, style.to_png(figure))
     summary = folder / "training_summary.md"
-    summary.write_text("\n\n".join(text) + "\n", "utf-8")
+    write_whole(summary, "\n\n".join(text) + "\n")
     return [*(folder / name for name in figures), summary]
 
 

@@ -259,7 +259,7 @@ def write_gallery(table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Pa
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        table.drop(columns=["seconds"]).to_csv(folder / "cases.csv", index=False)
+        write_whole(folder / "cases.csv", table.drop(columns=["seconds"]).to_csv(index=False))
         return write_whole(folder / "gallery.html", page)
     except OSError as error:
         raise LabError(f"{folder} cannot be written ({error.strerror}); choose another outputs folder") from None
