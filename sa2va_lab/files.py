@@ -118,8 +118,10 @@ def tell_fault(error: Exception) -> str:
 def _is_deep(content: object) -> bool:
     level = [[content]]
     for _ in range(DEEPEST + 1):
-        inner = (item for outer in level for item in (outer.values() if isinstance(outer, dict) else outer))
-        level = {id(item): item for item in inner if isinstance(item, dict | list)}.values()  # YAML may repeat one
+        inner = [outer.values() if type(outer) is dict else outer for outer in level]
+        level = [item for items in inner for item in items if type(item) is list or type(item) is dict]
+        if len(level) > 1 << 16:  # YAML may repeat one, and that another
+            level = list({id(item): item for item in level}.values())
     return bool(level)
 
 

@@ -146,7 +146,7 @@ def damage_tables(content: object, chance: random.Random) -> object:
             other, place = chance.choice(places[1:])
             new = json.loads(json.dumps(other[place]))
         case 2:
-            new = [old] * chance.choice([2, 1000])
+            new = [old] * chance.choice([2, 100])
         case 3:
             new = old
             for _ in range(chance.choice([1, 5, 120])):
@@ -232,7 +232,7 @@ def call(words: list[str]) -> str | None:
         return f"more than {SECONDS} s"
     if status not in (0, 2):
         return f"status {status}: {said}"
-    if status == 2 and not re.search(r"^sa2va-lab: |^Usage: ", said[1], re.MULTILINE):
+    if status == 2 and not re.search(r"^sa2va-lab: |^Usage: |^Error: ", said[1], re.MULTILINE):
         return f"status 2 without a sentence: {said}"
     if odd := {c for c in "".join(said) if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\r\t"}:
         return f"letters that a terminal obeys: {odd!a}"

@@ -239,6 +239,9 @@ def test_what_is_nested_without_end(run, refused, tmp_path):
         refused("report")
         (tmp_path / "t.json").write_text(content)
         refused("evaluate", run.folder, "--data", "data", "--threshold", "t.json")
+    sound = {"value": 0.5, "reason": "by eye", "origin": {"images": [], "note": json.loads("[" * 150 + "]" * 150)}}
+    (tmp_path / "t.json").write_text(json.dumps(sound))
+    assert "100 deep" in refused("evaluate", run.folder, "--data", "data", "--threshold", "t.json")
 
 
 @pytest.mark.parametrize("size", ["nan", "-1", "0", "inf", "1e300"])

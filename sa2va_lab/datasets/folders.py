@@ -12,7 +12,7 @@ from pathlib import Path
 from sa2va_lab.datasets.naming import IMAGES, part_images, role_of, split_of
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import read_json
+from sa2va_lab.files import MOST_PIXELS, read_json
 
 TABLES = frozenset(
     f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes", "provenance")
@@ -211,7 +211,10 @@ def kind_of(value: object) -> str:
 
 def is_size(value: object) -> bool:
     """Whether something is [width, height] in pixels of an image that can be."""
-    return isinstance(value, list) and len(value) == 2 and all(type(side) is int and 0 < side < 2**15 for side in value)
+    sides = (
+        isinstance(value, list) and len(value) == 2 and all(type(side) is int and 0 < side < 2**15 for side in value)
+    )
+    return sides and value[0] * value[1] <= MOST_PIXELS
 
 
 def second_file(path: Path) -> Path:
