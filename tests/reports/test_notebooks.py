@@ -121,7 +121,16 @@ def test_page_answers_first_and_describes_its_figures(report, drawn_run, read_pa
 
 
 ENGLISH = re.compile(r"\b[A-Za-z][a-z']+(?:[ -][a-z'(]{2,}\)?)+")  # two words or more, the first perhaps large
-NAMES = ("blood vessel", "facebook", "hiera", "like cv", "lab-key", "lab audit", "weights sha")  # also commands
+NAMES = (
+    "blood vessel",
+    "facebook",
+    "hiera",
+    "like cv",
+    "lab-key",
+    "lab audit",
+    "lab verify",
+    "weights sha",
+)  # also commands
 NAMES += ("is there any", "there is none")  # what was asked and answered
 NAMES += ("classical segmenter", "notice that belongs", "device was found", "one number needs no less")  # the fixture's
 
