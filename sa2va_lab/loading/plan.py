@@ -101,7 +101,7 @@ class Rung:
     def notes(self) -> list[str]:
         """What is to be known of it besides sizes."""
         layers, kept_back = [self.layout.layers.count(name) for name in self.layout.devices], self.layout.kept_back
-        said = [f"decoder layers: {' + '.join(map(str, layers))}"] if len(layers) > 1 else []
+        said = [f"decoder layers: {'+'.join(map(str, layers))}"] if len(layers) > 1 else []
         said += [f"{kept_back} decoder layers left in the files"] if kept_back else []
         if not kept_back and any(share.needed < share.total for share in self.shares):
             said.append("weights stay in the mapped file")
