@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import LazyTensor, check_shape, first_line
-from sa2va_lab.paths import real
+from sa2va_lab.paths import real, shown_name
 from sa2va_lab.sa2va.parts import name_officially
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def tell_other_base(training: TrainingConfig | None, given: Path, raw: dict, *, 
         return ""
     return (
         f"the training config names {Path(stated[0]).name} as its base, and the one given is called "
-        f"{real(given).name}: on another base than its own a fine-tune's answers are worthless"
+        f"{shown_name('model', given)}: on another base than its own a fine-tune's answers are worthless"
     )
 
 
