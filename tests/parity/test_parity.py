@@ -91,7 +91,8 @@ def test_pixels_and_input_ids_are_identical(case, segmenter):
 def test_answers_about_one_image(which, case, segmenter, drawn):
     """Both given answers about one image."""
     (image, golden, sight), name = case, which.partition("/")[2]
-    seen = segmenter._look_at(image)
+    [asked], _ = segmenter._look([_Question(image, PROMPT)])
+    seen = asked.seen
     seen.sight = sight
     if name in drawn:
         seen.features, first = drawn[name]
