@@ -228,7 +228,7 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What to call it where others read it."""
-        return shown_name("model", self.given)
+        return self.given.name if is_hub_id(self.given) else shown_name("model", self.given)
 
     @property
     def tuned(self) -> FineTune | None:

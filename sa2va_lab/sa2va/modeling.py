@@ -159,12 +159,12 @@ class Sa2VA(nn.Module):
         return self.language_model.model.embed_tokens(token_ids)
 
     def read(self, embeddings: Tensor, cache) -> Tensor:
-        """(b, length, C) after what `cache` holds -> the states that a [SEG] is read from, (b, length, C).
+        """(b, length, C) after what `cache` holds, which may be None -> the states that a [SEG] is read from, as many.
 
         Last hidden states after the final norm, or before it where the family says so.
         """
         sight, start = getattr(cache, "image", (Sight(), 0))
-        past, states = cache.get_seq_length(), []
+        past, states = 0 if cache is None else cache.get_seq_length(), []
         places = _place(sight, start, torch.arange(past, past + embeddings.shape[1], device=embeddings.device))
         with ExitStack() as hooks:
             for layer, more in zip(self.layers, sight.deep, strict=False):

@@ -300,7 +300,7 @@ def test_a_name_that_is_no_text(folder):
     folder.rename(odd)
     done = subprocess.run([sys.executable, "-m", "sa2va_lab.cli", "inspect", odd], capture_output=True)
     assert done.returncode == 0, done.stderr
-    assert b"model\\udcff" in done.stdout
+    assert "model\N{REPLACEMENT CHARACTER}" in done.stdout.decode()
 
 
 @pytest.mark.parametrize("alpha", [float("inf"), float("nan"), -1.0])
