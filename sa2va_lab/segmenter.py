@@ -199,6 +199,7 @@ class Segmenter:
                 sights = self.model.encode_images([seen.picture.pixels for seen in fresh])
                 for seen, sight in zip(fresh, sights, strict=True):
                     seen.sight = sight
+                    seen.picture.drop("pixels")
         with self._timed(seconds, "answer"):
             self._read(asked)
         with self._timed(seconds, "canvas"):
@@ -209,6 +210,7 @@ class Segmenter:
                 canvas = normalise(levels.to(self.model.grounding_encoder.no_memory_embedding.dtype))
                 for seen, features in zip(fresh, self.model.encode_canvas(canvas).split(), strict=True):
                     seen.features = features
+                    seen.picture.drop("levels")
         with self._timed(seconds, "masks"):
             for one in drawn:
                 few = one.reply.states_at(self.reader.seg).split(AT_ONCE)

@@ -208,7 +208,7 @@ def test_places_that_cannot_be(make_dataset, base, lab, tmp_path, place):
         ("split", place), ("training", place), ("evaluate", place, "--data", "data"),
         ("compare", place, place, "--data", "data"),
         ("inspect", place), ("plan", place), ("merge", place, "new"), ("merge", base, place), ("init", "--data", place),
-        ("init", "--out", place), ("report", "--settings", place), ("report", "00_inspect", "--model", place),
+        ("init", "--out", place), ("report", "--settings", place), ("report", "00_inspect", "--model", place, "--outputs", "out"),
         ("report", place), ("predict", place, "--model", base), ("predict", "data", "--model", place),
         ("predict", place, "--model", base, "--prompt", "x", "--out", "new"),
         ("predict", "data", "--model", base, "--run", LONG),

@@ -105,6 +105,10 @@ class Picture:
         """For SAM2: uint8 (1, 3, canvas, canvas), of which the device makes numbers."""
         return stretch(self.image, self._config)
 
+    def drop(self, form: str) -> None:
+        """Gives back the memory of a form; it would be made again."""
+        vars(self).pop(form, None)
+
     @classmethod
     def prepare(cls, image: ImageLike, config: Sa2VAConfig) -> Picture:
         """One with all its forms."""
