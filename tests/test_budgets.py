@@ -1,7 +1,7 @@
 """Thin is a feature: a budget of lines a room, few texts and imports in the wrong place, and a core that stands alone.
 
-The budgets hold what is there, which is far above the aim of 14,000 lines, the core 5,700 of them. Who has to exceed one
-says in the commit which lines the new ones replace, or what they buy.
+The budgets hold what is there, which is far above the aim of 14,000 lines, the core 5,700 of them. Who has to exceed
+one says in the commit which lines the new ones replace, or what they buy.
 """
 
 import ast
