@@ -1,5 +1,7 @@
 """The Segmenter: what is remembered between questions, and what may not change because of it."""
 
+import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -141,7 +143,7 @@ def pictures(grey_image):
 
 def same(one, other):
     """Equal but for rounding, which what lies together in a batch moves."""
-    close = one.logits.shape == other.logits.shape and np.allclose(one.logits, other.logits, atol=1e-4)
+    close = one.logits.shape == other.logits.shape and np.allclose(one.logits, other.logits, atol=1e-4, rtol=0)
     return one.answer == other.answer and one.size == other.size and close
 
 
@@ -159,15 +161,21 @@ def test_a_batch_gives_what_one_at_a_time_gives(tiny_segmenter, pictures, batch,
     assert all(one.seconds.keys() == {"pixels", "vision", "answer", "canvas", "masks"} for one in many)
 
 
-def test_a_ragged_batch_answers_greedily_whatever_the_draft(root):
-    """Real answers of the demo: masks and a refusal, images of several tile counts, drafts that fit and do not."""
-    segmenter = sa2va_lab.load(root / "data/demo/base", device="cpu", precision="fp32")
+def test_a_ragged_batch_answers_greedily_whatever_the_draft(root, tmp_path):
+    """Real answers of the demo: masks and a refusal, images of 1 and 3 tiles, drafts that fit and do not."""
+    folder = shutil.copytree(root / "data/demo/base", tmp_path / "base")
+    raw = json.loads((folder / "config.json").read_text())
+    raw["sa2va_lab"]["max_tiles"] = 2
+    (folder / "config.json").write_text(json.dumps(raw))
+    segmenter = sa2va_lab.load(folder, device="cpu", precision="fp32")
     samples = sa2va_lab.open_dataset(paths.demo_data(), phrase="catheter").split("test").samples[::15]
     images = [np.asarray(read_image(sample.image)) for sample in samples]
     images = [*images, images[0][:40], np.tile(images[0], (1, 2, 1)), np.zeros_like(images[0])]
     segmenter.draft = []
     expected = [segmenter.predict(image, "catheter", limit=12) for image in images]
     assert {one.n_seg for one in expected} == {0, 1}
+    family, config = segmenter.model.config.family, segmenter.model.config
+    assert {family.count_tiles(*image.shape[1::-1], config) for image in images} == {1, 3}
     for draft in ("Sure, [SEG].", "There is none of it.", TWO):
         segmenter.draft = segmenter.reader.answer_ids(draft)
         segmenter.forget()
