@@ -6,6 +6,9 @@ import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.audit import audit_dataset
+from sa2va_lab.evaluation import evaluate_run
+from sa2va_lab.evaluation.metrics import summarise
+from sa2va_lab.runs import predict_dataset
 
 AREAS = {"f0": 2027, "f1": 1701, "f2": 2547}
 CASES = {
@@ -71,3 +74,16 @@ def test_rectangles_values_and_frames(cases):
     assert open_dataset(cases / "14" / "cine.gif").samples[0].problems == (
         "its file holds 3 pictures: the first is taken",
     )
+
+
+def test_each_mean_of_17_has_its_own_count(cases, darkness, tmp_path):
+    """Two of four truths are empty: recall is a mean of two, Dice of the images that have one, and neither of four."""
+    dataset = open_dataset(cases / "17")
+    areas = {sample.image.stem: int(sample.truth().sum()) for sample in dataset}
+    assert areas == {"f0": AREAS["f0"], "f1": AREAS["f1"], "f2": 0, "g": 0}
+    run = predict_dataset(darkness, dataset, folder=tmp_path / "run", progress=False)
+    table = evaluate_run(run, dataset)
+    summary = summarise(table)
+    assert (summary["n_images"], summary["recall"]["n"]) == (4, 2)
+    assert summary["dice"]["n"] == table["dice"].notna().sum()
+    assert summary["dice"]["macro"] == pytest.approx(table["dice"].mean())
