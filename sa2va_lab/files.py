@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -190,6 +190,16 @@ def sha256(path: Path | str) -> str:
 def _sha256(path: str, *state: int) -> str:
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hash_value(value) -> str:
+    """Hash of a value as JSON, whatever the order of its keys; see `plain`."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()
+
+
+def hash_splits(splits: Mapping[str, Iterable[str]]) -> str:
+    """Hash of which images are in which split; the order of either is none of it."""
+    return hash_value({name: sorted(ids) for name, ids in splits.items()})
 
 
 def plain(value):

@@ -21,10 +21,10 @@ from PIL import Image
 
 from sa2va_lab.datasets.copies import Change, Copy, copy_sample
 from sa2va_lab.datasets.samples import Dataset
-from sa2va_lab.datasets.splits import ABOUT, hash_splits
+from sa2va_lab.datasets.splits import ABOUT
 from sa2va_lab.datasets.writers import OUTLINES, WRITERS
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import write_whole
+from sa2va_lab.files import hash_splits, write_whole
 
 TOLERANCE = 0.4  # pixels that an outline may leave its mask by, where LEAST of `copies` allows it
 PROVENANCE = "provenance.json"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_
 from sa2va_lab.datasets.naming import read_place
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import write_json
+from sa2va_lab.files import hash_splits, write_json
 
 ABOUT = "about"  # the key of splits.json that says how the splits were made
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
@@ -133,11 +131,6 @@ def fold_shares(count: int) -> dict[str, float]:
     if count < 2:
         raise LabError(f"{count} folds were asked for; expected 2 or more")
     return {f"fold{number}": 1 / count for number in range(1, count + 1)}
-
-
-def hash_splits(splits: Mapping[str, Iterable[str]]) -> str:
-    """sha256 over the names of the splits and their ids."""
-    return hashlib.sha256(json.dumps({name: sorted(ids) for name, ids in splits.items()}).encode()).hexdigest()
 
 
 def write_splits(dataset: Dataset, splits: Mapping[str, list[str]], *, seed: int, reason: str) -> Path:

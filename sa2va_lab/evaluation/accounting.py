@@ -14,8 +14,9 @@ import numpy as np
 
 from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import hash_splits
 from sa2va_lab.runs import choose_samples
-from sa2va_lab.runs.seal import hash_splits, list_edits
+from sa2va_lab.runs.seal import list_edits
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -51,7 +52,7 @@ def account_for(run: Run, dataset: Dataset) -> list[Finding]:
     unhashed = [record["id"] for record in records if record["error"] is None and not record["image_sha256"]]
     odd = [record["id"] for record in records if record["n_seg"] is not None and _contradicts(record)]
     manifest = dataset.select(run.sample_ids).manifest_sha256 == run.meta["dataset"]["manifest_sha256"]
-    splits = run.meta["dataset"].get("splits_sha256") in (None, hash_splits(dataset))
+    splits = run.meta["dataset"].get("splits_sha256") in (None, hash_splits(dataset.splits))
     again, failed = len(images) - len(set(images)), run.failed_ids
     return [
         *_find_edits(run),

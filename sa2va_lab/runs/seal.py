@@ -7,10 +7,9 @@ finished; that a model said what stands there is shown by predicting again (`eva
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
-from sa2va_lab.files import plain, write_json
+from sa2va_lab.files import hash_value, write_json
 from sa2va_lab.runs.read import LINES, META, Run
 
 WHOLE = "whole"
@@ -35,15 +34,8 @@ def list_edits(run: Run) -> list[str] | None:
     return [name for name in (META, LINES) if run.meta["seal"].get(name) != now[name]]
 
 
-def hash_splits(dataset) -> str:
-    """Hash of which images are in which split; the order in a split is none of it."""
-    splits = {name: sorted(ids) for name, ids in getattr(dataset, "splits", {}).items()}
-    return hashlib.sha256(json.dumps(splits, sort_keys=True).encode()).hexdigest()
-
-
 def _digest(folder: Path, meta: dict) -> dict[str, str]:
     told = {name: value for name, value in meta.items() if name != "seal"}
     lines = (folder / LINES).read_bytes() if (folder / LINES).is_file() else b""
-    parts = {META: json.dumps(plain(told), sort_keys=True).encode(), LINES: lines}
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
+    found = {META: hash_value(told), LINES: hashlib.sha256(lines).hexdigest()}
     return found | {WHOLE: hashlib.sha256("".join(found.values()).encode()).hexdigest()}

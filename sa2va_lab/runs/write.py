@@ -27,10 +27,10 @@ import numpy as np
 from tqdm import tqdm
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import PART, count_frames, sha256, write_json, write_whole
+from sa2va_lab.files import PART, count_frames, hash_splits, sha256, write_json, write_whole
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
-from sa2va_lab.runs.seal import hash_splits, list_edits, seal_run
+from sa2va_lab.runs.seal import list_edits, seal_run
 from sa2va_lab.sa2va.processing import phrase_prompt
 
 LOCK = ".lock"
@@ -157,7 +157,7 @@ def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:
             "reason": dataset.reason,
             "phrase": dataset.phrase,
             "split": dataset.split_name,
-            "splits_sha256": hash_splits(dataset),
+            "splits_sha256": hash_splits(getattr(dataset, "splits", {})),
             "chosen": how,
             "samples": [sample.id for sample in dataset.samples],
         },

@@ -13,11 +13,11 @@ from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.datasets.splits import (
     draw_splits,
     fold_shares,
-    hash_splits,
     refuse_near_duplicates,
     write_splits,
 )
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import hash_splits
 
 
 @pytest.fixture
