@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.accounting import find_contradictions
 from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.thresholds import choose_threshold, count_run
 from sa2va_lab.evaluation.verification import draw_images, made_here, miss_chance, not_verified, verify_run
@@ -456,6 +457,12 @@ def test_a_threshold_whose_own_origin_contradicts_it(spoil, said, run, dataset, 
     found = {finding.kind: finding for finding in check_run(run, dataset, choice=spoilt)}["threshold_contradicts"]
     assert found.alarm
     assert said in describe_finding(found)
+
+
+def test_a_threshold_that_counts_more_patients_than_its_images_have(run, dataset, predict, honest):
+    choice = choose_threshold(count_run(predict(honest(), split="val", name="val"), dataset))
+    found = find_contradictions(replace(choice, n_groups=choice.n_groups + 1), run, dataset)
+    assert found.values["why"] == f"it counts {choice.n_groups + 1} patients and lists images of {choice.n_groups}"
 
 
 def test_another_model_that_is_the_same(run, dataset, predict, honest):
