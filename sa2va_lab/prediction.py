@@ -52,11 +52,10 @@ class Prediction:
         if not self.n_seg:
             return np.zeros((0, *self.size), np.float32)
         import torch
-        import torch.nn.functional as F
 
         up = torch.from_numpy(np.ascontiguousarray(self.logits[which]))[None]
         for step in ((self.canvas, self.canvas), tuple(self.size)):
-            up = F.interpolate(up, size=step, mode="bilinear", align_corners=False)
+            up = torch.nn.functional.interpolate(up, size=step, mode="bilinear", align_corners=False)
         return up[0].numpy()
 
     def probability(self, merge: str | int = "union") -> np.ndarray:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from PIL import Image
 
 from sa2va_lab.datasets.drawings import DrawnTruth
 from sa2va_lab.datasets.polygons import RASTERISERS, fill_otherwise
@@ -87,8 +88,6 @@ def go_through_grid(truth: np.ndarray, *, grid: int = GRID, canvas: int = CANVAS
 
 def _bring_down(mask: np.ndarray, grid: int) -> np.ndarray:
     """The share of each cell of a grid x grid that is mask, float32: the picture becomes a square, as Sa2VA has it."""
-    from PIL import Image
-
     picture = Image.fromarray(mask.astype(np.float32))
     return np.asarray(picture.resize((grid, grid), Image.Resampling.BOX), np.float32)
 

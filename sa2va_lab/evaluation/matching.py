@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
 from sa2va_lab.errors import LabError
 
@@ -93,8 +94,6 @@ def iterate_pairs(
     run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False
 ) -> Iterator[tuple[Sample, Pair]]:
     """Every sample that has a prediction and a truth, with the two."""
-    from tqdm import tqdm
-
     matched = [(sample, record) for sample, record in match_samples(run, dataset) if record and not record["error"]]
     for sample, _ in tqdm(matched, desc="measure", unit="image", disable=not progress, dynamic_ncols=True):
         pair = pair_up(run.prediction(sample.id), sample, merge=merge)

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
+from scipy import ndimage
+from skimage.morphology import skeletonize
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from sa2va_lab.datasets.samples import Dataset
     from sa2va_lab.runs.read import Run
 
@@ -55,9 +56,6 @@ class CentreLine:
 
 def trace_line(mask: np.ndarray, truth: np.ndarray) -> CentreLine:
     """Where the truth's vessels were followed, broken or lost by a mask; two bool (H, W)."""
-    from scipy import ndimage
-    from skimage.morphology import skeletonize
-
     line = skeletonize(truth) if truth.any() else np.zeros(truth.shape, bool)
     wide = ndimage.distance_transform_edt(np.pad(truth, 1, mode="edge"))[1:-1, 1:-1]
     width = np.where(line, 2 * wide - 0.5, 0).astype(np.float32)
@@ -92,8 +90,6 @@ def sort_pixels(
     mask, truth: bool (H, W). other: bool (H, W), where another thing is annotated. named: whether the answer had a
     [SEG]. usual: the truth area, in pixels, that is usual in this data set. line: `trace_line` of the two, if at hand.
     """
-    from scipy import ndimage
-
     reach = REACH * max(mask.shape) / 512
     kinds = np.full(mask.shape, -1, np.int8)
     missed, made_up = truth & ~mask, mask & ~truth
@@ -120,8 +116,6 @@ def sort_pixels(
 
 def _sort_missed(line: CentreLine, shape: tuple[int, int]) -> np.ndarray:
     """For every pixel the kind that a miss there has, by the nearest point of the centre line; int8 (H, W)."""
-    from scipy import ndimage
-
     if not line.line.any():
         return np.full(shape, KINDS.index("thin"), np.int8)
     thin = line.width <= THIN * max(shape) / 512
@@ -142,9 +136,6 @@ def sort_mistakes(run: Run, dataset: Dataset, *, threshold: float = 0.5, table: 
     One image is in memory at a time. `attrs` has `usual`, the median truth area, and `others`, whether other things
     are annotated in this data set.
     """
-    import pandas as pd
-    from scipy import ndimage
-
     table = evaluate_run(run, dataset, threshold=threshold) if table is None else table
     samples = {sample.id: sample for sample in dataset.samples}
     areas = table["truth_area"]

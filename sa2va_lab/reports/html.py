@@ -11,6 +11,8 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+from markupsafe import Markup
+
 from sa2va_lab.language import current_language, tr
 from sa2va_lab.reports.index import build_blocks, find_pictures
 
@@ -105,8 +107,6 @@ _ANCHOR = re.compile(r'<a class="anchor-link".*?</a>')  # a pilcrow behind each 
 
 
 def _as_markup(function):
-    from markupsafe import Markup
-
     return lambda text: Markup(function(text))
 
 
