@@ -97,6 +97,10 @@ class Sa2VA(nn.Module):
         for block in self.grounding_encoder.vision_encoder.backbone.blocks:
             block.attn = HieraAttention(block.attn)
         self.grounding_encoder.vision_encoder.neck.position_encoding = NoPositions()
+        for layer in self.grounding_encoder.memory_attention.layers:
+            recall = layer.cross_attn_image  # which transformers gives 64 inputs, however many channels a memory has
+            for part in ("k_proj", "v_proj"):
+                setattr(recall, part, nn.Linear(sam2.memory_encoder_output_channels, recall.internal_dim))
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, sam2.mask_decoder_config.hidden_size)
         )
