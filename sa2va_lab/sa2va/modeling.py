@@ -98,9 +98,10 @@ class Sa2VA(nn.Module):
             block.attn = HieraAttention(block.attn)
         self.grounding_encoder.vision_encoder.neck.position_encoding = NoPositions()
         for layer in self.grounding_encoder.memory_attention.layers:
-            recall = layer.cross_attn_image  # which transformers gives 64 inputs, however many channels a memory has
+            recall = layer.cross_attn_image  # transformers gives it 64 inputs, however many channels a memory has
+            recall.kv_in_dim = sam2.memory_encoder_output_channels
             for part in ("k_proj", "v_proj"):
-                setattr(recall, part, nn.Linear(sam2.memory_encoder_output_channels, recall.internal_dim))
+                setattr(recall, part, nn.Linear(recall.kv_in_dim, recall.internal_dim))
         self.text_hidden_fcs = nn.Sequential(
             nn.Linear(width, width), nn.ReLU(), nn.Linear(width, sam2.mask_decoder_config.hidden_size)
         )

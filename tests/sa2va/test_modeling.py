@@ -29,4 +29,5 @@ def test_a_memory_is_read_with_as_many_channels_as_it_has(tiny_folder):
     channels = model.config.sam2_config().memory_encoder_output_channels
     assert channels == 16
     for layer in model.grounding_encoder.memory_attention.layers:
-        assert layer.cross_attn_image.k_proj.in_features == layer.cross_attn_image.v_proj.in_features == channels
+        recall = layer.cross_attn_image
+        assert recall.k_proj.in_features == recall.v_proj.in_features == recall.kv_in_dim == channels
