@@ -110,13 +110,14 @@ def write_table(measured: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def replace_table(page: str, table: str) -> str:
-    """`page` with `table` between the two marks; everything else stays to the letter."""
-    before, _, rest = page.partition(BEGIN)
-    _, mark, after = rest.partition(END)
+def replace_table(page: str, table: str, *, marks: tuple[str, str] = (BEGIN, END)) -> str:
+    """`page` with `table` between two marks; everything else stays to the letter."""
+    begin, end = marks
+    before, _, rest = page.partition(begin)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise SystemExit(f"{RESULTS} lacks the marks {BEGIN} and {END}: put them where the table belongs")
-    return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
+        raise SystemExit(f"{RESULTS} lacks the marks {begin} and {end}: put them where the table belongs")
+    return f"{before}{begin}\n\n{table}\n\n{end}{after}"
 
 
 if __name__ == "__main__":

@@ -144,8 +144,10 @@ class Segmenter:
             yield from self._answer_all(group)
 
     def prepare(self, images: Iterable[Path | str]) -> None:
-        """Begins to read these images, which are asked about next, beside whatever the network does meanwhile."""
-        self._ahead = {image: self._pool.submit(Picture.prepare, image, self.reader.config) for image in images}
+        """Begins to read these images, which are asked about next, beside whatever the network does meanwhile. What was
+        begun before stays where it is among them, else it is given back."""
+        begun, config = self._ahead, self.reader.config
+        self._ahead = {one: begun.get(one) or self._pool.submit(Picture.prepare, one, config) for one in images}
 
     def choose_batch(self) -> tuple[int, str]:
         """How many images to ask about at once, and why."""

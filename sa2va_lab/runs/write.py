@@ -55,9 +55,10 @@ def predict_dataset(
 
     segmenter: has `predict(image_path, prompt) -> Prediction`, for batches `predict_many(image_paths, prompt, batch=)`,
     and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
-    start, so that no logits hang on where a start began; where it has `prepare`, it is told which images come next.
-    dataset: has phrase (None where only a prompt says what to find), format, reason, split_name, manifest_sha256,
-    `split(name)`, `select(ids)` and samples, each with an id that may name a file and an image (a path).
+    start, so that no logits hang on where a start began; where it has `prepare`, it is told which images are asked
+    about now and next. dataset: has phrase (None where only a prompt says what to find), format, reason, split_name,
+    manifest_sha256, `split(name)`, `select(ids)` and samples, each with an id that may name a file and an image (its
+    path).
     prompt: for every image; None asks each the question that it brings (`sample.prompt`), else the data set's phrase.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
@@ -319,7 +320,7 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
     with bar, kept, open(folder / LINES, "ab") as lines, ThreadPoolExecutor(1) as writer:
         writing = writer.submit(list)
         for group, following in zip_longest(rest, rest[1:], fillvalue=()):
-            told([sample.image for sample in following])
+            told([sample.image for sample in (*group, *following)])
             pairs = predict_samples(segmenter, group, meta["prompt"], own)
             writing.result()  # at most one batch waits to be written; a full disk ends the run here
             writing = writer.submit(write, pairs, list(segmenter.provenance.get("steps", [])))

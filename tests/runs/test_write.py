@@ -1,12 +1,15 @@
 """Runs: what is on disk, and that nothing is lost, done twice or mixed, whatever happens in between."""
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
 import subprocess
+import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +19,11 @@ from PIL import Image
 from sa2va_lab import files
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.loading.load import load
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import check_request, open_run, predict_dataset
 from sa2va_lab.runs.write import read_git_state
+from sa2va_lab.sa2va import processing
 
 
 def contents(folder):
@@ -421,10 +426,29 @@ def test_a_segmenter_chooses_its_batch_and_hears_what_comes_next(make_dataset, m
     segmenter.prepare = lambda images: heard.append([image.name for image in images])
     run = predict_dataset(segmenter, dataset, folder=tmp_path / "run", progress=False)
     assert (run.meta["batch"], run.meta["batch_reason"]) == (4, "4: four fit")
-    assert heard == [*segmenter.batches[1:], []]
+    first, last = segmenter.batches
+    assert heard == [first + last, last]  # those asked about now are told again, else they would be given back
     plain = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "plain", progress=False)
     assert plain.meta["batch"] == 1
     assert "one image at a time" in plain.meta["batch_reason"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_pixels_of_a_run_are_made_beside_the_network(tiny_folder, drawn_data, tmp_path, monkeypatch, batch):
+    """Each image once, and none by the thread that the network runs in."""
+    made, asked = [], load(tiny_folder, precision="fp32", device="cpu")
+    monkeypatch.setattr(asked, "keep_draft", lambda *first: contextlib.nullcontext())
+    monkeypatch.setattr(asked.model, "encode_canvas", lambda canvas: pytest.fail("no [SEG] was asked for"))
+    ask = partial(type(asked).predict_many, asked, answer="None.")
+    monkeypatch.setattr(asked, "predict_many", ask)
+    monkeypatch.setattr(asked, "predict", lambda image, prompt: next(ask([image], prompt, batch=1)))
+    real = processing.read_image
+    seen = lambda source: made.append((source, threading.current_thread().name)) or real(source)  # noqa: E731
+    monkeypatch.setattr(processing, "read_image", seen)
+    dataset = open_dataset(drawn_data)
+    predict_dataset(asked, dataset, folder=tmp_path / "run", batch=batch, progress=False)
+    assert [source for source, _ in made] == [sample.image for sample in dataset.samples]
+    assert all(thread.startswith("pixels") for _, thread in made)
 
 
 def test_one_image_does_not_cost_the_others_of_its_batch(make_dataset, make_segmenter, tmp_path):
