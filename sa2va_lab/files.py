@@ -25,6 +25,9 @@ PART = ".part"  # the ending of what is being written; a kill leaves it, a new s
 JSON_LIMIT = 512 << 20  # bytes
 # what is larger is refused: a picture becomes some forty times as many bytes. Whoever has the memory sets another limit
 MOST_PIXELS = int(os.environ.get("SA2VA_LAB_MOST_PIXELS") or 50_000_000)
+# FFmpeg's reader by ending: left to guess, it would also take a playlist, which names other files and addresses
+VIDEOS = {".mp4": "mov", ".m4v": "mov", ".mov": "mov", ".avi": "avi", ".mkv": "matroska", ".webm": "matroska"}
+DICOMS = frozenset({".dcm", ".dicom"})
 Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS or 0, MOST_PIXELS)
 DEEPEST = 100  # lists and tables within each other; what is deeper was made to break a reader
 SETTLED = 2_000_000_000  # nanoseconds after which a file is no longer being written
@@ -165,11 +168,31 @@ def open_image(path: Path | str) -> Iterator[Image.Image]:
         raise UnidentifiedImageError("it is of no known image format") from None
 
 
+def find_film(path: Path | str) -> str:
+    """What a regular file is where it is a film and no image, such as "a video", "a DICOM"; "" otherwise."""
+    path = Path(path)
+    if path.suffix.lower() in VIDEOS and path.is_file():
+        return "a video"
+    if is_dicom(path):
+        return "a DICOM"
+    return f"a file of {frames} pictures" if (frames := count_frames(path)) > 1 else ""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a regular file is a DICOM: by its content or, where that lacks the usual beginning, by its name."""
+    if not path.is_file():
+        return False
+    with open(path, "rb") as handle:
+        return handle.read(132)[128:] == b"DICM" or path.suffix.lower() in DICOMS
+
+
 def count_frames(path: Path | str) -> int:
-    """How many pictures an image's file holds, by its headers; 1 where it cannot be read, which is told elsewhere."""
+    """How many pictures an image's file holds, by its headers; 1 where it cannot be read, which is told elsewhere.
+
+    The second picture in a telephone's JPEG (MPO) is its preview."""
     try:
         with open_image(path) as image:
-            return getattr(image, "n_frames", 1)
+            return 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     except Exception:  # Pillow raises many kinds for a damaged file
         return 1
 

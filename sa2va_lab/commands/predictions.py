@@ -109,8 +109,6 @@ def _predict_data(
         o.print_json(told)
     else:
         print(f"{told['images']} images, {told['failed']} failed: {made.folder}")
-        for record in made.records:
-            print(f"{record['id']}: {record['note']}\n" if record.get("note") else "", end="")
 
 
 def _predict_images(
@@ -133,7 +131,6 @@ def _predict_images(
             o.print_json(line)
         elif line["error"] is None:
             print(f"{line['image']}: {line['answer']}  ({sum(line['seconds'].values()):.2f} s)", flush=True)
-            print(f"{line['image']}: {line['note']}\n" if "note" in line else "", end="", file=sys.stderr)
         else:
             print(f"{line['image']}: {line['error']}", file=sys.stderr, flush=True)
     if failed:

@@ -12,7 +12,7 @@ from pathlib import Path
 from sa2va_lab.datasets.naming import IMAGES, part_images, role_of, split_of
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import MOST_PIXELS, read_json
+from sa2va_lab.files import DICOMS, MOST_PIXELS, VIDEOS, read_json
 
 TABLES = frozenset(
     f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes", "provenance")
@@ -20,6 +20,7 @@ TABLES = frozenset(
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
+FILMS = DICOMS.union(VIDEOS)
 TEXT_SUFFIXES = frozenset({".json", ".txt", ".yaml", ".yml"})
 DEEPEST = 6  # folders below the data folder
 
@@ -46,8 +47,10 @@ class Folder:
         self.listed = {_below(files[name], os.path.normpath(self.images)): files[name] for name in images}
         self.masks = {name: files[name] for name in masks}
         packed = sum(ending == ".gz" for ending in endings.values())
+        films = sum(ending in FILMS for ending in endings.values())
         self.words += f"{len(others)} image files outside the folders of images left out, " if others else ""
         self.words += f"{packed} packed files (.gz) left out: unpack them, " if packed else ""
+        self.words += f"{films} films (videos, DICOM) left out: predict them as films, " if films else ""
 
     def _walk(self) -> dict[str, str]:
         """Paths of all files by name, as far as they may belong to the data: see `naming` for the folders.
@@ -85,7 +88,7 @@ class Folder:
                 folders.append(self.inside(entry.path) if entry.is_symlink() else entry.path)
                 continue
             ending = os.path.splitext(entry.name)[1].lower()
-            if ending in IMAGE_SUFFIXES or ending in TEXT_SUFFIXES or ending == ".gz":
+            if ending in IMAGE_SUFFIXES or ending in TEXT_SUFFIXES or ending in FILMS or ending == ".gz":
                 link = f"a symbolic link in {here} (file {number})"
                 path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
                 if entry.is_file():

@@ -33,9 +33,10 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def note_frames(path: Path) -> list[Defect]:
-    """That a file holds more pictures than one, of which only the first is taken; reads its headers only."""
+    """That a file holds more pictures than one and is no image but a film; reads its headers only."""
     frames = count_frames(path)
-    return [Defect("image_animated", f"its file holds {frames} pictures: the first is taken")] if frames > 1 else []
+    text = f"its file holds {frames} pictures; expected one: predict it as a film, or save the right one alone"
+    return [Defect("image_animated", text)] if frames > 1 else []
 
 
 def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:

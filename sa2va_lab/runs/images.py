@@ -3,7 +3,7 @@ images may join them at any time.
 
 <stem>.npz            logits, size, canvas (see `Prediction`)
 <stem>_overlay.png    the mask at 0.5 on the image
-predictions.jsonl     a line an image: image, image_sha256, answer, n_seg, seconds, error; note, where there is one
+predictions.jsonl     a line an image: image, image_sha256, answer, n_seg, seconds, error
 
 Under a folder called `outputs` nothing names anybody: there <stem> and "image" are the image's pseudonym.
 """
@@ -96,7 +96,6 @@ def predict_images(
                 record["error"] = str(error)
             line = {"image": sample.id if hides_names(folder) else str(sample.image)}
             line |= {name: record[name] for name in ("image_sha256", "answer", "n_seg", "seconds", "error")}
-            line |= {"note": record["note"]} if "note" in record else {}
             line["seconds"] = {stage: round(spent, 4) for stage, spent in record["seconds"].items()}
             with open(folder / LINES, "a", encoding="utf-8") as handle:
                 handle.write(_as_line(line))

@@ -95,7 +95,7 @@ class Meta(_Part):
 
 class Record(_Part):
     """What stands in a line of samples.jsonl; a sample that failed has an error and no answer. prompt: what it was
-    asked, where that was a question of its own. note: what was left out of its file."""
+    asked, where that was a question of its own."""
 
     id: FileName
     image_sha256: str | None
@@ -109,7 +109,6 @@ class Record(_Part):
     peak_bytes: int | None
     precision: str | None = None
     prompt: str | None = None
-    note: str | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Record:

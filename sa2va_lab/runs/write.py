@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import PART, count_frames, hash_splits, sha256, write_json, write_whole
+from sa2va_lab.files import PART, hash_splits, sha256, write_json, write_whole
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
 from sa2va_lab.runs.seal import list_edits, seal_run
@@ -360,8 +360,6 @@ def predict_samples(
         record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
         record |= {"seconds": {"wall": wall}, "precision": precision}
         record |= {"prompt": prompt} if sample.id in own else {}
-        frames = count_frames(sample.image) if prediction else 1
-        record |= {"note": f"its file holds {frames} pictures: the first was predicted"} if frames > 1 else {}
         if prediction:
             record |= {name: getattr(prediction, name) for name in ("answer", "n_seg", "peak_bytes")}
             record |= {"size": [int(side) for side in prediction.size], "canvas": int(prediction.canvas)}

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import open_image
+from sa2va_lab.files import find_film, open_image
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,8 @@ def read_image(source: ImageLike) -> Image.Image:
     if not path.is_file():
         raise LabError(f"No image file at {path}: check the path.")
     try:
+        if film := find_film(path):
+            raise LabError(f"{path} is {film}, no image: predict it as a film, or save one of its frames as an image.")
         with open_image(path) as image:
             return _to_rgb(image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -66,18 +66,24 @@ def test_a_relative_name_may_be_another_image_from_another_folder(draw, predict,
         predict(out, other._replace(image=Path("one.png")))
 
 
-def test_a_file_of_several_pictures_is_never_cut_in_silence(draw, predict, make_segmenter, tmp_path):
+def test_a_film_is_never_taken_for_its_first_frame(draw, predict, make_segmenter, tmp_path):
     first = draw("a/one.png", 100)
     frames = [Image.fromarray(np.full((20, 30), grey, np.uint8)) for grey in (90, 120, 150)]
     cine = Picture("cine", tmp_path / "a" / "cine.gif")
     frames[0].save(cine.image, save_all=True, append_images=frames[1:])
     lines = predict(tmp_path / "out", first, cine)
-    assert "note" not in lines[0]
-    assert lines[1]["note"] == "its file holds 3 pictures: the first was predicted"
-    assert listed(tmp_path / "out")[1]["note"] == lines[1]["note"]
+    assert lines[0]["error"] is None
+    assert "is a file of 3 pictures, no image: predict it as a film" in lines[1]["error"]
     dataset = open_dataset([first.image, cine.image], phrase="dark 60")
     run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
-    assert [record.get("note") for record in run.records] == [None, lines[1]["note"]]
+    assert run.failed_ids == [dataset.samples[1].id]
+    assert "cine" not in run.records[1]["error"]
+
+
+def test_a_preview_in_a_telephones_picture_makes_no_film(predict, tmp_path):
+    pictures = [Image.fromarray(np.full((20, 30), grey, np.uint8)) for grey in (30, 30)]
+    pictures[0].save(tmp_path / "a.jpg", "mpo", save_all=True, append_images=pictures[1:])
+    assert predict(tmp_path / "out", Picture("a", tmp_path / "a.jpg"))[0]["error"] is None
 
 
 def test_pseudonyms_are_told_apart_by_the_images_bytes(draw, predict, tmp_path):
