@@ -43,6 +43,8 @@ def sources(root):
     for path in (root / "notebooks").glob("*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         found += [("tr", cell.source.strip()) for cell in cells if cell.cell_type == "markdown"]
+        typed = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
+        found += [("tr", line.partition("  # ")[2]) for line in typed.split("\n")]
     return found
 
 

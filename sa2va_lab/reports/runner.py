@@ -22,6 +22,7 @@ from sa2va_lab.reports.html import find_title, headline, render_index, render_no
 from sa2va_lab.reports.settings import PATHS
 
 UNFINISHED = ".part"
+FORM = "form"  # the tag of a cell that is for JupyterLab alone
 NAMES = {"finetune": "fine-tune"}
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
 
@@ -161,7 +162,7 @@ def check_parameters(notebooks: dict[str, Path], parameters: dict) -> dict[str, 
             hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
             raise LabError(f"no parameter is called {key!r} in {', '.join(notebooks)}; {hint}")
     return {
-        stem: {key: _convert(key, value, declared[key]) for key, value in parameters.items() if key in declared}
+        stem: {key: convert_value(key, value, declared[key]) for key, value in parameters.items() if key in declared}
         for stem, declared in accepted.items()
     }
 
@@ -174,7 +175,7 @@ def _accepted(path: Path) -> dict[str, str]:
     return {key: about["inferred_type_name"] for key, about in declared.items()}
 
 
-def _convert(key: str, value, kind: str):
+def convert_value(key: str, value, kind: str):
     """`value` as the type called `kind`; LabError when it cannot be."""
     try:
         if kind in ("int", "float"):
@@ -276,8 +277,9 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, words: dict[str, s
     except Exception as failure:  # a kernel that dies (out of memory) or does not start: the others still run
         error = headline({"ename": type(failure).__name__, "evalue": str(failure)})
     notebook = _hide(nbformat.read(executed if executed.exists() else path, as_version=4), words)
-    # papermill's own error banner and its note of our working folder say nothing to a reader
-    notebook.cells = [cell for cell in notebook.cells if ERROR_MARKER_TAG not in cell.metadata.get("tags", [])]
+    # papermill's own error banner, its note of our working folder and a form to fill in say nothing to a reader
+    unread = {ERROR_MARKER_TAG, FORM}
+    notebook.cells = [cell for cell in notebook.cells if not unread & set(cell.metadata.get("tags", []))]
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":

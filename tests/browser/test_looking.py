@@ -33,7 +33,9 @@ def move_and_save(page, run, screenshots, name):
     """Searches an image, moves the slider by key and the number by hand, saves; each waits until it is seen."""
     from playwright.sync_api import expect
 
-    widget = page.locator(".jupyter-widgets.widget-hbox").first  # JupyterLab has a "Search" and a "Save" of its own
+    # JupyterLab has a "Search" and a "Save" of its own, and the form over the parameters is made of boxes, too
+    tuner = page.locator(".jupyter-widgets.widget-hbox").filter(has=page.get_by_label("Threshold, number"))
+    widget = tuner.first
     number, curve = widget.get_by_label("Threshold, number"), widget.locator(".widget-html [role=img]")
     overlay, numbers = widget.locator(".widget-html img").first, widget.locator(".widget-html table").first
     overlay.wait_for()
@@ -83,6 +85,11 @@ def test_tuner_in_jupyterlab(tuning, serve, page, screenshots, tmp_path):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     move_and_save(page, run, screenshots, "jupyterlab")
+    page.get_by_text("Parameters as a form").click()
+    page.get_by_label("choose_on").fill("test")
+    page.keyboard.press("Enter")
+    page.get_by_text("choose_on = 'test'").wait_for()
+    page.screenshot(path=screenshots / "form.png")
 
 
 def test_gallery_without_a_network(drawn_run, drawn_data, page, tmp_path, screenshots):

@@ -1,0 +1,63 @@
+"""A notebook's parameters as a form: the typed cell above it, with a control for each line."""
+
+from __future__ import annotations
+
+import ast
+import os
+from html import escape
+
+import ipywidgets as w
+from papermill.translators import PythonTranslator
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr, use_language
+from sa2va_lab.reports.runner import convert_value
+
+CONTROLS = {"bool": w.Checkbox, "int": w.IntText, "float": w.FloatText, "str": w.Text}
+LANGUAGES = [("English", "en"), ("中文", "zh")]
+
+
+def show_form(namespace: dict) -> w.Accordion | None:
+    """A folded form over the parameters in `namespace`, a notebook's `globals()`: what is set there holds for the cells
+    below, as if the cell above had been edited.
+
+    None where nobody could use it: outside a notebook, and in Voila, which has run every cell already.
+    """
+    cells = [source for source in namespace.get("In", ()) if _is_typed(source)]
+    if not cells or os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+        return None
+    declared = PythonTranslator.inspect({"source": cells[-1]})
+    with use_language(namespace.get("lang", "en")):
+        said = w.HTML(f"<p>{escape(tr('What is set here holds for the cells below: run them afterwards.'))}</p>")
+        rows = [_make_row(one, namespace, said) for one in declared if one.name in namespace]
+        return w.Accordion([w.VBox([said, *rows])], titles=[tr("Parameters as a form")], selected_index=None)
+
+
+def _is_typed(source: str) -> bool:
+    """Whether a cell is a notebook's parameters: typed assignments and nothing else, the language among them."""
+    try:
+        body = ast.parse(source).body
+    except SyntaxError:  # a line magic
+        return False
+    typed = all(isinstance(node, ast.AnnAssign) for node in body)
+    return typed and "lang" in {ast.unparse(node.target) for node in body}
+
+
+def _make_row(declared, namespace: dict, said: w.HTML) -> w.HBox:
+    name, kind = declared.name, declared.inferred_type_name
+    how = {"description": name, "style": {"description_width": "9em"}, "layout": w.Layout(width="28em")}
+    if name == "lang":
+        control = w.Dropdown(options=LANGUAGES, value=namespace[name], **how)
+    else:
+        control = CONTROLS[kind](value=namespace[name], continuous_update=False, **how)
+
+    def take(change) -> None:
+        with use_language(namespace.get("lang", "en")):
+            try:
+                namespace[name] = convert_value(name, change.new, kind)
+                said.value = f"<p role='status'><code>{escape(f'{name} = {namespace[name]!r}')}</code></p>"
+            except LabError as error:
+                said.value = f"<p role='alert'>{escape(tr(str(error)))}</p>"
+
+    control.observe(take, "value")
+    return w.HBox([control, w.HTML(escape(tr(str(declared.help))))])
