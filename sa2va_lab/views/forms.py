@@ -26,7 +26,7 @@ def show_form(namespace: dict) -> w.Accordion | None:
     cells = [source for source in namespace.get("In", ()) if _is_typed(source)]
     if not cells or os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
         return None
-    declared = PythonTranslator.inspect({"source": cells[-1]})
+    declared = [one for one in PythonTranslator.inspect({"source": cells[-1]}) if one.inferred_type_name in CONTROLS]
     with use_language(namespace.get("lang", "en")):
         said = w.HTML(f"<p>{escape(tr('What is set here holds for the cells below: run them afterwards.'))}</p>")
         rows = [_make_row(one, namespace, said) for one in declared if one.name in namespace]
@@ -34,13 +34,12 @@ def show_form(namespace: dict) -> w.Accordion | None:
 
 
 def _is_typed(source: str) -> bool:
-    """Whether a cell is a notebook's parameters: typed assignments and nothing else, the language among them."""
+    """Whether a cell is a notebook's parameters: the language is declared there with its type."""
     try:
         body = ast.parse(source).body
     except SyntaxError:  # a line magic
         return False
-    typed = all(isinstance(node, ast.AnnAssign) for node in body)
-    return typed and "lang" in {ast.unparse(node.target) for node in body}
+    return "lang" in {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
 
 
 def _make_row(declared, namespace: dict, said: w.HTML) -> w.HBox:

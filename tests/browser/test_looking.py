@@ -84,12 +84,12 @@ def test_tuner_in_jupyterlab(tuning, serve, page, screenshots, tmp_path):
     page.get_by_role("heading", name="From which probability").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    move_and_save(page, run, screenshots, "jupyterlab")
     page.get_by_text("Parameters as a form").click()
     page.get_by_label("choose_on").fill("test")
     page.keyboard.press("Enter")
     page.get_by_text("choose_on = 'test'").wait_for()
     page.screenshot(path=screenshots / "form.png")
+    move_and_save(page, run, screenshots, "jupyterlab")
 
 
 def test_gallery_without_a_network(drawn_run, drawn_data, page, tmp_path, screenshots):

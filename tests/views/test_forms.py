@@ -12,7 +12,10 @@ def namespace(root):
     source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
     names = {}
     exec(compile(source, "parameters", "exec"), names)
-    return names | {"In": ["", "%matplotlib inline", source, "limit = 3", "x: int = 3"], "limit": 3}  # 3: injected
+    return names | {
+        "In": ["", "%matplotlib inline", source + "\n\nlimit = 4  # a line more", "limit = 3", "x: int = 3"],
+        "limit": 3,
+    }  # 3: injected
 
 
 def rows_of(form):
