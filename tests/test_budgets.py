@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_570, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_120, "datasets": 4_650,
-    "training": 1_750, "evaluation": 2_430, "views": 3_100, "reports": 1_150, "commands": 770,
+    "sa2va": 2_570, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_120, "datasets": 4_660,
+    "training": 1_750, "evaluation": 2_440, "views": 3_100, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 21_850, 7_390
+PACKAGE_LINES, CORE_LINES = 21_860, 7_400
 
 
 def count_lines(*rooms: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Account, Defect
@@ -132,7 +132,8 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
         audit.defects[""] = list(dataset.defects)
     prints: list[Fingerprint] = []
     widths, outlines = [], {}
-    for sample in tqdm(dataset, unit="image", disable=not progress, dynamic_ncols=True):
+    for sample in (bar := tqdm(dataset, unit="image", disable=not progress, dynamic_ncols=True)):
+        bar.set_postfix_str(sample.id, refresh=False)
         noted = list(sample.defects)
         pixels, seen = look(sample.image) if sample.image.exists() else (None, [])
         noted += [defect for defect in seen if defect not in noted]

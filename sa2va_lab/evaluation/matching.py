@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sa2va_lab.errors import LabError
 
@@ -95,7 +95,9 @@ def iterate_pairs(
 ) -> Iterator[tuple[Sample, Pair]]:
     """Every sample that has a prediction and a truth, with the two."""
     matched = [(sample, record) for sample, record in match_samples(run, dataset) if record and not record["error"]]
-    for sample, _ in tqdm(matched, desc="measure", unit="image", disable=not progress, dynamic_ncols=True):
+    bar = tqdm(matched, desc="measure", unit="image", disable=not progress, dynamic_ncols=True)
+    for sample, _ in bar:
+        bar.set_postfix_str(sample.id, refresh=False)
         pair = pair_up(run.prediction(sample.id), sample, merge=merge)
         if pair.truth is not None:
             yield sample, pair

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from sa2va_lab.errors import LabError

@@ -22,6 +22,7 @@ from sa2va_lab.reports.html import find_title, headline, render_index, render_no
 from sa2va_lab.reports.settings import PATHS
 
 UNFINISHED = ".part"
+WIDGET = "application/vnd.jupyter.widget-view+json"  # such as a progress bar: dead once its kernel is gone
 FORM = "form"  # the tag of a cell that is for JupyterLab alone
 NAMES = {"finetune": "fine-tune"}
 TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
@@ -280,10 +281,13 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, words: dict[str, s
     # papermill's own error banner, its note of our working folder and a form to fill in say nothing to a reader
     unread = {ERROR_MARKER_TAG, FORM}
     notebook.cells = [cell for cell in notebook.cells if not unread & set(cell.metadata.get("tags", []))]
-    notebook.metadata.pop("papermill", None)
+    for name in ("papermill", "widgets"):
+        notebook.metadata.pop(name, None)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = tr(cell.source.strip())
+        else:
+            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
     nbformat.write(notebook, executed)
     title, page = find_title(notebook, default=path.stem), executed.with_suffix(".html")
     write_whole(page, render_notebook(notebook, title=title, home="index.html"))

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, hash_splits, sha256, write_json, write_whole
@@ -321,6 +321,7 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
         writing = writer.submit(list)
         for group, following in zip_longest(rest, rest[1:], fillvalue=()):
             told([sample.image for sample in (*group, *following)])
+            bar.set_postfix_str(group[0].id)
             pairs = predict_samples(segmenter, group, meta["prompt"], own)
             writing.result()  # at most one batch waits to be written; a full disk ends the run here
             writing = writer.submit(write, pairs, list(segmenter.provenance.get("steps", [])))
