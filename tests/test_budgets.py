@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_570, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_120, "datasets": 4_660,
+    "sa2va": 2_720, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_120, "datasets": 4_660,
     "training": 1_750, "evaluation": 2_440, "views": 3_100, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 21_860, 7_400
+PACKAGE_LINES, CORE_LINES = 22_010, 7_550
 
 
 def count_lines(*rooms: str) -> int:

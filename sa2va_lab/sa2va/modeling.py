@@ -1,4 +1,4 @@
-"""Sa2VA for still images: the family's vision-language model answers, SAM2 draws what the answer's [SEG] tokens mean.
+"""Sa2VA's network: the family's vision-language model answers, SAM2 draws what the answer's [SEG] tokens mean.
 
 The parts have their official names where they can, so that most weights need no renaming: the family's modules turn
 pixels into tokens, `language_model` reads them, `text_hidden_fcs` carries a [SEG] state over to `grounding_encoder`
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -26,7 +26,7 @@ HEAD = "language_model.lm_head.weight"
 class CanvasFeatures:
     """What SAM2's encoder saw in one image; serves any number of [SEG].
 
-    image: (1, D, g/4, g/4), "no memory" already added; fine: ((1, D/8, g, g), (1, D/4, g/2, g/2)).
+    image: (1, D, g/4, g/4); fine: ((1, D/8, g, g), (1, D/4, g/2, g/2)).
     """
 
     image: Tensor
@@ -40,11 +40,17 @@ class CanvasFeatures:
 
 @dataclass
 class Masks:
-    """logits (n, g, g) float32, the best of three by predicted IoU; ious (n, 3); embeddings (n, D)."""
+    """logits (n, g, g) float32, the best of three by predicted IoU; ious (n, 3).
+
+    tokens (n, D): what the decoder says of that mask, for a memory; scores (n, 1): whether there is anything, above 0.
+    embeddings: (n, D), what was asked for; None where memory alone was asked.
+    """
 
     logits: Tensor
     ious: Tensor
-    embeddings: Tensor
+    tokens: Tensor
+    scores: Tensor
+    embeddings: Tensor | None = None
 
 
 class HieraAttention(nn.Module):
@@ -76,8 +82,9 @@ class HieraAttention(nn.Module):
 
 
 class NoPositions(nn.Module):
-    """In the place of the positions that SAM2 attaches to its features for the memory of a video. Still images have
-    no such memory: at 1024 x 1024 this spares 32 MiB in bf16 that transformers would keep from image to image."""
+    """In the place of the positions that SAM2 attaches to its features for the memory of a film. Still images have no
+    such memory: at 1024 x 1024 this spares 32 MiB in bf16 that transformers would keep from image to image, and a film
+    needs 2 of them (see `memory.py`)."""
 
     def forward(self, shape: torch.Size, device, dtype, mask=None) -> Tensor:
         """(n, 0, h, w) for features of `shape` (n, D, h, w)."""
@@ -157,7 +164,7 @@ class Sa2VA(nn.Module):
         sam2 = self.grounding_encoder
         flat = sam2.get_image_features(canvas.to(sam2.no_memory_embedding.dtype), return_dict=True).fpn_hidden_states
         fine0, fine1, coarse = flat
-        return CanvasFeatures(image=_as_map(coarse + sam2.no_memory_embedding), fine=(_as_map(fine0), _as_map(fine1)))
+        return CanvasFeatures(image=as_map(coarse), fine=(as_map(fine0), as_map(fine1)))
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """(b, length) -> (b, length, C)."""
@@ -187,28 +194,48 @@ class Sa2VA(nn.Module):
 
     def propose(self, features: CanvasFeatures, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """[SEG] embeddings (n, D) -> SAM2's three candidates for each: logits (n, 3, g, g), predicted IoU (n, 3)."""
-        sam2 = self.grounding_encoder
-        words = embeddings.to(features.image.dtype)[None, :, None]  # (1, n, 1, D)
-        blank = sam2.prompt_encoder.not_a_point_embed.weight.expand(1, len(embeddings), 2, -1)
-        no_mask, side = sam2.prompt_encoder.no_mask_embed.weight, features.image.shape[-1]
-        logits, ious, _, _ = sam2.mask_decoder(
-            image_embeddings=features.image,
-            image_positional_embeddings=sam2.get_image_wide_positional_embeddings(),
-            sparse_prompt_embeddings=torch.cat([blank, words], dim=2),
-            dense_prompt_embeddings=no_mask[:, :, None, None].expand(1, -1, side, side),
-            multimask_output=True,
-            high_resolution_features=list(features.fine),
-        )
-        return logits[0], ious[0]
+        return self._decode(self.without_memory(features), features.fine, embeddings[None, :, None])[:2]
 
     def draw(self, features: CanvasFeatures, seg_states: Tensor) -> Masks:
         """[SEG] states (n, C) -> masks: of the three candidates the one with the best predicted IoU."""
+        return self.draw_still(features, self.embed_segs(seg_states))
+
+    def embed_segs(self, seg_states: Tensor) -> Tensor:
+        """[SEG] states (n, C) -> what they ask SAM2 for (n, D)."""
         head = self.text_hidden_fcs[0].weight
-        embeddings = self.text_hidden_fcs(seg_states.to(device=head.device, dtype=head.dtype))
-        logits, ious = self.propose(features, embeddings)
+        return self.text_hidden_fcs(seg_states.to(device=head.device, dtype=head.dtype))
+
+    def draw_still(self, features: CanvasFeatures, embeddings: Tensor) -> Masks:
+        """[SEG] embeddings (n, D) -> masks in an image that nothing came before."""
+        masks = self.choose(self.without_memory(features), features.fine, embeddings[None, :, None])
+        return replace(masks, embeddings=embeddings.float())
+
+    def choose(self, image: Tensor, fine: tuple[Tensor, Tensor], words: Tensor) -> Masks:
+        """b images (b, D, s, s) with their fine features and k words for each of m masks (b, m, k, D) -> b * m masks:
+        of three candidates the one with the best predicted IoU."""
+        logits, ious, tokens, scores = self._decode(image, fine, words)
         best = ious.argmax(dim=-1)
         rows = torch.arange(len(best), device=best.device)
-        return Masks(logits=logits[rows, best].float(), ious=ious.float(), embeddings=embeddings.float())
+        return Masks(logits[rows, best].float(), ious.float(), tokens[rows, best], scores.float())
+
+    def without_memory(self, features: CanvasFeatures) -> Tensor:
+        """The features (b, D, s, s) of an image that nothing came before, as the mask decoder takes them."""
+        return features.image + self.grounding_encoder.no_memory_embedding.reshape(1, -1, 1, 1)
+
+    def _decode(self, image: Tensor, fine: tuple[Tensor, Tensor], words: Tensor) -> tuple[Tensor, ...]:
+        """What `choose` takes -> all candidates (n, 3, g, g), their IoU (n, 3) and tokens (n, 3, D), scores (n, 1)."""
+        sam2, side = self.grounding_encoder, image.shape[-1]
+        blank = sam2.prompt_encoder.not_a_point_embed.weight.expand(*words.shape[:2], 2, -1)
+        no_mask = sam2.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        made = sam2.mask_decoder(
+            image_embeddings=image,
+            image_positional_embeddings=sam2.get_image_wide_positional_embeddings().expand(len(image), -1, -1, -1),
+            sparse_prompt_embeddings=torch.cat([blank, words.to(blank)], dim=2),
+            dense_prompt_embeddings=no_mask.expand(1, -1, side, side),
+            multimask_output=True,
+            high_resolution_features=list(fine),
+        )
+        return tuple(part.flatten(0, 1) for part in made)
 
 
 def stack(sights: list[Sight]) -> Sight:
@@ -217,7 +244,7 @@ def stack(sights: list[Sight]) -> Sight:
     return Sight(torch.stack([sight.tokens for sight in sights]), sights[0].grid, tuple(map(torch.stack, deep)))
 
 
-def _as_map(flat: Tensor) -> Tensor:
+def as_map(flat: Tensor) -> Tensor:
     """(s*s, b, D) -> (b, D, s, s)."""
     side = int(len(flat) ** 0.5)
     return flat.permute(1, 2, 0).unflatten(-1, (side, side))

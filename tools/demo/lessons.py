@@ -167,7 +167,7 @@ def draw_candidates(model: Sa2VA, pictures: Tensor, windows: Tensor, codes: Tens
     places = windows[:, None, None, :2] + places * windows[:, None, None, 2:]
     blank = sam2.prompt_encoder.not_a_point_embed.weight.expand(*codes.shape[:2], 2, -1)
     logits, ious, _, _ = sam2.mask_decoder(
-        image_embeddings=seen.image,
+        image_embeddings=model.without_memory(seen),
         image_positional_embeddings=sam2.shared_image_embedding(places).permute(0, 3, 1, 2),
         sparse_prompt_embeddings=torch.cat([blank, codes[:, :, None]], dim=2),
         dense_prompt_embeddings=sam2.prompt_encoder.no_mask_embed.weight[:, :, None, None].expand(1, -1, side, side),
