@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy import ndimage
 
+from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.datasets.outlines import split_holes, trace_mask
 from sa2va_lab.errors import LabError
 from tools.demo.albums import (
@@ -251,3 +252,22 @@ def test_the_shipped_files_come_out_of_seed_0(root):
             drawn = layers(to_polygons(frame.masks[phrase]), frame.image.shape)
             for there in (polygons, outlines[LABELME_NAMES[phrase]]):
                 assert (layers(there, frame.image.shape) != drawn).mean() < 1e-4, (name, phrase)
+
+
+def test_the_shipped_films_come_out_of_seed_0(root):
+    """Two frames of a film drawn anew: what a JPEG file keeps of the same pixels, and the same masks."""
+    films = open_dataset(root / "data" / "demo" / "films")
+    by_video: dict[str, list] = {}
+    for sample in films:
+        by_video.setdefault(sample.video, []).append(sample)
+    assert [len(frames) for frames in by_video.values()] == [12] * 4
+    assert set(films.splits["test"]) == {sample.id for sample in films}, "no frame is to train or to choose on"
+    names = {path.name: path for path in (root / "data" / "demo" / "films" / "images").iterdir()}
+    assert sum(path.stat().st_size for path in names.values()) < 4e6
+    samples = {sample.image.name: sample for sample in films}
+    for frame in make_patient(13, frames=12, size=512, seed=0)[:2]:
+        name = image_name(frame, ".jpg")
+        kept = np.asarray(Image.open(names[name])).astype(int)
+        assert np.abs(kept - frame.image).mean() < 3
+        for phrase in PHRASES:
+            assert (samples[name].truth(phrase) != frame.masks[phrase]).mean() < 1e-3, (name, phrase)

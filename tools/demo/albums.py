@@ -19,6 +19,7 @@ from tools.demo.angiograms import PHRASES, Frame, make_patient
 
 LABELME_NAMES = {"blood vessel": "dongmai", "catheter": "catheter"}
 TOLERANCE = 0.4  # pixels that a simplified outline may leave the traced one
+QUALITY = 88  # of JPEG files; PNG files know no such thing
 _SECOND_STREAM = 7_000_003
 
 
@@ -27,9 +28,9 @@ def to_polygons(mask: np.ndarray) -> list[list[float]]:
     return [polygon.round(2).tolist() for polygon in trace_mask(mask, tolerance=TOLERANCE)]
 
 
-def image_name(frame: Frame) -> str:
+def image_name(frame: Frame, suffix: str = ".png") -> str:
     """A file name of the shape name_hospitalnumber_video_frame that nobody can take for a real one."""
-    return f"INVENTED-P{frame.patient:02d}_NOTREAL-{frame.patient:04d}_V1_F{frame.frame:02d}.png"
+    return f"INVENTED-P{frame.patient:02d}_NOTREAL-{frame.patient:04d}_V1_F{frame.frame:02d}{suffix}"
 
 
 def _annotate(name: str, masks: dict[str, np.ndarray]) -> dict:
@@ -60,7 +61,7 @@ def annotate_again(frame: Frame, *, seed: int = 0) -> dict[str, np.ndarray]:
 
 def _split(patients: Sequence[int], shares: tuple[float, float, float], seed: int) -> dict[int, str]:
     order = np.random.default_rng(np.random.SeedSequence([seed, len(patients)])).permutation(len(patients))
-    held = [max(round(share * len(patients)), 1 if len(patients) > 2 else 0) for share in shares[1:]]
+    held = [max(round(share * len(patients)), 1 if share and len(patients) > 2 else 0) for share in shares[1:]]
     names = ["val"] * held[0] + ["test"] * held[1]
     names += ["train"] * (len(patients) - len(names))
     return {patients[place]: name for place, name in zip(order, names, strict=True)}
@@ -74,13 +75,15 @@ def write_dataset(
     seed: int = 0,
     sizes: Sequence[int] = (512, 800),
     shares: tuple[float, float, float] = (0.6, 0.2, 0.2),
+    suffix: str = ".png",
 ) -> Path:
     """Write a data set of invented patients and return its folder.
 
     `images/*.png`; `annotations.json`; `splits.json` with the image names of "train", "val" and "test" (`shares` of the
     patients, none of them cut); `groups.json` image name -> patient; `annotations_obs2.json`, a second annotator's view
     of the test images; `annotations_train.json`, the training images alone, which is what a training is given.
-    Patients take the picture `sizes` in turn. Raises LabError where there is a data set already.
+    Patients take the picture `sizes` in turn. suffix: of the images; ".jpg" takes a third of the room. Raises LabError
+    where there is a data set already.
     """
     folder, patients = Path(folder), list(patients)
     if not patients or len(set(patients)) < len(patients):
@@ -93,8 +96,8 @@ def write_dataset(
     splits: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for place, patient in enumerate(patients):
         for frame in make_patient(patient, frames=frames, size=sizes[place % len(sizes)], seed=seed):
-            name = image_name(frame)
-            Image.fromarray(frame.image).save(folder / "images" / name, optimize=True)
+            name = image_name(frame, suffix)
+            Image.fromarray(frame.image).save(folder / "images" / name, optimize=True, quality=QUALITY)
             annotations.append(_annotate(name, frame.masks))
             splits[part[patient]].append(name)
             groups[name] = f"INVENTED-P{patient:02d}"
@@ -116,6 +119,7 @@ def write_demo(folder: str | Path, *, seed: int = 0) -> Path:
 
     `angiograms/`: twelve invented patients of six frames, every third patient at 800 pixels, the others at 512; four
     patients to train on, three to choose on, five to test on. `labelme/`: patient 10 again, as LabelMe would keep it.
+    `films/`: four more patients, twelve frames each, all to test on; JPEG, without a second annotator.
     """
     folder = Path(folder)
     write_dataset(
@@ -127,6 +131,11 @@ def write_demo(folder: str | Path, *, seed: int = 0) -> Path:
         shares=(1 / 3, 1 / 4, 5 / 12),
     )
     write_labelme(folder / "labelme", patient=10, seed=seed)
+    write_dataset(
+        folder / "films", patients=range(13, 17), frames=12, seed=seed, sizes=(512,), shares=(0, 0, 1), suffix=".jpg"
+    )
+    for stem in ("annotations_obs2", "annotations_train"):
+        (folder / "films" / f"{stem}.json").unlink()
     return folder
 
 
