@@ -19,7 +19,7 @@ ROOMS = {
     "sa2va": 2_720, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_120, "datasets": 4_660,
     "training": 1_750, "evaluation": 2_570, "views": 3_100, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_130, 7_550
+PACKAGE_LINES, CORE_LINES = 22_140, 7_550
 
 
 def count_lines(*rooms: str) -> int:
