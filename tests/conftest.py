@@ -21,14 +21,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import use_language
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import predict_dataset
-from sa2va_lab.sa2va.processing import read_image
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # a test that would reach for a hub must fail, here and everywhere
 settings.register_profile("lab", derandomize=True, deadline=None)
@@ -305,7 +304,8 @@ class Darkness:
         self.seen.append((image, prompt))
         begun = time.perf_counter()
         time.sleep(self.pause)
-        grey = read_image(image).convert("L")
+        with Image.open(image) as opened:
+            grey = ImageOps.exif_transpose(opened).convert("L")
         small = np.asarray(grey.resize((GRID, GRID), Image.Resampling.BOX), np.float32)
         level = float(prompt.split()[-1]) if prompt.split()[-1].isdigit() else 50.0
         logits = ((level - small) / 8)[None]

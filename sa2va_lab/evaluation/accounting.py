@@ -140,6 +140,7 @@ def find_contradictions(choice: Choice, run: Run, dataset: Dataset) -> Finding:
         ("weights_sha256", own.weights, "it was chosen for other weights"),
         ("precision", own.precision, "it was chosen for another number format"),
         ("prompt", own.prompt, "it was chosen for another prompt"),
+        ("tracking", own.tracking, "it was chosen for films that were followed in another way"),
     ):
         why += [] if origin.get(name) in (None, value) else [said]
     if not listed or choice.n_images > len(listed):

@@ -173,6 +173,7 @@ def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progres
         "precision": run.maker.precision,
         "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
         "prompt": run.maker.prompt,
+        "tracking": run.maker.tracking,
         "code": run.maker.code,
         "split": run.split,
         "merge": merge,
@@ -302,7 +303,8 @@ def settle_threshold(asked: str, run: Run, dataset: Dataset, segmenter=None, **h
         reason = "there is no validation split to choose it on" if split == "test" else f'split "{split}" is reported'
         return Choice(0.5, reason, origin={"default": True})
     if segmenter is not None:
-        made = [predict_dataset(segmenter, dataset, folder=folder, split="val", role="validation", of=run, **how)]
+        beside = {"role": "validation", "of": run, "track": run.meta.get("tracked") or False}
+        made = [predict_dataset(segmenter, dataset, folder=folder, split="val", **beside, **how)]
     else:
         made = find_runs(run.folder.parent, role="validation", of=run)
     val = next((one for one in made if one.finished and not one.maker.differences(run.maker)), None)

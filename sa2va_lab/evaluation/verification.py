@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from math import ceil, comb
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.accounting import Finding
 from sa2va_lab.evaluation.matching import match_samples
+from sa2va_lab.runs.asking import list_films, predict_samples, track_samples
 from sa2va_lab.runs.seal import read_digest
-from sa2va_lab.runs.write import predict_samples
+from sa2va_lab.runs.shares import deal_samples
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -126,15 +128,17 @@ def _predict(run: Run, samples: dict, segmenter, names: Sequence[str]) -> dict[s
     ranks, batch, made = max(1, len(run.meta.get("ranks", ()))), run.meta.get("batch", 1), {}
     prompt, by_image = run.meta["prompt"], run.meta.get("own_prompts")
     own = {name: sample.prompt for name, sample in samples.items() if sample.prompt} if by_image else {}
-    for rank in range(ranks):
-        part, keep = run.sample_ids[rank::ranks], getattr(segmenter, "keep_draft", None)
-        groups = [part[start : start + batch] for start in range(0, len(part), batch)]
-        wanted = [group for group in groups if set(group) & set(names)]
-        kept = keep(samples[part[0]].image, own.get(part[0], prompt)) if keep and wanted else nullcontext()
+    tracked = run.meta.get("tracked")  # of a film all frames hang on each other: it is tracked again whole
+    ask = partial(track_samples, **tracked) if tracked else predict_samples
+    for part in deal_samples([samples[name] for name in run.sample_ids], ranks, films=bool(tracked)):
+        keep, groups = getattr(segmenter, "keep_draft", None), [part[k : k + batch] for k in range(0, len(part), batch)]
+        groups = list_films(part) if tracked else groups
+        wanted = [group for group in groups if {sample.id for sample in group} & set(names)]
+        kept = keep(part[0].image, own.get(part[0].id, prompt)) if keep and wanted else nullcontext()
         with kept:
             for group in wanted:
-                pairs = predict_samples(segmenter, [samples[name] for name in group], prompt, own)
-                made |= {record["id"]: (record, prediction) for record, prediction in pairs}
+                pairs = ask(segmenter, group, prompt, own)
+                made |= {record["id"]: (record, prediction) for record, prediction in pairs if record["id"] in names}
     return {name: made[name] for name in names}
 
 

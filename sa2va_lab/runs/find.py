@@ -8,8 +8,9 @@ from pathlib import Path
 
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
+from sa2va_lab.runs.asking import hash_image
 from sa2va_lab.runs.read import META, Role, Run, open_run
-from sa2va_lab.runs.write import hash_image, predict_dataset
+from sa2va_lab.runs.write import predict_dataset
 
 PLACES = (f"*/{META}", f"asked/*/{META}")  # questions in other words lie apart, so that they fill no list of files
 

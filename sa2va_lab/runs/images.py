@@ -18,20 +18,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
 from sa2va_lab.paths import real
-from sa2va_lab.runs.write import check_prompt, hash_image, predict_samples
+from sa2va_lab.runs.asking import hash_image, predict_samples
+from sa2va_lab.runs.write import check_prompt
 
 LINES = "predictions.jsonl"
 
 
 class Picture(NamedTuple):
-    """An image file that belongs to no data set, as a sample. id: what its files are called."""
+    """An image that belongs to no data set, as a sample. id: what its files are called. file: of a film's frame, which
+    is in memory or an exception, the file that holds it."""
 
     id: str
-    image: Path
+    image: Path | Image.Image | np.ndarray | Exception
+    file: Path | None = None
 
 
 def hides_names(folder: Path | str) -> bool:

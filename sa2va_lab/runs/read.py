@@ -26,6 +26,7 @@ from sa2va_lab.prediction import Prediction
 
 META, LINES, LOGITS = "run.json", "samples.jsonl", "logits"
 OWN = "{prompt}, or the question that an image brings"
+SAME = ("weights", "precision", "prompt", "tracking")  # what makes two Runs one model that is asked one thing
 MOST_PIXELS = 178_956_970  # Pillow opens no larger image, so none was predicted
 
 Role = Literal["main", "validation", "beside", "asked", "phrase"]
@@ -90,12 +91,13 @@ class Meta(_Part):
     of: FileName | None = None
     batch: Annotated[int, Field(ge=1)] = 1
     own_prompts: bool = False
+    tracked: dict[str, Any] | None = None
     seal: dict[str, str] | None = None
 
 
 class Record(_Part):
     """What stands in a line of samples.jsonl; a sample that failed has an error and no answer. prompt: what it was
-    asked, where that was a question of its own."""
+    asked, where that was a question of its own. video, frame: the film that was tracked, and the place in it from 1."""
 
     id: FileName
     image_sha256: str | None
@@ -109,6 +111,8 @@ class Record(_Part):
     peak_bytes: int | None
     precision: str | None = None
     prompt: str | None = None
+    video: str | None = None
+    frame: Annotated[int, Field(ge=1)] | None = None
 
     @model_validator(mode="after")
     def _is_whole(self) -> Record:
@@ -126,17 +130,19 @@ RECORD = TypeAdapter(Record)
 @dataclass(frozen=True)
 class Maker:
     """What made a Run. weights: digest of all of them, a fine-tune included. precision: of the network that answered,
-    several with + between where it stepped down on the way. code: version and commit of this package."""
+    several with + between where it stepped down on the way. code: version and commit of this package. tracking: how
+    films were followed, or that they were not."""
 
     weights: str
     precision: str
     prompt: str
     code: str
+    tracking: str
 
     def differences(self, other: Maker) -> list[str]:
         """In what two Runs are not of the same model asked the same thing: such Runs neither go on with each other nor
         choose each other's threshold. Other code is none of it: it is noted, and most of its changes move nothing."""
-        return [name for name in ("weights", "precision", "prompt") if getattr(self, name) != getattr(other, name)]
+        return [name for name in SAME if getattr(self, name) != getattr(other, name)]
 
 
 @dataclass(frozen=True)
@@ -269,7 +275,13 @@ def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
         precision="+".join(map(str, dict.fromkeys(made))),
         prompt=OWN.format(prompt=meta["prompt"]) if meta.get("own_prompts") else meta["prompt"],
         code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
+        tracking=describe_tracking(meta.get("tracked")),
     )
+
+
+def describe_tracking(tracked: dict | None) -> str:
+    """How films were followed, as the fact that tells Runs apart."""
+    return ", ".join(f"{name} {value}" for name, value in sorted(tracked.items())) if tracked else "image by image"
 
 
 def _guess_role(run: Run) -> tuple[Role, str | None]:

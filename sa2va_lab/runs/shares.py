@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_whole
+from sa2va_lab.runs.asking import list_films
 from sa2va_lab.runs.find import name_folder
 from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
 from sa2va_lab.runs.seal import seal_run
@@ -60,7 +61,8 @@ def find_rank(environment: Mapping[str, str] = os.environ) -> Rank | None:
 def predict_share(
     segmenter, dataset, *, rank: Rank, folder: str | Path, split: str = "all", limit: int | None = None, **how
 ) -> Run | None:
-    """Predicts this process's share of a split; every `count`-th image, so that all are about equally long at work.
+    """Predicts this process's share of a split; every `count`-th image (or film, where they are tracked), so that all
+    are about equally long at work.
 
     folder: of the whole Run, the same for all processes, on a disk that all see. how: as `predict_dataset` takes it.
     Returns the whole Run from the process that finished last, else None. Where the whole is there already, the first
@@ -77,10 +79,12 @@ def predict_share(
         raise LabError(
             f"{folder} was begun by {first} processes, and this is one of {rank.count}: start {first} again."
         )
+    track = how.get("track", False)
     chosen, spread = choose_samples(dataset.split(split), limit)
-    shares = [folder / RANKS / f"{number + 1}of{rank.count}" for number in range(min(rank.count, len(chosen.samples)))]
+    parts = deal_samples(chosen.samples, rank.count, films=bool(track))
+    shares = [folder / RANKS / f"{number + 1}of{rank.count}" for number in range(len(parts))]
     if rank.number < len(shares):
-        share = chosen.select([sample.id for sample in chosen.samples][rank.number :: len(shares)])
+        share = chosen.select(sample.id for sample in parts[rank.number])
         predict_dataset(segmenter, share, folder=shares[rank.number], **how)
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder, LOCK, wait=True):
@@ -89,6 +93,13 @@ def predict_share(
         if (folder / META).exists() or len(done) < len(shares) or not all(run.meta["finished"] for run in done):
             return None
         return _put_together(done, chosen, spread, folder)
+
+
+def deal_samples(samples: Sequence, count: int, *, films: bool) -> list[list]:
+    """The samples of each of `count` processes, or of fewer where there are not so many images or films."""
+    dealt = list_films(samples) if films else [[sample] for sample in samples]
+    parts = [dealt[number::count] for number in range(min(count, len(dealt)))]
+    return [[sample for group in part for sample in group] for part in parts]
 
 
 def check_share(dataset, *, folder: Path, **how) -> None:

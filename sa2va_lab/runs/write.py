@@ -12,8 +12,7 @@ import json
 import os
 import platform
 import subprocess
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -21,19 +20,18 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
-from types import MappingProxyType
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import PART, hash_splits, sha256, write_json, write_whole
-from sa2va_lab.prediction import Prediction
-from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, open_run, read_lines
+from sa2va_lab.files import PART, hash_splits, write_json, write_whole
+from sa2va_lab.runs.asking import Pair, list_films, predict_samples, track_samples
+from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, describe_tracking, open_run, read_lines
 from sa2va_lab.runs.seal import list_edits, seal_run
 from sa2va_lab.sa2va.processing import phrase_prompt
 
 LOCK = ".lock"
+KEEP = 5  # frames of a film that the language model sees, as the official code shows them
 PACKAGES = ("sa2va-lab", "torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow")
 
 
@@ -46,6 +44,7 @@ def predict_dataset(
     split: str = "all",
     limit: int | None = None,
     batch: int | str = "auto",
+    track: bool | Mapping = False,
     role: Role = "main",
     of: Run | None = None,
     retry_failed: bool = False,
@@ -63,17 +62,21 @@ def predict_dataset(
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
     kill cut through is predicted again whole. "auto": what a former start took, else what the segmenter's
-    `choose_batch() -> (batch, reason)` says, where it has that, else 1. role, of: what the run is for, and for which
-    other (`Run.role`).
+    `choose_batch() -> (batch, reason)` says, where it has that, else 1. track: asks each sequence of the data set
+    once and follows it with `segmenter.track(frames, prompt)`, or with more that this takes, such as {"keep": 5}; a
+    film that a kill cut through is tracked again whole. role, of: what the run is for, and for which other
+    (`Run.role`).
     A sample that cannot be predicted gets a record with its error, and the others go on. retry_failed: samples whose
     last record is an error are tried once more; the new record is appended, and the last record of a sample counts.
     Raises LabError, before anything is written, for what `check_request` refuses, and a run of other weights,
     precision or images; also when another process writes to the same run.
     """
     folder = Path(folder)
-    chosen, how = check_request(dataset, folder=folder, prompt=prompt, split=split, limit=limit, batch=batch)
+    asked = {"prompt": prompt, "split": split, "limit": limit, "batch": batch, "track": track}
+    chosen, how = check_request(dataset, folder=folder, **asked)
     meta = _describe(segmenter, chosen, prompt=prompt, how=how)
-    batch, why = _choose_batch(segmenter, batch, folder)
+    batch, why = (1, "1: a film goes frame by frame") if track else _choose_batch(segmenter, batch, folder)
+    meta |= {"tracked": tell_tracking(track)} if track else {}
     meta |= {"batch": batch, "batch_reason": why, "role": role, "of": of and of.folder.name}
     if (folder / META).exists():
         run = open_run(folder)
@@ -102,11 +105,13 @@ def check_request(
     split: str = "all",
     limit: int | None = None,
     batch: int | str = "auto",
+    track: bool | Mapping = False,
 ) -> tuple:
     """The samples that would be predicted, and how they were chosen; nothing is written.
 
     Raises LabError for an empty prompt, an unknown split, a limit or batch below 1, a folder that holds something else,
-    and a run in it that is damaged or was asked something else or about other samples.
+    and a run in it that is damaged or was asked something else or about other samples; where films are to be tracked
+    also for a limit or batch, which take images singly.
     """
     folder = Path(folder)
     if prompt is not None:
@@ -114,13 +119,18 @@ def check_request(
     if batch != "auto" and not (isinstance(batch, int) and batch > 0):
         raise LabError(f'the batch is {batch}; expected "auto", or at least 1 image at once')
     chosen, how = choose_samples(dataset.split(split), limit)
+    if track:
+        if limit is not None or batch != "auto":
+            raise LabError("a limit or a batch takes images singly, and films are tracked whole: leave it out")
+        how = f"{how}, as {len(list_films(chosen.samples))} films"
     if not (prompt or chosen.phrase):
         raise LabError("nothing says what to find in these images: give a prompt, such as 'blood vessel'")
     check_prompt(prompt or chosen.phrase)
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
-        asked = {"prompt": describe_maker(run.meta | {"own_prompts": False} | _choose_prompt(chosen, prompt)).prompt}
+        here = describe_maker(run.meta | {"own_prompts": False} | _choose_prompt(chosen, prompt))
+        asked = {"prompt": here.prompt, "tracking": describe_tracking(tell_tracking(track))}
         _refuse_other(run, asked if batch == "auto" else asked | {"batch": str(batch)})
         if run.sample_ids != [sample.id for sample in chosen.samples]:
             _refuse(run, "images", len(run.sample_ids), len(chosen.samples))
@@ -191,6 +201,11 @@ def _choose_prompt(dataset, prompt: str | None) -> dict:
     return told
 
 
+def tell_tracking(track: bool | Mapping) -> dict | None:
+    """What run.json says of how films are tracked."""
+    return {"keep": KEEP} | (dict(track) if isinstance(track, Mapping) else {}) if track else None
+
+
 def _choose_batch(segmenter, asked: int | str, folder: Path) -> tuple[int, str]:
     if asked != "auto":
         return asked, "as asked"
@@ -245,6 +260,7 @@ def _refuse_other(run: Run, here: dict[str, str]) -> None:
 def _list_facts(meta: dict) -> dict[str, str]:
     maker = describe_maker(meta)
     facts = {"weights": maker.weights, "precision": maker.precision, "prompt": maker.prompt}
+    facts |= {"tracking": maker.tracking}
     return facts | {"batch": str(meta.get("batch", 1)), "images": meta["dataset"]["manifest_sha256"]}
 
 
@@ -293,13 +309,21 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     before, noted = run.meta.get("steps", []), None
     batches = [samples[start : start + batch] for start in range(0, len(samples), batch)]
+    batches = list_films(samples) if meta.get("tracked") else batches
     rest = [group for group in batches if any(sample.id not in done for sample in group)]
     keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
     bar = tqdm(total=len(samples), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
     kept = keep(samples[0].image, own.get(samples[0].id, meta["prompt"])) if keep else nullcontext()
     told = getattr(segmenter, "prepare", lambda images: None)
 
-    def write(pairs: list[tuple[dict, Prediction | None]], steps: list[dict]) -> None:
+    def predict(group: list, following: list) -> Iterator[list[Pair]]:
+        if tracked := meta.get("tracked"):
+            yield from ([pair] for pair in track_samples(segmenter, group, meta["prompt"], own, **tracked))
+        else:
+            told([sample.image for sample in (*group, *following)])
+            yield predict_samples(segmenter, group, meta["prompt"], own)
+
+    def write(pairs: list[Pair], steps: list[dict]) -> None:
         nonlocal noted
         for record, prediction in pairs:
             if record["id"] in done:
@@ -320,71 +344,11 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
     with bar, kept, open(folder / LINES, "ab") as lines, ThreadPoolExecutor(1) as writer:
         writing = writer.submit(list)
         for group, following in zip_longest(rest, rest[1:], fillvalue=()):
-            told([sample.image for sample in (*group, *following)])
             bar.set_postfix_str(group[0].id)
-            pairs = predict_samples(segmenter, group, meta["prompt"], own)
-            writing.result()  # at most one batch waits to be written; a full disk ends the run here
-            writing = writer.submit(write, pairs, list(segmenter.provenance.get("steps", [])))
+            for pairs in predict(group, following):
+                writing.result()  # at most one batch waits to be written; a full disk ends the run here
+                writing = writer.submit(write, pairs, list(segmenter.provenance.get("steps", [])))
         writing.result()
-
-
-def predict_samples(
-    segmenter, samples: Sequence, prompt: str, own: Mapping[str, str] = MappingProxyType({}), **how
-) -> list[tuple[dict, Prediction | None]]:
-    """A record for each sample and what was predicted, None where that failed: the one way from images to answers.
-
-    own: by id, what is asked instead of `prompt`; such images are asked one by one. how: more that `predict` takes.
-    Where a batch fails, its images are asked one by one: one must not cost the others.
-    """
-    if len(samples) > 1 and any(sample.id in own for sample in samples):
-        return [pair for sample in samples for pair in predict_samples(segmenter, [sample], prompt, own, **how)]
-    prompt = own.get(samples[0].id, prompt)
-    begun, images = time.perf_counter(), [sample.image for sample in samples]
-    try:
-        if len(images) == 1:
-            made = [segmenter.predict(images[0], prompt, **how)]
-        else:
-            made = list(segmenter.predict_many(images, prompt, batch=len(images), **how))
-        if not all(np.isfinite(one.logits).all() for one in made):  # a mask of NaN would look like "nothing found"
-            raise LabError("the logits hold values that are not finite; a higher precision may help")
-    except Exception as error:  # whatever happened is the record
-        if len(samples) > 1:
-            return [pair for sample in samples for pair in predict_samples(segmenter, [sample], prompt, **how)]
-        made = [None]
-        said = str(error) if isinstance(error, LabError) else f"{type(error).__name__}: {error}"
-        said = _without_names(said, samples[0])
-    wall = (time.perf_counter() - begun) / len(samples)
-    precision = segmenter.provenance.get("precision", {}).get("actual")
-    pairs = []
-    for sample, prediction in zip(samples, made, strict=True):
-        record = {"id": sample.id, "image_sha256": hash_image(sample.image), "error": None if prediction else said}
-        record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
-        record |= {"seconds": {"wall": wall}, "precision": precision}
-        record |= {"prompt": prompt} if sample.id in own else {}
-        if prediction:
-            record |= {name: getattr(prediction, name) for name in ("answer", "n_seg", "peak_bytes")}
-            record |= {"size": [int(side) for side in prediction.size], "canvas": int(prediction.canvas)}
-            stages = {stage: float(spent) for stage, spent in prediction.seconds.items()}
-            record["seconds"] = stages | record["seconds"]
-        pairs.append((record, prediction))
-    return pairs
-
-
-def hash_image(path: Path) -> str | None:
-    """Hash of the bytes of an image's file as they are now; None where it cannot be read."""
-    try:
-        return sha256(path) if path.is_file() else None
-    except OSError:
-        return None
-
-
-def _without_names(text: str, sample) -> str:
-    """An error's text with the image's pseudonym for its file name, which may name a patient."""
-    image = sample.image
-    for name in (os.path.realpath(image), str(image), image.name, image.stem):
-        if len(name) > 3:  # a stem such as "1" would be replaced everywhere, and names nobody
-            text = text.replace(name, sample.id)
-    return text
 
 
 def _now() -> str:

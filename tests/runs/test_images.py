@@ -11,6 +11,7 @@ from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.runs import predict_dataset
 from sa2va_lab.runs.images import Picture, check_images, predict_images
+from sa2va_lab.sa2va.processing import read_image
 
 
 @pytest.fixture
@@ -71,11 +72,17 @@ def test_a_film_is_never_taken_for_its_first_frame(draw, predict, make_segmenter
     frames = [Image.fromarray(np.full((20, 30), grey, np.uint8)) for grey in (90, 120, 150)]
     cine = Picture("cine", tmp_path / "a" / "cine.gif")
     frames[0].save(cine.image, save_all=True, append_images=frames[1:])
-    lines = predict(tmp_path / "out", first, cine)
+
+    class Reading(make_segmenter):  # as the Segmenter reads
+        def predict(self, image, prompt):
+            read_image(image)
+            return super().predict(image, prompt)
+
+    lines = predict(tmp_path / "out", first, cine, segmenter=Reading())
     assert lines[0]["error"] is None
     assert "is a file of 3 pictures, no image: predict it as a film" in lines[1]["error"]
     dataset = open_dataset([first.image, cine.image], phrase="dark 60")
-    run = predict_dataset(make_segmenter(), dataset, folder=tmp_path / "run", progress=False)
+    run = predict_dataset(Reading(), dataset, folder=tmp_path / "run", progress=False)
     assert run.failed_ids == [dataset.samples[1].id]
     assert "cine" not in run.records[1]["error"]
 
