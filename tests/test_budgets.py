@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_720, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_120, "datasets": 4_660,
+    "sa2va": 2_720, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_260, "datasets": 4_660,
     "training": 1_750, "evaluation": 2_570, "views": 3_100, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_140, 7_550
+PACKAGE_LINES, CORE_LINES = 22_290, 7_680
 
 
 def count_lines(*rooms: str) -> int:
@@ -54,7 +54,7 @@ def test_imports_stand_at_the_top():
     late = {
         id(node): node for f in functions() for node in ast.walk(f) if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert len(late) <= 80  # torch and what needs it, in commands that need none
+    assert len(late) <= 82  # av and pydicom are extras: two of them are theirs
 
 
 def test_the_core_stands_alone():

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, get_decoder, pixel_array
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
@@ -32,17 +34,12 @@ PERHAPS = "the DICOM does not say that no text is burnt into it: look whether a 
 LOOKED_AT = 16  # frames whose values say what is dark and bright where no window does
 
 
-def open_dicom(path: Path, extra: str) -> tuple:
-    """(reason, count, files, decode, rate, defects) of a DICOM, as `films.Film` has them. extra: the sentence for a
-    library that is missing. Raises LabError for what cannot be shown."""
-    try:
-        import pydicom
-        from pydicom.pixels import get_decoder
-    except ImportError:
-        raise LabError(extra.format(what="a DICOM", name="pydicom", extra="dicom")) from None
+def open_dicom(path: Path) -> tuple:
+    """(reason, count, files, decode, rate, defects) of a DICOM, as `films.Film` has them. Raises LabError for what
+    cannot be shown."""
     try:
         with _silence():
-            head = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+            head = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             syntax, shown = head.file_meta.TransferSyntaxUID, str(head.PhotometricInterpretation)
             count, pixels = int(head.get("NumberOfFrames") or 1), int(head.Rows) * int(head.Columns)
             bits, rate = (int(head.BitsAllocated), int(head.BitsStored)), _read_rate(head)
@@ -73,8 +70,6 @@ def _read_rate(head) -> float | None:
 
 
 def _decode(path: Path, head, count: int) -> Iterator:
-    from pydicom.pixels import pixel_array
-
     def read(index: int) -> np.ndarray:
         with _silence():
             return pixel_array(handle, index=index)
@@ -92,8 +87,6 @@ def _decode(path: Path, head, count: int) -> Iterator:
 
 def _settle(head, index: int):
     """The tags as they hold for one frame: its functional groups, where a film has such, come before the film's own."""
-    from pydicom import Dataset
-
     told = Dataset()
     told.update(head)
     groups = [*head.get("SharedFunctionalGroupsSequence", ())]
@@ -118,8 +111,6 @@ def _find_window(told) -> str:
 
 def _weigh(pixels: np.ndarray, told) -> tuple[np.ndarray, float, float]:
     """Grey values as they are meant, and which of them are black and white."""
-    from pydicom.pixels import apply_modality_lut, apply_windowing
-
     with _silence(), np.errstate(all="ignore"):
         values, by = apply_modality_lut(pixels, told), _find_window(told)
         if by == "lut":
@@ -149,8 +140,6 @@ def _find_span(head, read: Callable[[int], np.ndarray], count: int) -> tuple[flo
 
 def _show(pixels: np.ndarray, told, span: tuple) -> np.ndarray:
     """uint8 (H, W) or (H, W, 3) of one frame's stored values. span: values that are black and white, or ()."""
-    from pydicom.pixels import apply_color_lut
-
     if told.PhotometricInterpretation == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, told)
     if pixels.ndim == 3:

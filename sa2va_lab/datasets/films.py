@@ -19,7 +19,6 @@ from PIL import Image, ImageOps
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.dicom import open_dicom
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.pseudonyms import ALONE, name_images, natural
 from sa2va_lab.errors import LabError
@@ -97,7 +96,7 @@ def open_film(path: Path | str) -> Film:
     elif not path.is_file():
         raise LabError(f"{path} does not exist; expected a film: a folder of frames, a GIF, TIFF, video or DICOM")
     elif files.is_dicom(path):
-        film = Film(path, *open_dicom(path, EXTRA))
+        film = _open_dicom(path)
     elif path.suffix.lower() in files.VIDEOS:
         film = _open_video(path)
     else:
@@ -136,6 +135,14 @@ def _open_folder(path: Path) -> Film:
             yield from _turn_pages(frame, 1)
 
     return Film(path, f"a folder of {len(frames)} frames, in natural order of their names", len(frames), frames, decode)
+
+
+def _open_dicom(path: Path) -> Film:
+    try:
+        from sa2va_lab.datasets.dicom import open_dicom
+    except ImportError:
+        raise LabError(EXTRA.format(what="a DICOM", name="pydicom", extra="dicom")) from None
+    return Film(path, *open_dicom(path))
 
 
 def _open_pages(path: Path) -> Film:
@@ -203,14 +210,12 @@ def _open_container(path: Path) -> Iterator:
 
 
 def _decode_video(path: Path, places: dict[int, int]) -> Iterator:
-    from av.error import FFmpegError
-
     reached, damaged = 0, False
     with _open_container(path) as container:
         for packet in container.demux(container.streams.video[0]):
             try:
                 decoded = packet.decode()
-            except FFmpegError:
+            except Exception:  # PyAV raises many kinds for a damaged packet
                 decoded, damaged = [], True
             for frame in decoded:
                 place = places.get(_time(frame), reached)

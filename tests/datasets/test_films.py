@@ -1,6 +1,7 @@
 """Films in every form: what was written is read back, what is broken is named, what is private is not seen."""
 
 import random
+import sys
 import tracemalloc
 import warnings
 
@@ -328,7 +329,8 @@ def test_no_frame_lies_outside_its_folder(tmp_path):
 def test_a_missing_library_is_one_sentence(tmp_path, monkeypatch):
     paths = {"films": LOSSY["h264 in mp4"](tmp_path, draw(2)), "dicom": FORMS["dicom"](tmp_path, draw(2))}
     for extra, module in {"films": "av", "dicom": "pydicom"}.items():
-        monkeypatch.setitem(__import__("sys").modules, module, None)
+        monkeypatch.delitem(sys.modules, "sa2va_lab.datasets.dicom", raising=False)
+        monkeypatch.setitem(sys.modules, module, None)
         with pytest.raises(LabError, match=rf'pip install "sa2va_lab\[{extra}\]"'):
             open_film(paths[extra])
 

@@ -1,4 +1,4 @@
-"""Films in Runs: asked once, followed frame by frame, resumed at the start of a film, and never taken for other Runs."""
+"""Films in Runs: asked once, followed frame by frame, resumed at the start of a film, never taken for other Runs."""
 
 import io
 import json
@@ -165,9 +165,10 @@ def test_films_are_tracked_whole(films, make_follower, tmp_path, how):
 
 
 def test_a_threshold_is_chosen_on_films_that_were_followed_alike(films, make_follower, tmp_path):
-    groups = open_dataset(films)
-    parts = {group: [s.image.name for s in groups if s.group == group] for group in dict.fromkeys(s.group for s in groups)}
-    (films / "splits.json").write_text(json.dumps(dict(zip(("val", "test"), parts.values(), strict=True))))
+    splits = {"val": [], "test": []}
+    for sample in open_dataset(films):
+        splits["val" if sample.group == "P01" else "test"].append(sample.image.name)
+    (films / "splits.json").write_text(json.dumps(splits))
     dataset = open_dataset(films)
     run = track(make_follower(), dataset, tmp_path / "run", split="test")
     choice = settle_threshold("", run, dataset, make_follower(), progress=False)
