@@ -17,9 +17,9 @@ CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
     "sa2va": 2_720, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_260, "datasets": 4_660,
-    "training": 1_750, "evaluation": 2_570, "views": 3_100, "reports": 1_160, "commands": 770,
+    "training": 1_750, "evaluation": 2_570, "views": 3_220, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_290, 7_680
+PACKAGE_LINES, CORE_LINES = 22_410, 7_680
 
 
 def count_lines(*rooms: str) -> int:

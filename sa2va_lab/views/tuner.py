@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import ipywidgets as w
@@ -20,9 +22,10 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
-from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, save_threshold
+from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, read_threshold, save_threshold
 from sa2va_lab.language import tr
 from sa2va_lab.views import layers, overlays, style
+from sa2va_lab.views.live import Live
 from sa2va_lab.views.scores import SHOWN_METRICS
 from sa2va_lab.views.tables import name_metric, show
 from sa2va_lab.views.tuning import draw_sweep
@@ -32,13 +35,21 @@ if TYPE_CHECKING:
     from sa2va_lab.runs.read import Run
 
 KEPT = 8  # samples in memory at a time, whatever the size of the Run
+STEP, FAR = 0.005, 0.05  # of the threshold, by an arrow key alone and with shift
+WIDE = 768  # px that a picture is drawn with at least
+STRIP, THUMB = 8, 96  # worst cases in the strip, and their px
+_LEFT: dict[Path, dict] = {}  # where each Run's controls were left in this session
 
 
 @dataclass(frozen=True)
 class Look:
-    """What one position of the controls shows: HTML of the pictures, of the numbers and of the curve; the mask."""
+    """What one position of the controls shows: HTML of two pictures, of the numbers and of the curve; the mask.
 
-    pictures: str
+    picture: right and wrong. beside: the probability.
+    """
+
+    picture: str
+    beside: str
     numbers: str
     curve: str
     mask: np.ndarray
@@ -85,19 +96,33 @@ class Tuner:
         mask = clean_mask(pair.mask(threshold), min_area=min_area, holes=holes)
         mask = mask if pair.ignore is None else mask & ~pair.ignore
         part = _window(mask.shape, zoom, across, down)
-        scale = max(1, math.ceil(512 / mask[part].shape[1]))
+        scale = max(1, math.ceil(WIDE / mask[part].shape[1]))
         drawn, ignore = (None if area is None else area[part] for area in (pair.truth, pair.ignore))
         layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, ignore=ignore, scale=scale))
         case = overlays.Case(sample_id, self._samples[sample_id].group, None, **vars(pair), mask=mask)
         said = overlays.describe_case(case)
         near = f"{tr('Probability')}, {sample_id}"
-        pictures = (
-            '<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">'
-            + _picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
-            + _picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
-            + "</div>"
-        )
-        return Look(pictures, self._tell(sample_id, mask, pair), self.draw_curve(threshold), mask)
+        picture = _picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
+        beside = _picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
+        return Look(picture, beside, self._tell(sample_id, mask, pair), self.draw_curve(threshold), mask)
+
+    def draw_strip(self, threshold: float) -> str:
+        """The worst images, small, as buttons that have their id for a name: HTML."""
+        buttons = []
+        for name in self.order[:STRIP]:
+            pixels, pair = self.open_sample(name)
+            step = math.ceil(max(pair.probability.shape) / THUMB)
+            small = [None if area is None else area[::step, ::step] for area in (pair.truth, pair.ignore)]
+            layer = layers.paint_errors(pair.mask(threshold)[::step, ::step], small[0], ignore=small[1])
+            photo = layers.encode_photo(pixels[::step, ::step])
+            picture = _picture(layers.encode_layer(layer), "", under=photo, most=THUMB)
+            said = name if math.isnan(self.dice[name]) else f"{name}  {self.dice[name]:.3f}"
+            buttons.append(
+                f'<button data-name="{escape(name)}" style="display:flex;flex-direction:column;width:{THUMB + 16}px;'
+                f'padding:4px;font-size:11px;background:none;color:inherit;border:1px solid">{picture}'
+                f"<span>{escape(said)}</span></button>"
+            )
+        return f'<div style="display:flex;flex-wrap:wrap;gap:6px">{"".join(buttons)}</div>'
 
     def draw_curve(self, threshold: float) -> str:
         """The split's mean Dice over the threshold, with the best, its interval, 0.5 and where the slider is: HTML."""
@@ -137,6 +162,12 @@ class Tuner:
             address = layers.encode(style.to_png(figure), "png")
             box = ax.get_position()
         return address, box.x0, 1 - box.y1, box.width, box.height
+
+    def find_start(self) -> float:
+        """The threshold that was saved with the Run, else the best one, else 0.5."""
+        with suppress(LabError):
+            return read_threshold(self.run.folder).value
+        return 0.5 if self.choice is None else self.choice.value
 
     def save(self, threshold: float, *, note: str = "", merge: str | int = "union"):
         """Writes threshold.json into the Run's folder, with where it was chosen; returns its path.
@@ -198,21 +229,36 @@ def _window(shape: tuple[int, int], zoom: int, across: float, down: float) -> tu
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
-def _picture(address: str, alt: str, *, under: str = "", sharp: bool = False) -> str:
-    """Side by side where there is room; sharp: enlarged pixels stay squares, while a smaller picture is smoothed."""
+def _picture(address: str, alt: str, *, under: str = "", sharp: bool = False, most: int = 900) -> str:
+    """sharp: enlarged pixels stay squares, while a smaller picture is smoothed. most: px that it is wide at most."""
     how = f"background:url({under}) center/100% 100%;" if under else ""
-    how += "flex:1 1 240px;min-width:0;max-width:512px;" + ("image-rendering:pixelated" if sharp else "")
+    how += f"display:block;width:100%;max-width:{most}px;" + ("image-rendering:pixelated" if sharp else "")
     return f'<img src="{address}" alt="{escape(alt)}" style="{how}">'
 
 
+def _side_by_side(*parts: tuple[str, str], widths: tuple[int, ...]) -> str:
+    """Pictures with a line below each; widths: px that they need, in the same proportions where there is more: HTML."""
+    cells = [
+        f'<div style="flex:{width} 1 {width}px;min-width:0">{picture}{escape(line)}</div>'
+        for (picture, line), width in zip(parts, widths, strict=True)
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(cells)}</div>'
+
+
 def build_widget(tuner: Tuner) -> w.HBox:
-    """ipywidgets for a Tuner: choose a sample, move the threshold, clean the mask, zoom, save."""
+    """Widgets for a Tuner: choose a sample, move the threshold, clean the mask, zoom, hold a view for comparison, save.
+
+    With the focus on the picture, arrow keys go to the next image and move the threshold. Built again in the same
+    session, for this Run, it stands where it was left; else at the threshold that was saved, or the best one.
+    """
 
     def control(kind: type, *value, label: str, **how):
         shape = {"style": {"description_width": "11em"}, "layout": w.Layout(width="27em")}
         return kind(*value, description=label, **shape, **how)
 
-    start, union = 0.5 if tuner.choice is None else tuner.choice.value, (tr("all together"), "union")
+    union, best_here = (tr("all together"), "union"), 0.5 if tuner.choice is None else tuner.choice.value
+    left = _LEFT.setdefault(tuner.run.folder, {"threshold": tuner.find_start(), "held": None})
+    start, chosen = left["threshold"], left.get("sample")
     steps, pixels = dict(min=0, max=0.999, step=0.001), dict(min=0, max=100_000, step=10)
     slider = dict(min=0, max=1, step=0.05, readout=False)
     orders = [(tr("worst first"), "worst"), (tr("by patient"), "patient")]
@@ -229,9 +275,16 @@ def build_widget(tuner: Tuner) -> w.HBox:
     down = control(w.FloatSlider, 0.5, label=tr("Down"), **slider)
     note = control(w.Text, label=tr("Note"))
     half, best, save = (w.Button(description=text) for text in ("0.5", tr("Best here"), tr("Save")))
+    hold = w.ToggleButton(
+        left["held"] is not None, description=tr("Hold for comparison"), layout=w.Layout(width="auto")
+    )
     best.disabled = save.disabled = tuner.choice is None
     numbers, curve = w.HTML(layout=w.Layout(flex="0 0 13em")), w.HTML(layout=w.Layout(flex="1 1 0", min_width="0"))
-    pictures, status = w.HTML(), w.HTML()
+    hint = tr(
+        "Arrow keys on the picture: left and right for images, up and down for the threshold, with shift farther."
+    )
+    pictures, status = Live(label=hint), w.HTML()
+    strip = Live(html=tuner.draw_strip(start), label=tr("The worst images"))
 
     def fill(_=None) -> None:
         ids = sorted(tuner.order) if by.value == "patient" else tuner.order
@@ -251,7 +304,27 @@ def build_widget(tuner: Tuner) -> w.HBox:
             return
         how = dict(min_area=area.value, holes=holes.value, merge=merge.value, zoom=zoom.value)
         seen = tuner.look(sample.value, threshold.value, across=across.value, down=down.value, **how)
-        pictures.value, numbers.value, curve.value = seen.pictures, seen.numbers, seen.curve
+        here = seen.picture, tr("{id}, at {threshold:.3f}", id=sample.value, threshold=threshold.value)
+        left.update(sample=sample.value, threshold=threshold.value, seen=here)
+        beside, widths = (left["held"], (320, 320)) if left["held"] else ((seen.beside, tr("Probability")), (420, 210))
+        pictures.html = _side_by_side(here, beside, widths=widths)
+        numbers.value, curve.value = seen.numbers, seen.curve
+
+    def hold_view(change) -> None:
+        left["held"] = left["seen"] if change.new else None
+        draw()
+
+    def press(key: str, far: bool) -> None:
+        if key in ("Up", "Down"):
+            moved = threshold.value + (FAR if far else STEP) * (1 if key == "Up" else -1)
+            threshold.value = min(max(moved, threshold.min), threshold.max)
+        elif sample.options:
+            place = (sample.index or 0) + (1 if key == "Right" else -1)
+            sample.index = min(max(place, 0), len(sample.options) - 1)
+
+    def choose(name: str) -> None:
+        search.value = ""
+        sample.value = name
 
     def keep(_) -> None:
         words = note.value
@@ -270,12 +343,19 @@ def build_widget(tuner: Tuner) -> w.HBox:
             one.observe(changed, "value")
     sample.observe(open_sample, "value")
     half.on_click(lambda _: setattr(threshold, "value", 0.5))
-    best.on_click(lambda _: setattr(threshold, "value", start))
+    best.on_click(lambda _: setattr(threshold, "value", best_here))
+    hold.observe(hold_view, "value")
+    pictures.on_key(press)
+    strip.on_click(choose)
     save.on_click(keep)
     fill()
+    if chosen in tuner.order:
+        sample.value = chosen
     open_sample()
-    left = [by, search, sample, threshold, number, w.HBox([half, best]), merge, area, holes, zoom, across, down]
-    column = w.VBox([*left, note, save, status], layout=w.Layout(min_width="28em"))
+    controls = [by, search, sample, threshold, number, w.HBox([half, best]), hold, merge, area, holes, zoom, across]
+    column = w.VBox([*controls, down, note, save, status], layout=w.Layout(min_width="28em"))
     stamp = w.HTML(f"<p><em>{tuner.run.meta['stamp'] or ''}</em></p>")
-    right = w.VBox([stamp, pictures, w.HBox([numbers, curve])], layout=w.Layout(flex="1 1 0", min_width="0"))
+    told = w.HTML(f"<p>{escape(hint)}</p>")
+    shown = [stamp, pictures, told, w.HBox([numbers, curve]), strip]
+    right = w.VBox(shown, layout=w.Layout(flex="1 1 0", min_width="0"))
     return w.HBox([column, right])

@@ -37,10 +37,10 @@ def move_and_save(page, run, screenshots, name):
     tuner = page.locator(".jupyter-widgets.widget-hbox").filter(has=page.get_by_label("Threshold, number"))
     widget = tuner.first
     number, curve = widget.get_by_label("Threshold, number"), widget.locator(".widget-html [role=img]")
-    overlay, numbers = widget.locator(".widget-html img").first, widget.locator(".widget-html table").first
+    overlay, numbers = widget.locator("[role=group] img").first, widget.locator(".widget-html table").first
     overlay.wait_for()
     widget.get_by_label("Search").fill("p01")  # the worst image has no [SEG]: no threshold changes it
-    widget.locator(".widget-html img[alt*='P01']").first.wait_for()
+    widget.locator("img[alt*='P01']").first.wait_for()
     number.scroll_into_view_if_needed()
     page.screenshot(path=screenshots / f"{name}_before.png")
     widget.locator(".noUi-handle").first.focus()
@@ -48,6 +48,20 @@ def move_and_save(page, run, screenshots, name):
     page.keyboard.press("ArrowRight")
     expect(number).to_have_value(after_key)
     expect(curve).to_have_attribute("aria-label", containing(f"at {after_key} (orange)"))
+    widget.get_by_text("Hold for comparison").click()
+    held = widget.get_by_text(f"at {after_key}", exact=False)
+    expect(held).to_have_count(2)  # the one that is held, and the one that moves
+    overlay.click()
+    page.keyboard.press("ArrowUp")
+    expect(number).to_have_value(f"{float(after_key) + 0.005:.3f}")
+    page.keyboard.press("ArrowRight")
+    widget.locator("img[alt*='P01-V1-F001']").first.wait_for()
+    page.screenshot(path=screenshots / f"{name}_held.png")
+    widget.get_by_text("Hold for comparison").click()
+    widget.locator("[data-name^=P02]").first.click()
+    widget.locator("img[alt*='P02']").first.wait_for()
+    widget.get_by_label("Search").fill("p01")
+    widget.locator("img[alt*='P01']").first.wait_for()
     picture, said = overlay.get_attribute("src"), numbers.inner_text()
     number.fill("0.9")
     number.press("Tab")

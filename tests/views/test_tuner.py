@@ -2,6 +2,7 @@ import json
 import math
 import os
 import re
+import shutil
 import tracemalloc
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.thresholds import read_threshold
 from sa2va_lab.language import use_language
 from sa2va_lab.views import tuning
-from sa2va_lab.views.tuner import KEPT, Tuner, build_widget, clean_mask
+from sa2va_lab.views.tuner import KEPT, STRIP, Tuner, build_widget, clean_mask
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,8 @@ def test_curve_says_best_half_and_here(tuner):
 
 
 def test_zoom_shows_a_part_as_large_as_the_whole(tuner):
-    whole, part = (tuner.look(tuner.order[-1], 0.5, zoom=zoom).pictures for zoom in (1, 4))
+    seen = [tuner.look(tuner.order[-1], 0.5, zoom=zoom) for zoom in (1, 4)]
+    whole, part = (look.picture + look.beside for look in seen)
     assert whole != part
     assert part.count("<img") == 2
     assert all(re.findall(r'alt="(.+?)"', text) for text in (whole, part))
@@ -120,10 +122,10 @@ def test_widget_moves_together(tuner):
     pictures = widget.children[1].children[1]
     samples.value = tuner.order[-1]  # the worst has no [SEG]: no threshold changes it
     slider.value = 0.2
-    before = pictures.value
+    before = pictures.html
     number.value = 0.9
     assert slider.value == 0.9
-    assert pictures.value != before
+    assert pictures.html != before
     find(widget, "Search").value = "p02"
     assert [name for _, name in samples.options] == [n for n in tuner.order if n.startswith("P02")]
     find(widget, "Search").value = "nothing like it"
@@ -132,6 +134,75 @@ def test_widget_moves_together(tuner):
     find(widget, "Save").click()
     assert "threshold.json" in widget.children[0].children[-1].value
     (tuner.run.folder / "threshold.json").unlink()
+
+
+def test_keys_go_to_the_next_image_and_move_the_threshold(tuner):
+    widget = build_widget(tuner)
+    pictures, samples, slider = (
+        widget.children[1].children[1],
+        find(widget, "Image, Dice at 0.5"),
+        find(widget, "Threshold"),
+    )
+    samples.value, slider.value = tuner.order[0], 0.5
+    at = iter(range(99))
+
+    def press(key, far=False):
+        pictures.told = {"key": key, "far": far, "at": next(at)}
+
+    press("Left")  # there is none before the first
+    press("Right")
+    assert samples.value == tuner.order[1]
+    press("Up")
+    assert slider.value == pytest.approx(0.505)
+    press("Down", far=True)
+    assert slider.value == pytest.approx(0.455)
+    for _ in range(12):
+        press("Down", far=True)
+    assert slider.value == 0
+    for _ in tuner.order:
+        press("Right")
+    assert samples.value == tuner.order[-1]
+
+
+def test_a_view_is_held_beside_the_next(tuner):
+    widget = build_widget(tuner)
+    pictures, samples, slider = (
+        widget.children[1].children[1],
+        find(widget, "Image, Dice at 0.5"),
+        find(widget, "Threshold"),
+    )
+    samples.value, slider.value = tuner.order[-1], 0.2
+    assert "Probability" in pictures.html
+    before = tuner.look(tuner.order[-1], 0.2).picture
+    find(widget, "Hold for comparison").value = True
+    slider.value = 0.8
+    assert before in pictures.html
+    assert tuner.look(tuner.order[-1], 0.8).picture in pictures.html
+    assert f"{tuner.order[-1]}, at 0.200" in pictures.html
+    find(widget, "Hold for comparison").value = False
+    assert "Probability" in pictures.html
+
+
+def test_the_strip_has_the_worst_images_and_opens_them(tuner):
+    widget = build_widget(tuner)
+    strip, samples = widget.children[1].children[-1], find(widget, "Image, Dice at 0.5")
+    assert re.findall('data-name="(.+?)"', strip.html) == tuner.order[:STRIP]
+    find(widget, "Search").value = "nothing like it"
+    strip.told = {"name": tuner.order[2], "at": 1}
+    assert samples.value == tuner.order[2]
+
+
+def test_built_again_it_stands_where_it_was_left(drawn_run, dataset, tmp_path):
+    run = replace(drawn_run, folder=shutil.copytree(drawn_run.folder, tmp_path / "run"))
+    tuner = Tuner(run, dataset)
+    assert find(build_widget(tuner), "Threshold").value == tuner.choice.value
+    tuner.save(0.31)
+    widget = build_widget(Tuner(replace(run, folder=shutil.copytree(run.folder, tmp_path / "copy")), dataset))
+    assert find(widget, "Threshold").value == 0.31, "a new session begins with what was saved"
+    find(widget, "Threshold").value = 0.62
+    find(widget, "Image, Dice at 0.5").value = tuner.order[3]
+    again = build_widget(Tuner(replace(run, folder=tmp_path / "copy"), dataset))
+    assert (find(again, "Threshold").value, find(again, "Image, Dice at 0.5").value) == (0.62, tuner.order[3])
 
 
 def test_without_truth_there_are_pictures_and_no_metrics(bare):
@@ -192,7 +263,8 @@ def test_images_moved_away(drawn_run, dataset, tmp_path):
     gone = [replace(sample, image=tmp_path / "gone.png") for sample in dataset.samples]
     tuner = Tuner(drawn_run, replace(dataset, samples=gone))
     assert tuner.choice is None
-    assert "<img" in tuner.look(tuner.order[0], 0.5).pictures
+    assert "<img" in tuner.look(tuner.order[0], 0.5).picture
+    build_widget(tuner)
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
