@@ -4,60 +4,27 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from sa2va_lab.conversation import ANSWER_LIMIT, Asked, Conversation, Question, Seen, write_out
 from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import AT_ONCE, Prediction
 from sa2va_lab.sa2va.answering import Reply, read_answers, shrink, write_answers
 from sa2va_lab.sa2va.family import Sight
-from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA, stack
-from sa2va_lab.sa2va.processing import ImageLike, Picture, PromptIds, PromptReader, normalise, phrase_prompt
+from sa2va_lab.sa2va.modeling import Sa2VA, stack
+from sa2va_lab.sa2va.processing import ImageLike, Picture, PromptIds, PromptReader, normalise, phrase_prompt, read_image
 
 FIRST_DRAFT = "Sure, [SEG]."
-ANSWER_LIMIT = 512
 MOST_TOGETHER = 8  # images; on an H100, 16 at once took as long an image as 8
-
-
-@dataclass(frozen=True)
-class _Question:
-    """One prompt about one image, as `Segmenter.predict` takes it. draw: whether its masks are wanted."""
-
-    image: ImageLike
-    prompt: str
-    answer: str | None = None
-    limit: int = ANSWER_LIMIT
-    draw: bool = True
-
-
-@dataclass
-class _Seen:
-    """What is kept about the last image, so that a second question about it costs little."""
-
-    picture: Picture
-    sight: Sight | None = None
-    features: CanvasFeatures | None = None
-    head: list[int] = field(default_factory=list)  # the ids that `cache` has read: everything up to the question
-    cache: DynamicCache | None = None
-
-
-@dataclass
-class _Asked:
-    """A question on its way: the image as seen, the prompt's ids, the answer, the masks' logits (n, g, g) each."""
-
-    question: _Question
-    seen: _Seen
-    ids: PromptIds | None = None
-    reply: Reply | None = None
-    logits: list[np.ndarray] = field(default_factory=list)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -95,7 +62,8 @@ class Segmenter:
         self._ladder = ladder
         self.draft = reader.answer_ids(FIRST_DRAFT)
         self._drafts_change = True
-        self._seen: _Seen | None = None
+        self._seen: Seen | None = None
+        self._talks: WeakSet[Conversation] = WeakSet()
         self._most: int | None = None  # so many images at once, where more had no room
         self._ahead: dict[Path | str, Future[Picture]] = {}
         self._pool = ThreadPoolExecutor(1, "pixels")
@@ -111,21 +79,40 @@ class Segmenter:
         return self.model.config.stamp
 
     def predict(
-        self, image: ImageLike, prompt: str, *, answer: str | None = None, limit: int = ANSWER_LIMIT
+        self,
+        image: ImageLike | None,
+        prompt: str,
+        *,
+        answer: str | None = None,
+        limit: int = ANSWER_LIMIT,
+        regions: Sequence[np.ndarray] = (),
     ) -> Prediction:
         """Masks and text for one prompt about one image.
 
-        image: path, PIL image or array (see `read_image`). prompt: a phrase ("blood vessel") or a full question, with
-        or without `<image>`. answer: use this text instead of generating ("Sure, [SEG]."); it may hold several [SEG] or
-        none. limit: at most so many answer tokens. Raises LabError for an unreadable image or an empty prompt, and for
-        numbers that overflow where no other precision is left.
+        image: path, PIL image or array (see `read_image`); None asks about no image: text, no masks, size (0, 0).
+        prompt: a phrase ("blood vessel") or a full question, with or without `<image>`. answer: use this text instead
+        of generating ("Sure, [SEG]."); it may hold several [SEG] or none. limit: at most so many answer tokens.
+        regions: bool (H, W) masks of the image's size, which the prompt calls region1, region2 ... (InternVL only).
+        Raises LabError for an unreadable image, an empty prompt or a region that covers nothing, and for numbers that
+        overflow where no other precision is left.
         """
-        [prediction] = self._answer_all([_Question(image, prompt, answer, limit)])
+        [prediction] = self._answer_all([Question(image, prompt, answer, limit, regions=regions)])
         return prediction
+
+    def chat(self, image: ImageLike | None = None) -> Conversation:
+        """A conversation about one image, or about none: `chat(image).ask("Where is the catheter?")`, and so on."""
+
+        def answer(question: Question) -> Prediction:
+            [prediction] = self._answer_all([question])
+            return prediction
+
+        talk = Conversation(None if image is None else read_image(image), answer)
+        self._talks.add(talk)
+        return talk
 
     def answer(self, image: ImageLike, prompt: str, *, limit: int = ANSWER_LIMIT) -> str:
         """The text alone, without the masks that its [SEG] tokens mean: SAM2 is not run. Otherwise as `predict`."""
-        [prediction] = self._answer_all([_Question(image, prompt, limit=limit, draw=False)])
+        [prediction] = self._answer_all([Question(image, prompt, limit=limit, draw=False)])
         return prediction.answer
 
     def predict_many(
@@ -139,7 +126,7 @@ class Segmenter:
         """
         if batch < 1:
             raise LabError(f"batch is {batch}; expected at least 1.")
-        questions = (_Question(image, prompt, **options) for image in images)
+        questions = (Question(image, prompt, **options) for image in images)
         while group := list(itertools.islice(questions, batch)):
             yield from self._answer_all(group)
 
@@ -153,7 +140,7 @@ class Segmenter:
         """How many images to ask about at once, and why."""
         return self._ladder.choose_batch(MOST_TOGETHER) if self._ladder else (1, "1: nothing is known of memory")
 
-    def _answer_all(self, questions: list[_Question]) -> Iterator[Prediction]:
+    def _answer_all(self, questions: list[Question]) -> Iterator[Prediction]:
         """The predictions in order. Where memory runs out, fewer questions are asked at once; where that does not help
         or numbers overflow, what is left is asked of the network of another rung, as often as that helps."""
         while questions:
@@ -186,7 +173,7 @@ class Segmenter:
             self._ladder.note(self.provenance)
 
     @torch.inference_mode()
-    def _predict_batch(self, questions: list[_Question], done: list[Prediction]) -> None:
+    def _predict_batch(self, questions: list[Question], done: list[Prediction]) -> None:
         """Answers the questions together and adds the predictions to `done`: all, or those before the first whose image
         cannot be read, which then is raised."""
         seconds: dict[str, float] = {}
@@ -205,7 +192,8 @@ class Segmenter:
         with self._timed(seconds, "answer"):
             self._read(asked)
         with self._timed(seconds, "canvas"):
-            drawn = [one for one in asked if one.question.draw and self.reader.seg in one.reply.ids]
+            wanted = [one for one in asked if one.question.draw and one.seen.picture]
+            drawn = [one for one in wanted if self.reader.seg in one.reply.ids]
             fresh = [seen for seen in _different(drawn) if seen.features is None]
             if fresh:
                 levels = torch.cat([seen.picture.levels for seen in fresh]).to(self.device)
@@ -225,13 +213,13 @@ class Segmenter:
         if failure is not None:
             raise failure
 
-    def _tell(self, one: _Asked, seconds: dict[str, float], peak: int | None) -> Prediction:
+    def _tell(self, one: Asked, seconds: dict[str, float], peak: int | None) -> Prediction:
         logits = np.concatenate([self._no_masks(), *one.logits])
         if not np.isfinite(logits).all():
             raise Overflow("the mask logits are not finite, though the language model's states are")
-        (width, height), config = one.seen.picture.image.size, self.model.config
+        size, config = one.seen.size or (0, 0), self.model.config
         told = dict(answer=self.reader.decode(one.reply.ids), canvas=config.canvas, seconds=seconds, peak_bytes=peak)
-        return Prediction(logits=logits, size=(height, width), **told)
+        return Prediction(logits=logits, size=size, **told)
 
     @contextmanager
     def keep_draft(self, image: ImageLike, prompt: str) -> Iterator[None]:
@@ -254,32 +242,44 @@ class Segmenter:
             self._drafts_change = True
 
     def forget(self) -> None:
-        """Gives back the memory held for the last image."""
+        """Gives back the memory held for the last image and for conversations, which go on all the same."""
         self._seen = None
+        for talk in self._talks:
+            talk.forget()
 
-    def _look(self, questions: list[_Question]) -> tuple[list[_Asked], Exception | None]:
+    def _look(self, questions: list[Question]) -> tuple[list[Asked], Exception | None]:
         """The questions whose images can be read, up to the first that cannot, and its error."""
         known = {self._seen.picture.digest: self._seen} if self._seen else {}
-        asked: list[_Asked] = []
+        asked: list[Asked] = []
         self._seen = None  # what is not asked about again makes room
         for question in questions:
             try:
-                text, _ = phrase_prompt(question.prompt)
-                ready = self._ahead.pop(question.image, None) if isinstance(question.image, Path | str) else None
-                picture = ready.result() if ready else Picture(question.image, self.reader.config)
+                seen = self._recall(question, known)
+                asked.append(Asked(question, seen, *write_out(question, seen.size, self.reader.config)))
             except Exception as error:  # of this image; those before it are answered
                 return asked, error
-            seen = known.setdefault(picture.digest, _Seen(picture))
-            asked.append(_Asked(replace(question, prompt=text), seen))
-            self._seen = seen
+            if question.talk:
+                question.talk.seen = seen
+            elif seen.picture:
+                self._seen = seen
         return asked, None
 
-    def _read(self, asked: list[_Asked]) -> None:
+    def _recall(self, question: Question, known: dict[str, Seen]) -> Seen:
+        """What is known of the question's image, by its pixels, or a place for it."""
+        if question.talk and question.talk.seen:
+            return question.talk.seen
+        if question.image is None:
+            return Seen(None, Sight())
+        ready = self._ahead.pop(question.image, None) if isinstance(question.image, Path | str) else None
+        picture = ready.result() if ready else Picture(question.image, self.reader.config)
+        return known.setdefault(picture.digest, Seen(picture))
+
+    def _read(self, asked: list[Asked]) -> None:
         """The replies; of questions that are as long in tokens as each other together."""
-        alike: dict[tuple, list[_Asked]] = {}
+        alike: dict[tuple, list[Asked]] = {}
         for one in asked:
-            one.ids = self.reader.prompt_ids(one.question.prompt, len(one.seen.sight))
-            size = (len(one.ids.head), len(one.ids.tail), one.seen.sight.grid, one.ids.head.index(self.reader.context))
+            one.ids = self.reader.prompt_ids(one.text, len(one.seen.sight), one.cells)
+            size = (len(one.ids.head), len(one.ids.tail), one.seen.sight.grid, one.ids.start)
             alike.setdefault((*size, one.question.answer, one.question.limit), []).append(one)
         for group in alike.values():
             for one, reply in zip(group, self._answer(group), strict=True):
@@ -287,41 +287,58 @@ class Segmenter:
                     raise Overflow(self._name_overflow(one.seen))
                 one.reply = reply
 
-    def _answer(self, group: list[_Asked]) -> list[Reply]:
+    def _answer(self, group: list[Asked]) -> list[Reply]:
         first, question = group[0], group[0].question
-        seen, alone = first.seen, len(group) == 1
+        seen, alone, keys = first.seen, len(group) == 1, first.ids.keys
+        most = self.model.language_model.config.max_position_embeddings
+        if (limit := min(question.limit, most - len(keys))) < 1:
+            raise LabError(
+                f"The question and all before it have {len(keys):,} tokens, and the model reads {most:,} with its "
+                "answer: begin a new conversation or ask in fewer words."
+            )
         cache, seen.cache = seen.cache, None  # given back only when all went well
-        if not alone or cache is None or seen.head != first.ids.head:
+        most_alike = min(len(seen.read), len(keys) - 1)  # a state comes only from what is read now
+        same = next((i for i in range(most_alike) if seen.read[i] != keys[i]), most_alike)
+        if not alone or cache is None or same < len(first.ids.head):
             cache, inputs = self._begin([one.ids for one in group], [one.seen.sight for one in group])
         else:
-            inputs = self.model.embed(self._rows([first.ids.tail]))
+            shrink(cache, cache.get_seq_length() - same)
+            inputs = self._embed([first.ids], [seen.sight], same)
         if question.answer is None:
-            how = dict(draft=self.draft, stops=self.reader.stops, limit=question.limit)
+            how = dict(draft=self.draft, stops=self.reader.stops, limit=limit)
             replies = write_answers(self.model, inputs, cache, **how)
             if self._drafts_change and replies[-1].ids[-1] in self.reader.stops:
                 self.draft = replies[-1].ids
         else:
             if not question.answer.strip():
                 raise LabError('The given answer is empty: give a sentence such as "Sure, [SEG]." or none at all.')
-            if len(given := self.reader.answer_ids(question.answer)) > question.limit:
-                raise LabError(f"The given answer has {len(given):,} tokens: give one of {question.limit:,} at most.")
+            if len(given := self.reader.answer_ids(question.answer)) > limit:
+                raise LabError(f"The given answer has {len(given):,} tokens: give one of {limit:,} at most.")
             replies = read_answers(self.model, inputs, cache, answer=given)
-        if alone:
-            shrink(cache, cache.get_seq_length() - len(first.ids.head))
-            seen.head, seen.cache = first.ids.head, cache
+        if alone:  # of a conversation all is kept, else what any question about the image begins with
+            keys += [(token, -1) for token in replies[0].ids]
+            seen.read, seen.cache = keys[: cache.get_seq_length() if question.talk else len(first.ids.head)], cache
+            shrink(cache, cache.get_seq_length() - len(seen.read))
         return replies
 
-    def _rows(self, ids: list[list[int]]) -> Tensor:
+    def _rows(self, ids: list) -> Tensor:
         return torch.tensor(ids, device=self.device)
 
     def _begin(self, prompts: list[PromptIds], sights: list[Sight]) -> tuple[DynamicCache, Tensor]:
         """A cache for prompts about as many images, and the prompts as the language model takes them (b, length, C)."""
-        rows, sight = self._rows([prompt.all for prompt in prompts]), stack(sights)
-        embeddings = self.model.embed(rows)
-        embeddings[rows == self.reader.context] = sight.tokens.flatten(0, 1).to(embeddings)
-        return self.model.new_cache(sight, start=prompts[0].head.index(self.reader.context)), embeddings
+        sight = stack(sights) if len(sights[0]) else None
+        return self.model.new_cache(sight, start=prompts[0].start), self._embed(prompts, sights)
 
-    def _name_overflow(self, seen: _Seen) -> str:
+    def _embed(self, prompts: list[PromptIds], sights: list[Sight], start: int = 0) -> Tensor:
+        """The prompts from their token `start` on as the language model takes them (b, length - start, C)."""
+        embeddings = self.model.embed(self._rows([prompt.all[start:] for prompt in prompts]))
+        for i, (prompt, sight) in enumerate(zip(prompts, sights, strict=True)):
+            rows = self._rows(prompt.rows[start:])
+            if (places := rows >= 0).any():
+                embeddings[i, places] = sight.tokens.to(embeddings)[rows[places]]
+        return embeddings
+
+    def _name_overflow(self, seen: Seen) -> str:
         """Which module's output was the first that is not finite; the image is read once more to find out."""
         found: list[str] = []
 
@@ -335,7 +352,7 @@ class Segmenter:
 
         handles = [module.register_forward_hook(look(name)) for name, module in self.model.named_modules()]
         try:
-            sight = self.model.encode_image(seen.picture.pixels)
+            sight = self.model.encode_image(seen.picture.pixels) if seen.picture else Sight()
             question = self.reader.prompt_ids(phrase_prompt("it")[0], len(sight))
             cache, inputs = self._begin([question], [sight])
             self.model.read(inputs, cache)
@@ -359,7 +376,7 @@ class Segmenter:
         seconds[stage] = time.perf_counter() - start
 
 
-def _different(asked: list[_Asked]) -> list[_Seen]:
+def _different(asked: list[Asked]) -> list[Seen]:
     """The images that the questions are about, each once."""
     return list({id(one.seen): one.seen for one in asked}.values())
 

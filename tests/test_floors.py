@@ -14,6 +14,7 @@ FLOORS = [
     {"files", "language"},
     {"prediction", "paths"},
     {"sa2va", "datasets", "training", "reports"},
+    {"conversation"},
     {"segmenter"},
     {"loading"},
     {"runs"},

@@ -16,13 +16,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.names import NameTable
 from sa2va_lab.sa2va.sam2 import CANVAS, sam2_config
 from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import numpy as np
     from PIL import Image
     from torch import Tensor, nn
     from transformers import Sam2VideoConfig
@@ -66,7 +69,7 @@ class Sight:
     deep: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
-        return self.tokens.shape[-2]
+        return 0 if self.tokens is None else self.tokens.shape[-2]
 
 
 class Family(ABC):
@@ -153,8 +156,14 @@ class Family(ABC):
     def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
         """A turn with an image of `count` tokens as text: what comes up to the image's end, and what follows it.
 
-        prompt: has `<image>` once.
+        prompt: has `<image>` once; or never, where `count` is 0, and all of it follows. Of a conversation it is all
+        from the first question to the last, with what stands between turns.
         """
+
+    def mark(self, regions: Sequence[np.ndarray], size: tuple[int, int], config: Sa2VAConfig) -> tuple[str, list[int]]:
+        """Regions (bool (H, W) each) of an image of `size` (H, W) as the words that follow it, in which tokens of the
+        image stand once more, and which tokens of its last tile these are, in order. LabError where there is no way."""
+        raise LabError(f"Regions are known to a Sa2VA on an InternVL only, and this is {self.releases}: ask in words.")
 
     @abstractmethod
     def open_tokenizer(self, folder: Path):

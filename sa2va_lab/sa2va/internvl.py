@@ -8,9 +8,12 @@ key `sa2va_lab`, which no released checkpoint has, may change them.
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.family import CHAT, MAX_TILES, NEEDED, TILE, Family, Sa2VAConfig, Sight, read_common
@@ -20,6 +23,7 @@ from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2_RULES
 from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from PIL import Image
@@ -161,9 +165,29 @@ class InternVL(Family):
         return Sight(model.mlp1(see(model, pixels)).flatten(0, 1))
 
     def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
+        if not count:
+            return "", config.turn.before + prompt + config.turn.after
         before, after = prompt.split("<image>")
         opening, token, closing = self.image
         return config.turn.before + before + opening + token * count + closing, after + config.turn.after
+
+    def mark(self, regions: Sequence[np.ndarray], size: tuple[int, int], config: Sa2VAConfig) -> tuple[str, list[int]]:
+        side, cells, words = math.isqrt(config.tokens_per_tile), [], []
+        down, across = (np.arange(side) * length // side for length in size)  # the nearest pixel, as torch counts
+        for number, region in enumerate(map(np.asarray, regions), 1):
+            if region.shape != size or region.dtype != bool:
+                raise LabError(
+                    f"Region {number} is {region.dtype} {region.shape}: give a bool mask of the image's size, {size}."
+                )
+            covered = np.flatnonzero(region[np.ix_(down, across)]).tolist()
+            if not covered:
+                raise LabError(
+                    f"Region {number} ({region.sum():,} pixels) covers none of the {side} x {side} cells in which the "
+                    "model sees the whole image: mark a larger part."
+                )
+            cells += covered
+            words.append(f"region{number}<vp>{self.image[1] * len(covered)}</vp>")
+        return f"\nThere are {len(words)} part regions in the picture: {', '.join(words)}.\n", cells
 
 
 def is_ratio(value: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -200,15 +201,27 @@ def phrase_prompt(text: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class PromptIds:
-    """Token ids of one prompt. head: up to and with the image; tail: the question and the turn to the assistant."""
+    """Token ids of one prompt. head: up to and with the image; tail: the question and the turn to the assistant.
+    rows: for each of them which of the image's tokens stands in its place, -1 for none."""
 
     head: list[int]
     tail: list[int]
+    rows: list[int]
 
     @property
     def all(self) -> list[int]:
         """The whole prompt."""
         return self.head + self.tail
+
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """What the language model gets: prompts with equal keys about one image are the same to it."""
+        return list(zip(self.all, self.rows, strict=True))
+
+    @property
+    def start(self) -> int:
+        """Where the image begins, 0 where there is none."""
+        return self.rows.index(0) if 0 in self.rows else 0
 
 
 class PromptReader:
@@ -253,12 +266,19 @@ class PromptReader:
             raise LabError(f"The tokenizer has no token {token}: it is not the tokenizer of a Sa2VA model.")
         return ids[0]
 
-    def prompt_ids(self, prompt: str, count: int) -> PromptIds:
-        """Ids of a prompt (with its `<image>`) about an image of so many tokens."""
+    def prompt_ids(self, prompt: str, count: int, cells: Sequence[int] = ()) -> PromptIds:
+        """Ids of a prompt, as `Family.lay_out` takes it, about an image of so many tokens.
+
+        cells: which tokens of the image's last tile stand in it once more, as `Family.mark` says.
+        """
+        if cells:
+            self._id("<vp>")  # without it the words of a region would be mere letters
         head, tail = self.config.family.lay_out(prompt, count, self.config, self.tokenizer)
         # as one text: what a tokenizer puts before a text, or between two, belongs there once
         whole, begun = (self.tokenizer.encode(text) for text in (head + tail, head))
-        return PromptIds(head=begun, tail=whole[len(begun) :])
+        order = iter([*range(count), *(count - self.config.tokens_per_tile + cell for cell in cells)])
+        rows = [next(order) if one == self.context else -1 for one in whole]
+        return PromptIds(head=begun, tail=whole[len(begun) :], rows=rows)
 
     def answer_ids(self, answer: str) -> list[int]:
         """Ids of a complete answer, the end of the turn included."""

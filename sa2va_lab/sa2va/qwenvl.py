@@ -204,12 +204,13 @@ class QwenVL(Family):
     def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
         """The image comes first, wherever `<image>` stands, as the official code has it."""
         question, token = prompt.replace("<image>", ""), self.image[1]
-        turn = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}]
+        content = [{"type": "image"}, {"type": "text", "text": question}]
+        turn = [{"role": "user", "content": content if count else content[1:]}]
         try:
             text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template may fail in as many ways as a program
             raise LabError(f"The folder's chat template cannot be rendered ({error}): copy it again.") from None
-        before, *after = text.split(token)
+        before, *after = text.split(token) if count else ("", text)
         if len(after) != 1 or question.strip() not in after[0]:
             raise LabError("The folder's chat template gives no image and then the question: copy it again.")
         return before + token * count, after[0]

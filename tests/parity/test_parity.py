@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 import sa2va_lab
+from sa2va_lab.conversation import Question
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.answering import read_answer, write_answer
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.processing import fill_canvas, read_image
 from sa2va_lab.sa2va.weights import build_empty
-from sa2va_lab.segmenter import _Question
 
 HERE = Path(__file__).parent
 DEVICE = os.environ.get("SA2VA_LAB_DEVICE", "cpu")  # `make gpu` names a card
@@ -91,7 +91,7 @@ def test_pixels_and_input_ids_are_identical(case, segmenter):
 def test_answers_about_one_image(which, case, segmenter, drawn):
     """Both given answers about one image."""
     (image, golden, sight), name = case, which.partition("/")[2]
-    [asked], _ = segmenter._look([_Question(image, PROMPT)])
+    [asked], _ = segmenter._look([Question(image, PROMPT)])
     seen = asked.seen
     seen.sight = sight
     if name in drawn:
@@ -151,7 +151,7 @@ def test_second_prompt_reuses_what_stands_before_the_question(case, segmenter):
         prompt = segmenter.reader.prompt_ids(question, len(sight))
         with torch.inference_mode():
             fresh = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=answer)
-            [asked], _ = segmenter._look([_Question(image, question, "Sure, [SEG].", 12)])
+            [asked], _ = segmenter._look([Question(image, question, "Sure, [SEG].", 12)])
             asked.ids, asked.seen.sight = prompt, sight
             [again] = segmenter._answer([asked])
             same = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=again.ids)
@@ -190,3 +190,66 @@ def test_one_step_up_sampling_would_be_another_mask():
     prediction = Prediction(golden["one/low_res_mask_logits"][:, 0], (1411, 1411), "Sure, [SEG].")
     single = Prediction(prediction.logits, prediction.size, "", canvas=prediction.logits.shape[-1])
     assert (prediction.mask() != single.mask()).sum() > 50
+
+
+def remember(segmenter, name, drawn):
+    """The image as seen, if a test before has drawn on it: its SAM2 features, since SAM2 has the same weights."""
+    image = read_image(IMAGES[name]())
+    segmenter.forget()
+    [asked], _ = segmenter._look([Question(image, PROMPT)])
+    asked.seen.features = drawn[name][0] if name in drawn else None
+    return image
+
+
+def agrees(prediction, golden, case, logits, every=1):
+    np.testing.assert_allclose(
+        prediction.logits[..., ::every, ::every], golden[f"{case}/{logits}"][:, 0], atol=2e-3, rtol=0
+    )
+    masks = np.unpackbits(golden[f"{case}/mask_packbits"], axis=-1)[..., : prediction.size[1]].astype(bool)
+    return (prediction.mask(merge=0) != masks[0]).sum() <= 50
+
+
+def test_regions(open_family, drawn):
+    """Two regions that overlap, as visual prompts."""
+    segmenter, golden = open_family("internvl"), np.load(HERE / "internvl/vp.npz")
+    image, (y, x) = remember(segmenter, "coffee", drawn), np.indices((400, 600))
+    regions = [(180 <= x) & (x < 330) & (60 <= y) & (y < 220), (x - 300) ** 2 + (y - 210) ** 2 <= 130**2]
+    question = "<image>Please segment the object that region1 and region2 share."
+    prediction = segmenter.predict(image, question, answer="Sure, [SEG].", regions=regions)
+    assert agrees(prediction, golden, "vp", "low_res_mask_logits")
+    [asked], _ = segmenter._look([Question(image, question, regions=regions)])
+    assert asked.cells == [cell for cells in golden["vp/region_cells_16x16"] for cell in np.flatnonzero(cells)]
+    ids = segmenter.reader.prompt_ids(asked.text, len(asked.seen.sight), asked.cells)
+    np.testing.assert_array_equal(ids.all, golden["vp/input_ids"])
+    with torch.inference_mode():
+        embedded = segmenter._embed([ids], [asked.seen.sight])[0][[row >= 0 for row in ids.rows]]
+    np.testing.assert_allclose(embedded[-len(asked.cells) :], golden["vp/inputs_embeds_after_image"], atol=2e-5, rtol=0)
+
+
+def test_turns(open_family, drawn):
+    """Text alone, and second turns; the ids that were read are those of the golden prompt and its greedy answer."""
+    segmenter, golden = open_family("internvl"), np.load(HERE / "internvl/turns.npz")
+
+    def has_read(chat, case):
+        expected = [*golden[f"{case}/input_ids"], *golden[f"{case}/greedy_sequence"][:-1]]
+        return [token for token, _ in chat.seen.read] == expected
+
+    chat = segmenter.chat()
+    text = chat.ask("<image>What is a blood vessel?", limit=12)
+    assert text.n_seg == 0
+    assert has_read(chat, "text_only")
+    assert text.answer == segmenter.reader.decode(golden["text_only/greedy_sequence"].tolist())
+    chat = segmenter.chat()
+    chat.ask("What is a blood vessel?", answer="It carries blood.")
+    chat.ask("Where is it?", limit=12)
+    assert has_read(chat, "second_text_turn")
+    image = remember(segmenter, "chelsea_small", drawn)
+    chat = segmenter.chat(image)
+    assert chat.ask("Please segment the cat.", answer="Sure, [SEG].").n_seg == 1
+    assert chat.ask("What colour is it?", limit=12).n_seg == 0
+    assert has_read(chat, "second_image_turn")
+    del chat.turns[1:]
+    third = chat.ask("Segment its nose.", answer="It is [SEG].")
+    case = "second_image_turn_seg"
+    assert [token for token, _ in chat.seen.read] == [*golden[f"{case}/input_ids"], *golden[f"{case}/forced_ids"][:-1]]
+    assert agrees(third, golden, case, "low_res_mask_logits_every4", every=4)

@@ -11,10 +11,10 @@ from PIL import Image
 
 import sa2va_lab
 from sa2va_lab import paths
+from sa2va_lab.conversation import Question
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.processing import phrase_prompt, read_image
-from sa2va_lab.segmenter import _Question
 
 TWO = "[SEG] and [SEG]"
 
@@ -315,7 +315,7 @@ def test_states_come_from_the_pass_that_read_the_answer(tiny_segmenter, grey_ima
     answer = tiny_segmenter.predict(grey_image, "blood vessel", limit=8)
     before, calls = tiny_segmenter.draft, []
     prompt = tiny_segmenter.reader.prompt_ids(phrase_prompt("blood vessel")[0], len(tiny_segmenter._seen.sight))
-    [asked], _ = tiny_segmenter._look([_Question(grey_image, "blood vessel", limit=8)])
+    [asked], _ = tiny_segmenter._look([Question(grey_image, "blood vessel", limit=8)])
     asked.ids = prompt
     tiny_segmenter.draft = tiny_segmenter._answer([asked])[0].ids
     handle = tiny_segmenter.model.language_model.model.norm.register_forward_hook(lambda *_: calls.append(1))
