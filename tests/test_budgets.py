@@ -13,13 +13,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sa2va_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CORE = ("sa2va", "loading", "segmenter", "prediction", "runs")
+CORE = ("sa2va", "loading", "conversation", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_720, "loading": 3_240, "segmenter": 380, "prediction": 110, "runs": 1_260, "datasets": 4_660,
-    "training": 1_750, "evaluation": 2_570, "views": 3_220, "reports": 1_160, "commands": 770,
+    "sa2va": 2_780, "loading": 3_240, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_260,
+    "datasets": 4_660, "training": 1_750, "evaluation": 2_570, "views": 3_220, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_410, 7_680
+PACKAGE_LINES, CORE_LINES = 22_610, 7_890
 
 
 def count_lines(*rooms: str) -> int:
