@@ -199,6 +199,11 @@ def test_regions_are_told_apart_by_what_they_cover(tiny_segmenter, grey_image, h
     assert same(tiny_segmenter.predict(grey_image, regions=right, **ask), other)
     many = list(tiny_segmenter.predict_many([grey_image, np.fliplr(grey_image)], batch=2, regions=left, **ask))
     assert same(many[0], first)
+    chat = tiny_segmenter.chat(grey_image)
+    chat.ask(ask["prompt"], answer=ONE, regions=left)
+    chat.turns.clear()
+    chat.regions.clear()
+    assert same(chat.ask(ask["prompt"], answer=ONE, regions=right), other)  # where the cache has read the left one
     text, ids = read_out(tiny_segmenter, Question(grey_image, "Look: <image>it", ONE, regions=halves))
     assert text.startswith("Look: <image>\nThere are 2 part regions in the picture: region1<vp><IMG_CONTEXT>")
     assert text.endswith("<IMG_CONTEXT></vp>.\nit")
