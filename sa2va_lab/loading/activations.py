@@ -35,14 +35,15 @@ _PRODUCTS = {_ATEN.addmm.default, _ATEN.mm.default, _ATEN.bmm.default}
 @dataclass(frozen=True)
 class Activations:
     """Bytes. seeing: the most that lives at one time until the image is tokens; after: from then on, without the cache;
-    reading: what of it the decoder layers take; cache: keys and values. products: how many matrix products of
-    different sizes there are, those of integers aside. events: for each of three stages (seeing, reading, drawing) the
+    reading: what of it the decoder layers take; cache: keys and values; ahead: pixels of the next image, which wait on
+    the host. products: how many matrix products of different sizes there are, those of integers aside. events: for each of three stages (seeing, reading, drawing) the
     tensors as they come and go, (number, bytes) and (number, 0)."""
 
     seeing: int
     after: int
     reading: int
     cache: int
+    ahead: int
     products: int
     events: tuple[list[tuple[int, int]], ...] = field(default=(), compare=False, repr=False)
 
@@ -58,6 +59,8 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
     if on_cpu and precision != "nf4":
         set_arithmetic(model, precision=precision, device="cpu")
     model.language_model.model.rotary_emb.rope_type = "default"  # a dynamic one looks at positions, which have no value
+    parts = tree_leaves(config.family.blank(tiles, config))
+    ahead = 3 * config.canvas**2 + sum(part.nbytes for part in parts if isinstance(part, Tensor))
     words = torch.zeros(1, QUESTION - ANSWER, dtype=torch.long, device="meta")
     held = _Held(model)
     # a caller's inference mode would hide what operators are made of
@@ -78,6 +81,7 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
         after=max(answering, drawing) - kept,
         reading=max(answering - before - kept, 0),
         cache=kept * layers // config.language["num_hidden_layers"],
+        ahead=ahead,
         products=len(held.products),
         events=tuple(held.stages),
     )

@@ -107,7 +107,7 @@ def forecast(
     matrix = config.language["hidden_size"] * config.language["intermediate_size"] * (4 if precision == "fp32" else 2)
     kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
     counted = _count(config, kind, tiles, on_cpu)
-    kept = OBJECTS * on_cpu + (KERNEL * counted.products if on_cpu and _uses_onednn(kind) else 0)
+    kept = OBJECTS + counted.ahead + KERNEL * counted.products * _uses_onednn(kind) if on_cpu else 0
     widened = matrix if precision == "nf4" else 0  # one at a time, for its product
     rounded = QUANTISING * matrix // 2 if precision == "nf4" and on_cpu else 0  # one at a time, while it is loaded
     in_place = {
