@@ -36,8 +36,8 @@ _PRODUCTS = {_ATEN.addmm.default, _ATEN.mm.default, _ATEN.bmm.default}
 class Activations:
     """Bytes. seeing: the most that lives at one time until the image is tokens; after: from then on, without the cache;
     reading: what of it the decoder layers take; cache: keys and values; ahead: pixels of the next image, which wait on
-    the host. products: how many matrix products of different sizes there are, those of integers aside. events: for each of three stages (seeing, reading, drawing) the
-    tensors as they come and go, (number, bytes) and (number, 0)."""
+    the host. products: how many matrix products of different sizes there are, those of integers aside. events: for each
+    of three stages (seeing, reading, drawing) the tensors as they come and go, (number, bytes) and (number, 0)."""
 
     seeing: int
     after: int

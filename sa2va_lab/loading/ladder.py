@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 from collections.abc import Callable
+from itertools import chain, islice
 
 import torch
 
@@ -13,7 +14,7 @@ from sa2va_lab.loading.arithmetic import quantise_matrix, set_arithmetic
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
 from sa2va_lab.loading.forecast import GIB
-from sa2va_lab.loading.plan import Plan, Rung
+from sa2va_lab.loading.plan import Plan, Rung, Rungs
 from sa2va_lab.loading.shards import FILES, Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import is_decoder_matrix
@@ -31,8 +32,9 @@ class Ladder:
 
     def __init__(self, source: Checkpoint, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter):
         self.source, self.config = source, source.sizes
-        below = [rung for rung in made.rungs[start + 1 :] if can_quantise(rung.precision, device=rung.device)]
-        self.rungs = [*made.rungs[: start + 1], *below]
+        above, below = islice(made.rungs, start + 1), islice(made.rungs, start + 1, None)
+        makeable = (rung for rung in below if can_quantise(rung.precision, device=rung.device))
+        self.rungs = Rungs(chain(above, makeable))
         self.place, self.tell, self.progress = start, tell, progress
         self.steps: list[dict] = []
         self.arithmetic = ""
@@ -64,7 +66,8 @@ class Ladder:
         """The network that helps against `error`; whoever calls has let go of the old one before."""
         if isinstance(error, Overflow) and self.rung.precision == "fp16":
             reason = f"instead of fp16, as {error}"
-            self.rungs[self.place] = dataclasses.replace(self.rung, precision="bf16", reason=reason)
+            instead = dataclasses.replace(self.rung, precision="bf16", reason=reason)
+            self.rungs, self.place = Rungs(chain([instead], islice(self.rungs, self.place + 1, None))), 0
             self._record("fp16", self.rung.where, str(error))
         else:
             self._descend(str(error) if isinstance(error, Overflow) else "out of memory in a prediction")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
@@ -117,27 +119,52 @@ class Rung:
         }
 
 
+class Rungs(Sequence):
+    """Rungs that are forecast when they are first looked at: whoever stands on one waits for none below it."""
+
+    def __init__(self, rungs: Iterable[Rung]):
+        self._made, self._rest = [], iter(rungs)
+
+    def __getitem__(self, place: int | slice):
+        count = None if isinstance(place, slice) or place < 0 else max(0, place + 1 - len(self._made))
+        self._made += islice(self._rest, count)
+        return self._made[place]
+
+    def __len__(self) -> int:
+        return len(self[:])
+
+
 @dataclass(frozen=True)
 class Plan:
     """The ladder for one checkpoint on one machine, best rung first. cards: how many GPUs were looked at."""
 
-    rungs: list[Rung]
+    rungs: Sequence[Rung]
     cards: int = 0
 
     @property
     def chosen(self) -> int | None:
         """The place of the rung that fits with the least effort, the first of several; None where none fits or can be
         made by what is installed."""
-        fitting = [place for place, rung in enumerate(self.rungs) if rung.fits and rung.can_be_made]
-        return min(fitting, key=lambda place: (self.rungs[place].effort, place), default=None)
+        best = None
+        for place, rung in enumerate(self.rungs):
+            if rung.fits and rung.can_be_made and (best is None or rung.effort < self.rungs[best].effort):
+                best = place
+            if best is not None and not self.rungs[best].effort:  # those below need not be forecast
+                break
+        return best
 
     def start(self, precision: str, device: str) -> int | None:
         """The rung to begin with where precision and device are as asked ("auto": whichever): the first that fits, else
         the first, which then is tried all the same; None where all was left open and nothing fits."""
         if precision == "auto":
             return self.chosen
-        asked = [i for i, r in enumerate(self.rungs) if r.precision == precision and device in ("auto", r.device)]
-        return next((place for place in asked if self.rungs[place].fits), asked[0])
+        first = None
+        for place, rung in enumerate(self.rungs):
+            if rung.precision == precision and device in ("auto", rung.device):
+                if rung.fits:
+                    return place
+                first = place if first is None else first
+        return first
 
     def to_dict(self) -> dict:
         """{rungs: [{precision, devices: [{name, weights, activations, total, budget}], fits, ...}], chosen, why}"""
@@ -223,8 +250,7 @@ def climb_down(
     """
     if tiles is not None and tiles < 1:
         raise LabError(f"tiles is {tiles}; expected at least 1.")
-    tensors, config = opened.tensors, opened.sizes
-    tiles = tiles or config.family.most_tiles(config)
+    tiles = tiles or opened.sizes.family.most_tiles(opened.sizes)
     cuda = [name for name in budgets if name.startswith("cuda") and device in ("auto", name)]
     ways: list[tuple[str, list[str], bool]] = []  # precision, devices, whether layers may stay in the files
     if cuda:
@@ -236,21 +262,29 @@ def climb_down(
     if "cpu" in budgets:
         ways += [(kind, ["cpu"], False) for kind in _falling(precision, "cpu")]
         ways += [("bf16" if precision in ("auto", *QUANTISED) else precision, ["cpu"], True)]
-    rungs = {}
+    return Plan(Rungs(_weigh_ways(opened, ways, budgets, tiles)), len(cuda))
+
+
+def _weigh_ways(
+    opened: Checkpoint | Released, ways: list[tuple[str, list[str], bool]], budgets: dict[str, int], tiles: int
+) -> Iterator[Rung]:
+    """A rung for each way (precision, devices, whether layers may stay in the files), none of them twice."""
+    told = set()
     for kind, names, files in ways:
-        on_cpu = names == ["cpu"]
-        made = forecast(tensors, config, precision=kind, tiles=tiles, device=names[0])
+        made = forecast(opened.tensors, opened.sizes, precision=kind, tiles=tiles, device=names[0])
         if files and (made.layer_own == 0 or kind in QUANTISED):  # they are there already
             continue
-        host = None
-        if "cpu" in budgets and not on_cpu:
-            loading = weigh_loading(tensors, precision=kind)
-            host = Share("cpu", 0, loading, loading, budgets["cpu"])
-        mapped, own = opened.mapped_bytes() - made.unseen, {name: budgets[name] for name in names}
-        rung = make_rung(kind, made, own, files=files, mapped=mapped, host=host)
-        if not files or rung.layout.kept_back:
-            rungs.setdefault((kind, rung.layout), rung)
-    return Plan(list(rungs.values()), len(cuda))
+        own, mapped = {name: budgets[name] for name in names}, opened.mapped_bytes() - made.unseen
+        rung = make_rung(kind, made, own, files=files, mapped=mapped)
+        if "cpu" in budgets and names != ["cpu"]:
+            needed = weigh_loading(opened.tensors, precision=kind)
+            if rung.layout.kept_back:  # two layers wait in pinned memory, and a matrix of the next is being made
+                needed = max(needed, int(2 * made.layer + made.matrix))
+            rung = replace(rung, host=Share("cpu", 0, needed, needed, budgets["cpu"]))
+            rung = replace(rung, reason=_tell(rung))
+        if (not files or rung.layout.kept_back) and (kind, rung.layout) not in told:
+            told.add((kind, rung.layout))
+            yield rung
 
 
 class _Device:
@@ -301,10 +335,9 @@ def make_rung(
     *,
     files: bool = False,
     mapped: int = 0,
-    host: Share | None = None,
 ) -> Rung:
     """The layout of a network on devices with so many free bytes. files: whether layers may stay in them; mapped: their
-    bytes that are looked at; host: what it must hold besides."""
+    bytes that are looked at."""
     home = max(budgets, key=budgets.get)
     budgets = {home: budgets[home]} | budgets
     devices = [_Device(name, made, budget=budget, is_home=name == home) for name, budget in budgets.items()]
@@ -314,7 +347,7 @@ def make_rung(
         for device in devices
         if device.name in layout.devices
     ]
-    rung = Rung(precision, layout, tuple(shares), host, "")
+    rung = Rung(precision, layout, tuple(shares), None, "")
     return replace(rung, reason=_tell(rung))
 
 
@@ -329,5 +362,10 @@ def _tell(rung: Rung) -> str:
     weights, apart = sum(share.weights for share in rung.shares), f"{abs(rung.lacking) / GIB:.2f}"
     verdict = f"fits, {apart} GiB to spare" if rung.fits else f"does not fit, {apart} GiB too much"
     head = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"
-    host = [f"{rung.host.needed / GIB:.2f} GiB of the host while loading"] if rung.host and rung.host.needed else []
+    size, host = f"{rung.host.needed / GIB:.2f}" if rung.host and rung.host.needed else "", []
+    if size:
+        in_files = rung.layout.kept_back
+        host = [
+            f"{size} GiB of the host for layers in the files" if in_files else f"{size} GiB of the host while loading"
+        ]
     return "; ".join([f"{head}: {verdict}", *rung.notes, *host, *([] if rung.can_be_made else [NO_QUANTISER])])

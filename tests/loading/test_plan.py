@@ -130,6 +130,28 @@ def test_the_host_must_hold_what_is_made_for_a_gpu(tiny_folder):
     assert plan(tiny_folder, gpu="24GiB").rungs[0].host is None  # nothing was said about the host
 
 
+def test_the_host_holds_two_layers_that_wait_for_a_gpu(real_folder):
+    rung = next(made for made in plan(real_folder, gpu="8GiB", cpu="64GiB").rungs if made.layout.kept_back)
+    matrices = 2 * (3 * 3584 * 18944 + 2 * 3584 * 3584 + 2 * 3584 * 512)  # bytes of a layer in bf16
+    widest = 2 * 3584 * 18944
+    assert rung.host.needed == pytest.approx(2 * matrices + widest, rel=1e-3)
+    assert rung.reason.endswith(f"{rung.host.needed / GIB:.2f} GiB of the host for layers in the files")
+    poor = plan(real_folder, gpu="8GiB", cpu="900MiB")
+    assert not next(made for made in poor.rungs if made.layout.kept_back).fits
+
+
+@pytest.mark.parametrize(("precision", "count"), [("fp32", 1), ("bf16", 1), ("auto", 1)])
+def test_what_is_asked_for_waits_for_no_other_forecast(tiny_folder, monkeypatch, precision, count):
+    """Rungs below are forecast when they are needed: when memory runs out."""
+    made, real = [], plans.forecast
+    told = lambda *given, **how: made.append(how["precision"]) or real(*given, **how)  # noqa: E731
+    monkeypatch.setattr(plans, "forecast", told)
+    segmenter = sa2va_lab.load(tiny_folder, precision=precision, device="cpu")
+    assert len(made) == count
+    assert segmenter._ladder.helps(MemoryError())
+    assert len(made) > count
+
+
 @pytest.mark.parametrize(
     ("dtype", "precision", "count"),
     [("bf16", "bf16", 0), ("fp32", "bf16", 2 * 32), ("bf16", "fp32", 4 * 32), ("merged", "bf16", 3 * 4 * 32)],
