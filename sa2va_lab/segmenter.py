@@ -196,9 +196,10 @@ class Segmenter:
             drawn = [one for one in wanted if self.reader.seg in one.reply.ids]
             fresh = [seen for seen in _different(drawn) if seen.features is None]
             if fresh:
-                features = self.model.encode_canvas(self._fill_canvas([seen.picture for seen in fresh]))
-                for seen, own in zip(fresh, features.split(), strict=True):
-                    seen.features = own
+                dtype = self.model.grounding_encoder.no_memory_embedding.dtype
+                canvas = normalise(torch.cat([seen.picture.take("levels") for seen in fresh]).to(self.device).to(dtype))
+                for seen, features in zip(fresh, self.model.encode_canvas(canvas).split(), strict=True):
+                    seen.features = features
         with self._timed(seconds, "masks"):
             for one in drawn:
                 few = one.reply.states_at(self.reader.seg).split(AT_ONCE)
@@ -271,13 +272,6 @@ class Segmenter:
         ready = self._ahead.pop(question.image, None) if isinstance(question.image, Path | str) else None
         picture = ready.result() if ready else Picture(question.image, self.reader.config)
         return known.setdefault(picture.digest, Seen(picture))
-
-    def _fill_canvas(self, pictures: list[Picture]) -> Tensor:
-        """What SAM2 sees of them, (b, 3, canvas, canvas); their levels are let go of before SAM2 needs the room."""
-        levels = [picture.levels.to(self.device) for picture in pictures]
-        for picture in pictures:
-            picture.drop("levels")
-        return normalise(torch.cat(levels).to(self.model.grounding_encoder.no_memory_embedding.dtype))
 
     def _read(self, asked: list[Asked]) -> None:
         """The replies; of questions that are as long in tokens as each other together."""

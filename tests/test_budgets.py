@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "conversation", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_780, "loading": 3_240, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_260,
+    "sa2va": 2_780, "loading": 3_285, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_260,
     "datasets": 4_660, "training": 1_750, "evaluation": 2_570, "views": 3_220, "reports": 1_160, "commands": 770,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_610, 7_890
+PACKAGE_LINES, CORE_LINES = 22_660, 7_940
 
 
 def count_lines(*rooms: str) -> int:

@@ -108,6 +108,12 @@ class Picture:
         """For SAM2: uint8 (1, 3, canvas, canvas), of which the device makes numbers."""
         return stretch(self.image, self._config)
 
+    def take(self, form: str):
+        """A form, which is not kept any longer."""
+        made = getattr(self, form)
+        self.drop(form)
+        return made
+
     def drop(self, form: str) -> None:
         """Gives back the memory of a form; it would be made again."""
         vars(self).pop(form, None)
