@@ -66,6 +66,10 @@ class Film:
     def defects(self) -> tuple[Defect, ...]:
         return (*self.noted, *(self.broken[number] for number in sorted(self.broken)))
 
+    def find_file(self, number: int) -> Path:
+        """The file that holds a frame, alone or with the others. number: from 1."""
+        return self.files[number - 1 if len(self.files) > 1 else 0]
+
     def __iter__(self) -> Iterator[Frame]:
         decoded = self.decode()
         for number in range(1, self.count + 1):
@@ -73,7 +77,7 @@ class Film:
                 image = next(decoded, EOFError("the file ends before it"))
             except Exception as error:  # of the file as a whole; the frames after it are told by the line above
                 image = error
-            path = self.files[number - 1 if len(self.files) > 1 else 0]
+            path = self.find_file(number)
             if not isinstance(image, Exception):
                 yield Frame(number, image, None, path)
                 continue

@@ -137,8 +137,8 @@ def _predict(run: Run, samples: dict, segmenter, names: Sequence[str]) -> dict[s
         kept = keep(part[0].image, own.get(part[0].id, prompt)) if keep and wanted else nullcontext()
         with kept:
             for group in wanted:
-                pairs = ask(segmenter, group, prompt, own)
-                made |= {record["id"]: (record, prediction) for record, prediction in pairs if record["id"] in names}
+                told = ask(segmenter, group, prompt, own)
+                made |= {sample.id: (record, prediction) for sample, record, prediction in told if sample.id in names}
     return {name: made[name] for name in names}
 
 

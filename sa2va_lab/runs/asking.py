@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import sha256
 from sa2va_lab.prediction import Prediction
-from sa2va_lab.sa2va.processing import read_image
 
-Pair = tuple[dict, Prediction | None]
+
+class Told(NamedTuple):
+    """What became of a sample: its record, and what was predicted, None where that failed."""
+
+    sample: object
+    record: dict
+    prediction: Prediction | None
 
 
 def predict_samples(
     segmenter, samples: Sequence, prompt: str, own: Mapping[str, str] = MappingProxyType({}), **how
-) -> list[Pair]:
-    """A record for each sample and what was predicted, None where that failed: the one way from images to answers.
+) -> list[Told]:
+    """What became of each sample: the one way from images to answers.
 
     own: by id, what is asked instead of `prompt`; such images are asked one by one. how: more that `predict` takes.
     Where a batch fails, its images are asked one by one: one must not cost the others.
     """
     if len(samples) > 1 and any(sample.id in own for sample in samples):
-        return [pair for sample in samples for pair in predict_samples(segmenter, [sample], prompt, own, **how)]
+        return [told for sample in samples for told in predict_samples(segmenter, [sample], prompt, own, **how)]
     prompt = own.get(samples[0].id, prompt)
     begun, images = time.perf_counter(), [sample.image for sample in samples]
     try:
@@ -37,66 +41,42 @@ def predict_samples(
             made = [segmenter.predict(images[0], prompt, **how)]
         else:
             made = list(segmenter.predict_many(images, prompt, batch=len(images), **how))
-        _check_logits(made)
+        if fault := next(filter(None, map(_find_fault, made)), None):
+            raise fault
     except Exception as error:  # whatever happened is the record
         if len(samples) > 1:
-            return [pair for sample in samples for pair in predict_samples(segmenter, [sample], prompt, **how)]
+            return [told for sample in samples for told in predict_samples(segmenter, [sample], prompt, **how)]
         made = [error]
     wall = (time.perf_counter() - begun) / len(samples)
-    pairs = [_tell(segmenter, *each, wall) for each in zip(samples, made, strict=True)]
-    return [(record | ({"prompt": prompt} if record["id"] in own else {}), made) for record, made in pairs]
+    return [
+        _tell(segmenter, sample, one, wall, {"prompt": prompt} if sample.id in own else {})
+        for sample, one in zip(samples, made, strict=True)
+    ]
 
 
 def track_samples(
-    segmenter, samples: Iterable, prompt: str, own: Mapping[str, str] = MappingProxyType({}), **how
-) -> Iterator[Pair]:
+    segmenter, samples: Collection, prompt: str, own: Mapping[str, str] = MappingProxyType({}), **how
+) -> Iterator[Told]:
     """As `predict_samples`, for the frames of one film in their order, each as soon as it is there; the film is asked
-    once. Records say their place in it (`frame`, from 1).
+    once. Records say their place in it (`frame`, from 1); a frame that cannot be read has its error, and the film goes
+    on; what stops the film is the error of all later frames.
 
-    samples: may be lazy, and an image among them an exception, of a frame that could not be read. Such frames are
-    records with their error, and the film goes on without them. own: the first frame's question is the film's. how:
-    more that `Segmenter.track` takes.
+    samples: iterated more than once, so that a long film need not be held. own: the first frame's question is the
+    film's. how: more that `Segmenter.track` takes.
     """
-    samples = iter(samples)
-    first = next(samples)
-    asked = own.get(first.id, prompt)
-    left = enumerate(chain([first], samples), 1)
-    waiting: deque[tuple[int, object, Exception | None]] = deque()  # given to the network, or not to be read
-
-    def frames() -> Iterator:
-        for number, sample in left:
+    asked = own.get(next(iter(samples)).id, prompt)
+    tracked = None
+    made: Prediction | Exception | None = None
+    for number, sample in enumerate(samples, 1):
+        begun = time.perf_counter()
+        if not isinstance(made, Exception):
             try:
-                image = sample.image
-                if isinstance(image, Exception):
-                    raise image
-                image = read_image(image)
-            except Exception as error:
-                waiting.append((number, sample, error))
-                continue
-            waiting.append((number, sample, None))
-            yield image
-
-    def pair(number: int, sample, made: Prediction | Exception) -> Pair:
-        record, prediction = _tell(segmenter, sample, made, time.perf_counter() - begun)
-        more = {"video": getattr(sample, "video", ""), "frame": number}
-        return record | more | ({"prompt": asked} if sample.id in own else {}), prediction
-
-    failure: Exception = LabError("the film was not tracked to its end")
-    begun = time.perf_counter()
-    try:
-        for made in segmenter.track(frames(), asked, **how):
-            while waiting[0][2] is not None:
-                yield pair(*waiting.popleft())
-            try:
-                _check_logits([made])
-            except LabError as error:
+                tracked = tracked or iter(segmenter.track(samples, asked, **how))
+                made = next(tracked)
+            except Exception as error:  # whatever happened is the record
                 made = error
-            yield pair(*waiting.popleft()[:2], made)
-            begun = time.perf_counter()
-    except Exception as error:  # whatever happened is the record of the frames that are left
-        failure = error
-    for number, sample, error in chain(waiting, ((*each, None) for each in left)):
-        yield pair(number, sample, error or failure)
+        more = {"video": sample.video, "frame": number} | ({"prompt": asked} if sample.id in own else {})
+        yield _tell(segmenter, sample, made, time.perf_counter() - begun, more)
 
 
 def list_films(samples: Iterable) -> list[list]:
@@ -107,16 +87,21 @@ def list_films(samples: Iterable) -> list[list]:
     return list(films.values())
 
 
-def _check_logits(made: Sequence[Prediction]) -> None:
-    if not all(np.isfinite(one.logits).all() for one in made):  # a mask of NaN would look like "nothing found"
-        raise LabError("the logits hold values that are not finite; a higher precision may help")
-
-
-def _tell(segmenter, sample, made: Prediction | Exception, wall: float) -> Pair:
-    """The record of one sample. wall: the seconds that it took."""
-    said = None
+def _find_fault(made: Prediction | Exception) -> Exception | None:
+    """Why there is no prediction of an image: what was raised, what is said of a frame, or numbers that are none."""
     if isinstance(made, Exception):
-        said = str(made) if isinstance(made, LabError) else f"{type(made).__name__}: {made}"
+        return made
+    error = getattr(made, "error", None)
+    if not error and not np.isfinite(made.logits).all():  # a mask of NaN would look like "nothing found"
+        return LabError("the logits hold values that are not finite; a higher precision may help")
+    return LabError(error) if error else None
+
+
+def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: dict) -> Told:
+    """What became of one sample. wall: the seconds that it took; more: of its record."""
+    said = None
+    if fault := _find_fault(made):
+        said = str(fault) if isinstance(fault, LabError) else f"{type(fault).__name__}: {fault}"
         said, made = _without_names(said, sample), None
     record = {"id": sample.id, "image_sha256": hash_image(_find_file(sample)), "error": said}
     record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
@@ -126,7 +111,7 @@ def _tell(segmenter, sample, made: Prediction | Exception, wall: float) -> Pair:
         record |= {"size": [int(side) for side in made.size], "canvas": int(made.canvas)}
         stages = {stage: float(spent) for stage, spent in made.seconds.items()}
         record["seconds"] = stages | record["seconds"]
-    return record, made
+    return Told(sample, record | more, made)
 
 
 def _find_file(sample) -> Path:

@@ -3,7 +3,8 @@ images may join them at any time.
 
 <stem>.npz            logits, size, canvas (see `Prediction`)
 <stem>_overlay.png    the mask at 0.5 on the image
-predictions.jsonl     a line an image: image, image_sha256, answer, n_seg, seconds, error
+predictions.jsonl     a line an image: image, image_sha256, answer, n_seg, seconds, error; of a film's frame also frame,
+                      from 1, and its files are <stem>-F001.npz and so on
 
 Under a folder called `outputs` nothing names anybody: there <stem> and "image" are the image's pseudonym.
 """
@@ -23,19 +24,44 @@ from PIL import Image
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
 from sa2va_lab.paths import real
-from sa2va_lab.runs.asking import hash_image, predict_samples
+from sa2va_lab.runs.asking import hash_image, predict_samples, track_samples
 from sa2va_lab.runs.write import check_prompt
 
 LINES = "predictions.jsonl"
 
 
 class Picture(NamedTuple):
-    """An image that belongs to no data set, as a sample. id: what its files are called. file: of a film's frame, which
-    is in memory or an exception, the file that holds it."""
+    """An image that belongs to no data set, as a sample. id: what its files are called. Of a film's frame, which is
+    in memory, or None with its `error`: the file that holds it, and what the film is called in lines (`video`)."""
 
     id: str
-    image: Path | Image.Image | np.ndarray | Exception
+    image: Path | Image.Image | np.ndarray | None
     file: Path | None = None
+    error: str | None = None
+    video: str = ""
+
+
+class FilmPictures:
+    """The frames of an open film as Pictures, decoded anew at each iteration.
+
+    film: iterated, it gives frames with image, error and path; it has `names`. name: what its files are called."""
+
+    def __init__(self, film, *, name: str, video: str):
+        self.film, self.name, self.video = film, name, video
+
+    def __len__(self) -> int:
+        return len(self.film)
+
+    def __iter__(self) -> Iterator[Picture]:
+        for name, frame in zip(self.film.names, self.film, strict=True):
+            yield Picture(f"{self.name}-{name}", frame.image, frame.path, frame.error, self.video)
+
+    def without_images(self) -> list[Picture]:
+        """Which files there will be, before any frame is decoded."""
+        return [
+            Picture(f"{self.name}-{name}", None, self.film.find_file(number), None, self.video)
+            for number, name in enumerate(self.film.names, 1)
+        ]
 
 
 def hides_names(folder: Path | str) -> bool:
@@ -60,37 +86,41 @@ def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) ->
         raise LabError(f"{folder} holds something else (no {LINES} in it): name a new or empty folder.")
     lines = _read_lines(folder / LINES)
     for sample in samples:
-        line = lines.get(sample.id)
-        if line is None or line.get("image_sha256") == hash_image(sample.image) is not None:
+        line, file = lines.get(sample.id), sample.file or sample.image
+        if line is None or line.get("image_sha256") == hash_image(file) is not None:
             continue
-        told_by_name = not hides_names(folder) and sample.image.is_absolute()  # another folder has its own "one.png"
-        if not told_by_name or line["image"] != str(sample.image):
+        told_by_name = not hides_names(folder) and file.is_absolute()  # another folder has its own "one.png"
+        if not told_by_name or line["image"] != (sample.video or str(file)):
             raise LabError(f"{folder} holds {sample.id} of another image: predict this one into another folder.")
 
 
 def predict_images(
     segmenter,
-    samples: Sequence[Picture],
+    samples: Sequence[Picture] | FilmPictures,
     prompt: str,
     *,
     folder: Path | str,
     save_overlay: Callable[[Path, Path | str, np.ndarray], object],
-    answer: str | None = None,
+    **how,
 ) -> Iterator[dict]:
     """Predicts each image into `folder` and yields its line as it is written; an image that fails is a line with its
-    error, and the others go on. Lines of other images stay; those of these images are replaced.
+    error, and the others go on. Lines of other images stay; those of these images are replaced. A film is tracked.
 
-    answer: taken instead of asking. Raises LabError as `check_images` does, and where the folder cannot be written.
+    how: more that `segmenter.predict` takes, or `track`, such as answer. Raises LabError as `check_images` does, and
+    where the folder cannot be written.
     """
-    check_images(samples, prompt, folder)
+    film = isinstance(samples, FilmPictures)
+    check_images(samples.without_images() if film else samples, prompt, folder)
     folder = Path(folder)
-    how = {} if answer is None else {"answer": answer}
+    if film:
+        told = track_samples(segmenter, samples, prompt, **how)
+    else:
+        told = (each for sample in samples for each in predict_samples(segmenter, [sample], prompt, **how))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lines = _read_lines(folder / LINES)
         _write_lines(folder, lines)  # without what a kill cut off
-        for sample in samples:
-            [(record, prediction)] = predict_samples(segmenter, [sample], prompt, **how)
+        for sample, record, prediction in told:
             try:
                 if prediction is not None:
                     files.write_whole(folder / f"{sample.id}.npz", prediction.to_bytes())
@@ -98,7 +128,8 @@ def predict_images(
                     del record["seconds"]["wall"]  # its stages are told
             except LabError as error:  # of the image, which may have changed since it was predicted
                 record["error"] = str(error)
-            line = {"image": sample.id if hides_names(folder) else str(sample.image)}
+            line = {"image": sample.video or (sample.id if hides_names(folder) else str(sample.image))}
+            line |= {"frame": record["frame"]} if film else {}
             line |= {name: record[name] for name in ("image_sha256", "answer", "n_seg", "seconds", "error")}
             line["seconds"] = {stage: round(spent, 4) for stage, spent in record["seconds"].items()}
             with open(folder / LINES, "a", encoding="utf-8") as handle:
@@ -119,7 +150,8 @@ def _read_lines(path: Path) -> dict[str, dict]:
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
         try:
             line = json.loads(text)
-            lines[Path(line["image"]).stem] = line
+            frame = f"-F{line['frame']:03d}" if "frame" in line else ""
+            lines[Path(line["image"]).stem + frame] = line
         except (ValueError, TypeError, KeyError, RecursionError):
             continue  # a line that a killed process did not finish
     return lines

@@ -281,7 +281,11 @@ def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
 
 def describe_tracking(tracked: dict | None) -> str:
     """How films were followed, as the fact that tells Runs apart."""
-    return ", ".join(f"{name} {value}" for name, value in sorted(tracked.items())) if tracked else "image by image"
+    return (
+        ", ".join(f"{name} {value}" for name, value in sorted(tracked.items()) if value)
+        if tracked
+        else "image by image"
+    )
 
 
 def _guess_role(run: Run) -> tuple[Role, str | None]:

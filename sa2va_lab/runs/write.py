@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, hash_splits, write_json, write_whole
-from sa2va_lab.runs.asking import Pair, list_films, predict_samples, track_samples
+from sa2va_lab.runs.asking import Told, list_films, predict_samples, track_samples
 from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, describe_tracking, open_run, read_lines
 from sa2va_lab.runs.seal import list_edits, seal_run
 from sa2va_lab.sa2va.processing import phrase_prompt
@@ -203,7 +203,7 @@ def _choose_prompt(dataset, prompt: str | None) -> dict:
 
 def tell_tracking(track: bool | Mapping) -> dict | None:
     """What run.json says of how films are tracked."""
-    return {"keep": KEEP} | (dict(track) if isinstance(track, Mapping) else {}) if track else None
+    return {"keep": KEEP, "sample": None} | (dict(track) if isinstance(track, Mapping) else {}) if track else None
 
 
 def _choose_batch(segmenter, asked: int | str, folder: Path) -> tuple[int, str]:
@@ -314,18 +314,18 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
     keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
     bar = tqdm(total=len(samples), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
     kept = keep(samples[0].image, own.get(samples[0].id, meta["prompt"])) if keep else nullcontext()
-    told = getattr(segmenter, "prepare", lambda images: None)
+    prepare = getattr(segmenter, "prepare", lambda images: None)
 
-    def predict(group: list, following: list) -> Iterator[list[Pair]]:
+    def predict(group: list, following: list) -> Iterator[list[Told]]:
         if tracked := meta.get("tracked"):
-            yield from ([pair] for pair in track_samples(segmenter, group, meta["prompt"], own, **tracked))
+            yield from ([told] for told in track_samples(segmenter, group, meta["prompt"], own, **tracked))
         else:
-            told([sample.image for sample in (*group, *following)])
+            prepare([sample.image for sample in (*group, *following)])
             yield predict_samples(segmenter, group, meta["prompt"], own)
 
-    def write(pairs: list[Pair], steps: list[dict]) -> None:
+    def write(made: list[Told], steps: list[dict]) -> None:
         nonlocal noted
-        for record, prediction in pairs:
+        for _, record, prediction in made:
             if record["id"] in done:
                 continue
             if prediction is not None:
@@ -345,9 +345,9 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
         writing = writer.submit(list)
         for group, following in zip_longest(rest, rest[1:], fillvalue=()):
             bar.set_postfix_str(group[0].id)
-            for pairs in predict(group, following):
+            for made in predict(group, following):
                 writing.result()  # at most one batch waits to be written; a full disk ends the run here
-                writing = writer.submit(write, pairs, list(segmenter.provenance.get("steps", [])))
+                writing = writer.submit(write, made, list(segmenter.provenance.get("steps", [])))
         writing.result()
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,8 @@ from sa2va_lab.evaluation.thresholds import settle_threshold
 from sa2va_lab.evaluation.verification import verify_run
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run, predict_dataset
-from sa2va_lab.runs.asking import track_samples
-from sa2va_lab.runs.images import Picture
 from sa2va_lab.runs.shares import Rank, predict_share
+from sa2va_lab.sa2va.processing import read_image
 
 FILMS = {"INVENTED_A_V1": 4, "INVENTED_A_V2": 2, "INVENTED_B_V1": 5}
 
@@ -37,13 +37,18 @@ def make_follower(make_segmenter):
                 return super().predict(content, prompt)
             return super().predict(image, prompt)
 
-        def track(self, frames, prompt, *, keep):
+        def track(self, frames, prompt, *, keep, sample):
             self.asked.append((prompt, keep))
             memory = 0.0
             for place, frame in enumerate(frames):
                 self.given.append(frame)
-                memory += float(np.asarray(frame).mean())
-                made = self.predict(frame, prompt)
+                try:
+                    image = read_image(frame.image)
+                except LabError as error:
+                    yield SimpleNamespace(error=str(error))
+                    continue
+                memory += float(np.asarray(image).mean())
+                made = self.predict(image, prompt)
                 yield Prediction(made.logits + memory / 100, made.size, made.answer, canvas=64, seconds={"follow": 0.1})
                 if self.stop_after == place + 1:
                     raise KeyboardInterrupt
@@ -80,7 +85,7 @@ def test_each_film_is_asked_once_and_each_frame_has_its_place(films, make_follow
     segmenter, dataset = make_follower(), open_dataset(films)
     run = track(segmenter, dataset, tmp_path / "run")
     assert segmenter.asked == [("blood vessel", 5)] * 3
-    assert run.meta["tracked"] == {"keep": 5}
+    assert run.meta["tracked"] == {"keep": 5, "sample": None}
     assert run.meta["dataset"]["chosen"] == "all 11 images, as 3 films"
     for record, sample in zip(run.records, dataset, strict=True):
         assert (record["id"], record["video"]) == (sample.id, sample.video)
@@ -173,7 +178,7 @@ def test_a_threshold_is_chosen_on_films_that_were_followed_alike(films, make_fol
     run = track(make_follower(), dataset, tmp_path / "run", split="test")
     choice = settle_threshold("", run, dataset, make_follower(), progress=False)
     assert choice.origin["tracking"] == "keep 5"
-    assert open_run(tmp_path / "run_val").meta["tracked"] == {"keep": 5}
+    assert open_run(tmp_path / "run_val").meta["tracked"] == {"keep": 5, "sample": None}
     single = predict_dataset(make_follower(), dataset, folder=tmp_path / "single", split="test", progress=False)
     shutil.copytree(tmp_path / "run_val", tmp_path / "single_val")
     meta = json.loads((tmp_path / "single_val" / "run.json").read_text())
@@ -190,7 +195,7 @@ def test_processes_share_by_film(films, make_follower, tmp_path):
         run = predict_share(segmenter, dataset, rank=Rank(number, 2), **how)
     assert [len(segmenter.asked) for segmenter in segmenters] == [2, 1]
     assert contents(run) == contents(straight)
-    assert run.meta["tracked"] == {"keep": 5}
+    assert run.meta["tracked"] == {"keep": 5, "sample": None}
     assert verify_run(run, dataset, lambda precision: make_follower(), images=11).kind == "made_again"
 
 
@@ -211,22 +216,3 @@ def test_verifying_tracks_the_whole_film_again(films, make_follower, tmp_path):
     lines = (run.folder / "samples.jsonl").read_text()
     (run.folder / "samples.jsonl").write_text(lines.replace("Sure, [SEG].", "Sure, it is [SEG]."))
     assert verify_run(open_run(run.folder), dataset, load, images=1).kind == "made_otherwise"
-
-
-def test_frames_are_drawn_one_after_the_other(make_follower, tmp_path):
-    """Nothing of a long film is read before its turn, and what could not be read takes its place."""
-    given = []
-
-    def frames():
-        for number in range(6):
-            given.append(number)
-            image = Image.fromarray(np.full((8, 8), 100 + number, np.uint8))
-            yield Picture(f"f{number}", LabError("frame 2 is broken") if number == 2 else image, tmp_path / "a.gif")
-
-    pairs = track_samples(make_follower(), frames(), "dark 200", keep=5)
-    for number in range(6):
-        record, prediction = next(pairs)
-        assert (record["id"], record["frame"]) == (f"f{number}", number + 1)
-        assert (prediction is None) == (number == 2)
-        assert len(given) <= number + 2
-    assert list(pairs) == []
