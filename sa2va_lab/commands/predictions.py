@@ -5,33 +5,44 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.export import write_content
+from sa2va_lab.datasets.films import name_films, open_film
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.masks import export_run
 from sa2va_lab.evaluation.thresholds import take_threshold
+from sa2va_lab.files import find_film
 from sa2va_lab.paths import real
 from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, open_named, runs_folder
-from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
+from sa2va_lab.runs.images import FilmPictures, Picture, check_images, hides_names, predict_images
 from sa2va_lab.runs.shares import check_share, claim_folder, find_rank, predict_share
 
 PNG = "png"  # the folder in a Run for its masks as files
 
 
 def predict(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...|DATASET", help="Image files, or one data set.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...|FILM...|DATASET", help="Image files, films with --out, or one data set."),
+    ],
     model: o.Model,
     prompt: Annotated[
         str | None, typer.Option(help="A phrase or a full question; a data set's own phrase if not given.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Images: folder for <stem>.npz, <stem>_overlay.png, predictions.jsonl.")
+        Path | None, typer.Option(help="Images, films: folder for <stem>.npz, <stem>_overlay.png, predictions.jsonl.")
+    ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Data set: ask each sequence once, and follow what the answer names.")
+    ] = False,
+    sample: Annotated[
+        Literal["spread"] | None, typer.Option(help="Films: ask about frames spread over the film, not the first.")
     ] = None,
     split: Annotated[str, typer.Option(help="Data set: which split; test if there is one.")] = "",
     run: Annotated[str | None, typer.Option(help="Data set: the Run's name; the same name resumes it.")] = None,
@@ -53,13 +64,18 @@ def predict(
     spread: o.Spread = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Segment images (masks as logits, overlays to look at, a line an image), or a data set into a Run."""
+    """Segment images or films (masks as logits, overlays to look at, a line an image), or a data set into a Run.
+
+    A film is a GIF, TIFF or video of several pictures, a DICOM, or with --out a folder of frames.
+    """
     tuning = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     loading = {"path": model, **tuning, "precision": precision, "device": device, "gpus": gpus, "spread": spread}
-    if len(images) == 1 and (images[0].is_dir() or images[0].suffix == ".json"):
-        if out is not None or answer is not None:
-            raise LabError("--out and --answer are for single images; a data set goes into a Run: use --run NAME.")
-        of_run = {"prompt": prompt, "split": split, "limit": limit}
+    if len(images) == 1 and out is None and (images[0].is_dir() or images[0].suffix == ".json"):
+        if answer is not None:
+            raise LabError("--answer is for single images and films; a data set goes into a Run: use --run NAME.")
+        if sample and not track:
+            raise LabError("--sample is for films: give --track as well, and the sequences are tracked.")
+        of_run = {"prompt": prompt, "split": split, "limit": limit, "track": {"sample": sample} if track else False}
         of_run["batch"] = int(batch) if batch.isdecimal() else batch
         dataset = open_dataset(images[0], phrase=phrase, groups=groups, truths=False)
         name = run or real(images[0]).stem
@@ -67,12 +83,17 @@ def predict(
         _predict_data(dataset, name, run is None, outputs, loading, of_run, **how)
         return
     if prompt is None or out is None:
-        raise LabError("images need --prompt (what to segment) and --out (a folder); a data set needs neither.")
+        raise LabError("images and films need --prompt (what to segment) and --out (a folder); a data set neither.")
     of_data = {"split": split, "run": run, "phrase": phrase, "groups": groups, "limit": limit, "outputs": outputs}
-    of_data |= {"batch": batch != "auto", "retry-failed": retry_failed}
+    of_data |= {"batch": batch != "auto", "retry-failed": retry_failed, "track": track}
     if misplaced := [name for name, value in of_data.items() if value]:
-        raise LabError(f"--{misplaced[0]} is for a data set, and images were given: leave it out, or name a folder.")
-    _predict_images(images, prompt, out, answer, loading, png=png, as_json=as_json)
+        raise LabError(f"--{misplaced[0]} is for a data set, and --out makes no Run: leave one of the two out.")
+    films = [path for path in images if path.is_dir() or find_film(path)]
+    if films and len(films) < len(images) or sample and not films:
+        raise LabError(f"{len(films)} films were given, and {len(images) - len(films)} images: give one or the other.")
+    how = {} if answer is None else {"answer": answer}
+    how |= {"sample": sample} if films else {}
+    _predict_images(images, prompt, out, how, loading, films=bool(films), png=png, as_json=as_json)
 
 
 def _predict_data(
@@ -85,6 +106,9 @@ def _predict_data(
     if rank is not None and new:
         raise LabError(f"{rank.count} processes were started: give the Run a name (--run), by which they find it.")
     folder = name_folder(runs, name, new=new)
+    part = dataset.split(of_run["split"])
+    if of_run["track"] and len({sample.video for sample in part}) == len(part):
+        raise LabError("no sequence of this data set has more than one frame: leave out --track.")
     check = check_request if rank is None else check_share
     check(dataset, folder=folder, **of_run)
     if png and (folder / PNG).exists():
@@ -112,7 +136,7 @@ def _predict_data(
 
 
 def _predict_images(
-    images: list[Path], prompt: str, out: Path, answer: str | None, loading: dict, *, png: bool, as_json: bool
+    paths: list[Path], prompt: str, out: Path, how: dict, loading: dict, *, films: bool, png: bool, as_json: bool
 ) -> None:
     from sa2va_lab.views.overlays import save_overlay  # torch and matplotlib come with it
 
@@ -122,21 +146,52 @@ def _predict_images(
             write_content(path.with_name(f"{path.name.removesuffix('_overlay.png')}_mask.png"), mask)
 
     hidden = hides_names(out)  # its files are then called by the ids that the images have in a data set
-    samples = open_dataset(images).samples if hidden else [Picture(image.stem, image) for image in images]
-    check_images(samples, prompt, out)
+    if films:
+        named = zip(map(open_film, paths), name_films(paths, hidden=hidden), strict=True)
+        groups = [FilmPictures(film, name=name, video=name if hidden else str(film.path)) for film, name in named]
+        check_images([picture for group in groups for picture in group.without_images()], prompt, out)
+    else:
+        groups = [open_dataset(paths).samples if hidden else [Picture(image.stem, image) for image in paths]]
+        check_images(groups[0], prompt, out)
     failed, segmenter = 0, _load(loading, as_json)
-    for line in predict_images(segmenter, samples, prompt, folder=out, save_overlay=save, answer=answer):
-        failed += line["error"] is not None
-        if as_json:
-            o.print_json(line)
-        elif line["error"] is None:
-            print(f"{line['image']}: {line['answer']}  ({sum(line['seconds'].values()):.2f} s)", flush=True)
-        else:
-            print(f"{line['image']}: {line['error']}", file=sys.stderr, flush=True)
+    for group in groups:
+        lines = predict_images(segmenter, group, prompt, folder=out, save_overlay=save, **how)
+        failed += sum(_say_line(line, as_json) for line in lines)
+        if films:
+            _end_film(group, out, as_json)
+    total, things = sum(map(len, groups)), "frames" if films else "images"
     if failed:
-        raise LabError(f"{failed} of {len(images)} images were not predicted; {out}/predictions.jsonl says why.")
+        raise LabError(f"{failed} of {total} {things} were not predicted; {out}/predictions.jsonl says why.")
     if not as_json:
-        print(f"{len(images)} predictions in {out}")
+        print(f"{total} predictions in {out}")
+
+
+def _say_line(line: dict, as_json: bool) -> bool:
+    """Prints what became of an image; whether it failed."""
+    name = f"{line['image']}, frame {line['frame']}" if "frame" in line else line["image"]
+    if as_json:
+        o.print_json(line)
+    elif line["error"] is None:
+        print(f"{name}: {line['answer']}  ({sum(line['seconds'].values()):.2f} s)", flush=True)
+    else:
+        print(f"{name}: {line['error']}", file=sys.stderr, flush=True)
+    return line["error"] is not None
+
+
+def _end_film(pictures: FilmPictures, out: Path, as_json: bool) -> None:
+    """The overlays as a film, and what the film is and lacks."""
+    from sa2va_lab.views.films import save_film
+
+    overlays = [out / f"{picture.id}_overlay.png" for picture in pictures.without_images()]
+    drawn = [path for path in overlays if path.is_file()]
+    path, why = save_film(out / f"{pictures.name}_overlay", drawn, rate=pictures.film.rate) if drawn else (None, "")
+    if as_json:
+        film = {"film": pictures.video, "overlay": path, "why": why, "reason": pictures.film.reason}
+        o.print_json(film | {"defects": [defect.text for defect in pictures.film.defects]})
+        return
+    print(f"{pictures.video}: {pictures.film.reason}" + (f"; {path.name}: {why}" if path else ""))
+    for defect in pictures.film.noted:  # those of frames were said in their lines
+        print(f"{pictures.video}: {defect.text}", file=sys.stderr)
 
 
 def export(

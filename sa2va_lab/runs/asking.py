@@ -103,7 +103,7 @@ def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: di
     if fault := _find_fault(made):
         said = str(fault) if isinstance(fault, LabError) else f"{type(fault).__name__}: {fault}"
         said, made = _without_names(said, sample), None
-    record = {"id": sample.id, "image_sha256": hash_image(_find_file(sample)), "error": said}
+    record = {"id": sample.id, "image_sha256": hash_image(find_file(sample)), "error": said}
     record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
     record |= {"seconds": {"wall": wall}, "precision": segmenter.provenance.get("precision", {}).get("actual")}
     if made:
@@ -114,7 +114,8 @@ def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: di
     return Told(sample, record | more, made)
 
 
-def _find_file(sample) -> Path:
+def find_file(sample) -> Path:
+    """The file that holds an image, which itself may be in memory."""
     return getattr(sample, "file", None) or sample.image
 
 
@@ -128,7 +129,7 @@ def hash_image(path: Path) -> str | None:
 
 def _without_names(text: str, sample) -> str:
     """An error's text with the image's pseudonym for its file name, which may name a patient."""
-    image = _find_file(sample)
+    image = find_file(sample)
     for name in (os.path.realpath(image), str(image), image.name, image.stem):
         if len(name) > 3:  # a stem such as "1" would be replaced everywhere, and names nobody
             text = text.replace(name, sample.id)

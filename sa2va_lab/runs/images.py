@@ -24,7 +24,7 @@ from PIL import Image
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
 from sa2va_lab.paths import real
-from sa2va_lab.runs.asking import hash_image, predict_samples, track_samples
+from sa2va_lab.runs.asking import find_file, hash_image, predict_samples, track_samples
 from sa2va_lab.runs.write import check_prompt
 
 LINES = "predictions.jsonl"
@@ -86,7 +86,7 @@ def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) ->
         raise LabError(f"{folder} holds something else (no {LINES} in it): name a new or empty folder.")
     lines = _read_lines(folder / LINES)
     for sample in samples:
-        line, file = lines.get(sample.id), sample.file or sample.image
+        line, file = lines.get(sample.id), find_file(sample)
         if line is None or line.get("image_sha256") == hash_image(file) is not None:
             continue
         told_by_name = not hides_names(folder) and file.is_absolute()  # another folder has its own "one.png"
@@ -128,8 +128,10 @@ def predict_images(
                     del record["seconds"]["wall"]  # its stages are told
             except LabError as error:  # of the image, which may have changed since it was predicted
                 record["error"] = str(error)
-            line = {"image": sample.video or (sample.id if hides_names(folder) else str(sample.image))}
-            line |= {"frame": record["frame"]} if film else {}
+            if film:
+                line = {"image": sample.video, "frame": record["frame"]}
+            else:
+                line = {"image": sample.id if hides_names(folder) else str(sample.image)}
             line |= {name: record[name] for name in ("image_sha256", "answer", "n_seg", "seconds", "error")}
             line["seconds"] = {stage: round(spent, 4) for stage, spent in record["seconds"].items()}
             with open(folder / LINES, "a", encoding="utf-8") as handle:

@@ -1,9 +1,7 @@
 """Films in Runs: asked once, followed frame by frame, resumed at the start of a film, never taken for other Runs."""
 
-import io
 import json
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,46 +12,10 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation import evaluate_run
 from sa2va_lab.evaluation.thresholds import settle_threshold
 from sa2va_lab.evaluation.verification import verify_run
-from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run, predict_dataset
 from sa2va_lab.runs.shares import Rank, predict_share
-from sa2va_lab.sa2va.processing import read_image
 
 FILMS = {"INVENTED_A_V1": 4, "INVENTED_A_V2": 2, "INVENTED_B_V1": 5}
-
-
-@pytest.fixture
-def make_follower(make_segmenter):
-    """A segmenter that follows: what it says of a frame hangs on all frames of the film before it."""
-
-    class Follower(make_segmenter):
-        def __init__(self, *, stop_after=None, **how):
-            super().__init__(**how)
-            self.asked, self.given, self.stop_after = [], [], stop_after
-
-        def predict(self, image, prompt):
-            if isinstance(image, Image.Image):
-                image.save(content := io.BytesIO(), "png")
-                return super().predict(content, prompt)
-            return super().predict(image, prompt)
-
-        def track(self, frames, prompt, *, keep, sample):
-            self.asked.append((prompt, keep))
-            memory = 0.0
-            for place, frame in enumerate(frames):
-                self.given.append(frame)
-                try:
-                    image = read_image(frame.image)
-                except LabError as error:
-                    yield SimpleNamespace(error=str(error))
-                    continue
-                memory += float(np.asarray(image).mean())
-                made = self.predict(image, prompt)
-                yield Prediction(made.logits + memory / 100, made.size, made.answer, canvas=64, seconds={"follow": 0.1})
-                if self.stop_after == place + 1:
-                    raise KeyboardInterrupt
-
-    return Follower
 
 
 @pytest.fixture
