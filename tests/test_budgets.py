@@ -16,10 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "conversation", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_780, "loading": 3_285, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_260,
-    "datasets": 4_660, "training": 1_750, "evaluation": 2_570, "views": 3_220, "reports": 1_160, "commands": 770,
+    "sa2va": 2_780, "loading": 3_285, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_280,
+    "datasets": 4_660, "training": 1_750, "evaluation": 2_580, "views": 3_260, "reports": 1_160, "commands": 820,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_660, 7_940
+PACKAGE_LINES, CORE_LINES = 22_780, 7_960
 
 
 def count_lines(*rooms: str) -> int:
@@ -54,7 +54,7 @@ def test_imports_stand_at_the_top():
     late = {
         id(node): node for f in functions() for node in ast.walk(f) if isinstance(node, ast.Import | ast.ImportFrom)
     }
-    assert len(late) <= 82  # torch and what needs it, in commands that need none; av and pydicom, which are extras
+    assert len(late) <= 84  # torch and what needs it, in commands that need none; av and pydicom, which are extras
 
 
 def test_the_core_stands_alone():

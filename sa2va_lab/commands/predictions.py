@@ -22,6 +22,7 @@ from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, open_named, runs_folder
 from sa2va_lab.runs.images import FilmPictures, Picture, check_images, hides_names, predict_images
 from sa2va_lab.runs.shares import check_share, claim_folder, find_rank, predict_share
+from sa2va_lab.views.films import save_film
 
 PNG = "png"  # the folder in a Run for its masks as files
 
@@ -180,8 +181,6 @@ def _say_line(line: dict, as_json: bool) -> bool:
 
 def _end_film(pictures: FilmPictures, out: Path, as_json: bool) -> None:
     """The overlays as a film, and what the film is and lacks."""
-    from sa2va_lab.views.films import save_film
-
     overlays = [out / f"{picture.id}_overlay.png" for picture in pictures.without_images()]
     drawn = [path for path in overlays if path.is_file()]
     path, why = save_film(out / f"{pictures.name}_overlay", drawn, rate=pictures.film.rate) if drawn else (None, "")
