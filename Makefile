@@ -5,7 +5,7 @@
 #   make bench    every benchmark, into benchmarks/RESULTS.md (some minutes; wants a quiet machine)
 #   make gpu      what the card of this machine makes of the full size, appended to benchmarks/RESULTS.md
 #   make tuner    the threshold widget alone, in a browser (Voila)
-#   make lab      JupyterLab on the notebooks
+#   make lab      JupyterLab on the notebooks, opened at the page that says which one answers what
 #   make lint     style of code and notebooks
 #   make clean    remove .venv (results in outputs/ stay)
 
@@ -40,7 +40,7 @@ tuner: $(READY)
 	$(BIN)/voila notebooks/04_threshold_tuning.ipynb
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/README.ipynb
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -43,6 +43,12 @@ def places(root, drawn_data, drawn_run, tmp_path_factory):
     }
 
 
+def test_the_way_in_names_every_notebook(root):
+    page = (root / "notebooks" / "README.ipynb").read_text("utf-8")
+    stems = sorted(path.stem for path in (root / "notebooks").glob("[0-9]*.ipynb"))
+    assert re.findall(r"\[(\w+)\]\(\1\.ipynb\)", page) == stems
+
+
 def test_commands_are_found(root):
     assert len(commands_of((root / "docs/how-to.md").read_text("utf-8"))) >= 10
     assert commands_of("    sa2va-lab audit DATA   every defect\ntext\n    sa2va-lab report # all\n") == [

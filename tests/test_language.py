@@ -40,7 +40,7 @@ def sources(root):
             found += [("", bare(text)) for text in strings(node)]
     for path in (root / "sa2va_lab/reports/template").rglob("*.j2"):
         found += [("tr", text) for text in re.findall(r'\btr\("([^"]+)"', path.read_text("utf-8"))]
-    for path in (root / "notebooks").glob("*.ipynb"):
+    for path in (root / "notebooks").glob("[0-9]*.ipynb"):
         cells = nbformat.read(path, as_version=4).cells
         found += [("tr", cell.source.strip()) for cell in cells if cell.cell_type == "markdown"]
         typed = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))

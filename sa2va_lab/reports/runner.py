@@ -210,7 +210,7 @@ def _find_notebook(stem: str) -> Path:
     folder = find_root() / "notebooks"
     path = folder / f"{stem.removesuffix('.ipynb')}.ipynb"
     if not path.is_file():
-        known = sorted(found.stem for found in folder.glob("*.ipynb"))
+        known = list_notebooks()
         near = difflib.get_close_matches(stem, known, n=1, cutoff=0.4)
         hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
         raise LabError(f"no notebook is called {stem!r}; {hint}")

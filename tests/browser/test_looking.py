@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 
 import nbformat
@@ -104,6 +105,19 @@ def test_tuner_in_jupyterlab(tuning, serve, page, screenshots, tmp_path):
     page.get_by_text("choose_on = 'test'").wait_for()
     page.screenshot(path=screenshots / "form.png")
     move_and_save(page, run, screenshots, "jupyterlab")
+
+
+def test_lab_opens_where_it_says_which_notebook_answers_what(serve, page, root, screenshots):
+    [line] = [line for line in (root / "Makefile").read_text("utf-8").splitlines() if "jupyter lab" in line]
+    options = shlex.split(line.partition("jupyter lab ")[2])
+    assert options[0] == "--notebook-dir=notebooks"
+    where = f"--ServerApp.root_dir={root / 'notebooks'}"
+    address = serve("jupyterlab", where, *options[1:], "--IdentityProvider.token=", "--allow-root")
+    page.goto(address)
+    page.get_by_role("heading", name="Which notebook answers your question?").wait_for()
+    page.screenshot(path=screenshots / "way_in.png")
+    page.get_by_role("link", name="04_threshold_tuning").click()
+    page.get_by_role("heading", name="From which probability").wait_for()
 
 
 def test_gallery_without_a_network(drawn_run, drawn_data, page, tmp_path, screenshots):
