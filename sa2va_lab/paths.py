@@ -53,6 +53,11 @@ def demo_data() -> Path:
     return _shipped("angiograms", "the demo images")
 
 
+def demo_films() -> Path:
+    """The synthetic films that ship with the repository; the demo model has seen none of them."""
+    return _shipped("films", "the demo films")
+
+
 def demo_tuning() -> dict[str, Path]:
     """{"finetune", "config"}: the demo's fine-tune and the config that it was trained with, as `load` takes them."""
     pth = demo_finetune()
@@ -63,8 +68,8 @@ def demo_tuning() -> dict[str, Path]:
 
 
 def is_demo_data(path: Path | str) -> bool:
-    """Whether a data set's path is the shipped one."""
-    return real(path) == real(find_root() / "data" / "demo" / "angiograms")
+    """Whether a data set's path is one of the shipped ones."""
+    return real(path) in [real(find_root() / "data" / "demo" / name) for name in ("angiograms", "films")]
 
 
 def real(path: Path | str) -> Path:

@@ -17,9 +17,9 @@ CORE = ("sa2va", "loading", "conversation", "segmenter", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
     "sa2va": 2_780, "loading": 3_285, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_280,
-    "datasets": 4_660, "training": 1_750, "evaluation": 2_580, "views": 3_260, "reports": 1_160, "commands": 820,
+    "datasets": 4_660, "training": 1_750, "evaluation": 2_590, "views": 3_410, "reports": 1_170, "commands": 820,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_780, 7_960
+PACKAGE_LINES, CORE_LINES = 22_950, 7_960
 
 
 def count_lines(*rooms: str) -> int:

@@ -14,6 +14,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, compare_paired
 from sa2va_lab.evaluation.matching import match_samples, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
+from sa2va_lab.runs.asking import list_films
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,10 +58,15 @@ class Comparison:
 
 def list_sequences(dataset: Dataset) -> dict[str, list[str]]:
     """{sequence: ids of its frames in their order}, of those that have `LEAST_FRAMES` or more."""
-    videos: dict[str, list[str]] = {}
-    for sample in dataset:
-        videos.setdefault(sample.video, []).append(sample.id)
-    return {name: ids for name, ids in videos.items() if name and len(ids) >= LEAST_FRAMES}
+    films = [film for film in list_films(dataset) if film[0].video and len(film) >= LEAST_FRAMES]
+    return {film[0].video: [sample.id for sample in film] for film in films}
+
+
+def whole_films(dataset: Dataset, run: Run | None = None) -> Dataset | None:
+    """The sequences of a data set, without those of which a run lacks a frame; None where nothing is left."""
+    there = {sample.id for sample in dataset} if run is None else set(run.sample_ids)
+    kept = [ids for ids in list_sequences(dataset).values() if there.issuperset(ids)]
+    return dataset.select(sum(kept, [])) if kept else None
 
 
 def share_changed(before: np.ndarray, now: np.ndarray) -> float:

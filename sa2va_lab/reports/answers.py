@@ -208,6 +208,15 @@ class Planned(Metrics):
     precisions: list[Row] = []
 
 
+class Followed(Metrics):
+    """Of 07_films: `evaluation.sequences.Comparison` in plain values; empty where there was nothing to follow."""
+
+    n_films: int = 0
+    n_frames: int = 0
+    measures: dict[str, dict] = {}
+    asked: dict[str, int] = {}
+
+
 class Said(NamedTuple):
     """The numbers of all notebooks of a report, of those that did not run the defaults."""
 
@@ -218,6 +227,7 @@ class Said(NamedTuple):
     tuned: Tuned
     sorted: Sorted
     planned: Planned
+    followed: Followed
 
 
 NOTEBOOKS = (
@@ -228,6 +238,7 @@ NOTEBOOKS = (
     "04_threshold_tuning",
     "05_error_gallery",
     "06_precision_vram",
+    "07_films",
 )
 
 
@@ -274,7 +285,7 @@ def find_answer(notebook) -> dict | None:
 def read_metrics(report: dict) -> Said:
     """The numbers of a report's notebooks, from what its own metrics.json holds (see `runner.run_report`)."""
     answers = [(report["notebooks"].get(stem) or {}).get("answer") or {} for stem in NOTEBOOKS]
-    models = (Metrics, Audited, Trained, Evaluated, Tuned, Sorted, Planned)
+    models = (Metrics, Audited, Trained, Evaluated, Tuned, Sorted, Planned, Followed)
     pairs = zip(models, answers, strict=True)
     return Said(*(model.model_validate(said.get("metrics") or {}, context={"read": True}) for model, said in pairs))
 

@@ -50,6 +50,7 @@ def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None) -> li
     precision = _open(
         report, "precision", tr("What does a smaller number format cost?"), "06_precision_vram", says=True
     )
+    films = _open(report, "films", tr("Frame by frame, or followed?"), "07_films", says=True)
     data = _open(report, "data", tr("Are the data right?"), "01_dataset", says=True)
     training = _open(report, "training", tr("What did the training log reveal?"), "02_loss_curves", says=True)
     following = Block("next", tr("What to do next, in this order"), steps=list_steps(report))
@@ -67,7 +68,7 @@ def build_blocks(report: dict, *, pictures: dict[str, dict] | None = None) -> li
     inspected = report["notebooks"].get("00_inspect")
     if fit.absent and inspected and inspected["answer"]:  # what is in it is half of whether it fits
         fit.page, fit.sentences = inspected["page"], [inspected["answer"]["sentence"]]
-    return [fit, quality, chosen, mistakes, precision, data, training, following, honesty]
+    return [fit, quality, chosen, mistakes, precision, films, data, training, following, honesty]
 
 
 def _open(report: dict, key: str, title: str, stem: str, *, says: bool = False) -> Block:

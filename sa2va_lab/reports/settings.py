@@ -31,6 +31,7 @@ class Settings(BaseModel):
     data: Path | None = Field(None, description="images and annotations: a folder, or the annotations file")
     log: Path | None = Field(None, description="the training log: text or scalars.json")
     run: Path | None = Field(None, description="an existing Run: no model is loaded")
+    tracked: Path | None = Field(None, description="an existing Run in which the films of `run` were tracked")
     phrase: str | None = Field(None, description="what to find, if the data set names several things")
     groups: str | None = Field(None, description=r"regular expression that finds the patient in a file name: 'p(\d+)_'")
     split: str | None = Field(None, description="which split to report on; test if there is one")

@@ -88,7 +88,7 @@ def _compare(heading: str, *, own: str = "the model of this report") -> dict:
         "95 % interval": lambda row: (row["low"], row["high"]),
         "N images": "n_images",
         heading: lambda row: show_difference(row["difference"]),
-        "In words": lambda row: _judge(row["difference"]) if row["difference"] else tr(own),
+        "In words": lambda row: judge_difference(row["difference"]) if row["difference"] else tr(own),
     }
 
 
@@ -99,7 +99,8 @@ def show_difference(found: Difference | None) -> str:
     return f"{found.mean:+.3f} [{show(found.low)}, {show(found.high)}]"
 
 
-def _judge(found: Difference) -> str:
+def judge_difference(found: Difference) -> str:
+    """Whether a difference is one, in words, with its p."""
     if not found.distinguishable:
         return tr("not distinguishable (p = {p:.2g})", p=found.p)
     if found.p > 0.05:

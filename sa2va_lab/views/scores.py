@@ -14,6 +14,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import summarise
+from sa2va_lab.evaluation.sequences import LEAST_FRAMES
 from sa2va_lab.evaluation.wordings import pick_prompts
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.reports.answers import Answer, Evaluated, Refused, say_refused, say_sample
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from sa2va_lab.runs.read import Run
 
 SHOWN_METRICS = ("dice", "iou", "precision", "recall")
-LEAST_FRAMES = 3  # a sequence of fewer has no course
 SEEN = {
     "no": "By the data set's own splits, these images were not in its training part.",
     "yes": "These images include the training part of the data set: this number says how well they were learnt, "

@@ -9,9 +9,11 @@ from PIL import Image
 
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.sequences import compare_sequences, list_sequences, share_changed
+from sa2va_lab.evaluation.sequences import compare_sequences, list_sequences, share_changed, whole_films
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.reports.runner import run_report
 from sa2va_lab.runs import predict_dataset
+from sa2va_lab.views import following as views
 
 FRAMES = 4  # in each of two films, of a patient each; a square of 8 x 8 pixels moves 4 to the right in every one
 PLACES = {"still": (4, 8, 12, 16), "tracked": (4, 8, 8, 8)}  # the followed one stands still after two frames
@@ -43,21 +45,26 @@ def films(tmp_path):
 
 @pytest.fixture
 def predict(films, make_segmenter, tmp_path):
-    """A Run that draws each frame's square at these places. broken: the grey of frames that fail."""
+    """A Run that draws each frame's square at its place. broken: the grey of frames that fail."""
 
     def run(way: str, *, broken=(), weights="0" * 64):
         class Draws(make_segmenter):
             def predict(self, image, prompt):
-                grey = int(np.asarray(Image.open(image))[0, 0])
+                grey = int(np.asarray(image if isinstance(image, Image.Image) else Image.open(image)).flat[0])
                 if grey in broken:
                     raise LabError("broken")
                 logits = np.where(square(PLACES[way][max(grey - 100, 0)]), 5, -5).astype(np.float32)
                 return Prediction(logits[None], (32, 32), "Sure, [SEG].", canvas=32)
 
-        made = predict_dataset(Draws(weights=weights), films, folder=tmp_path / f"{way}{broken}{weights[0]}")
+            def track(self, frames, prompt, *, keep):
+                return (self.predict(frame, prompt) for frame in frames)
+
+        folder = tmp_path / "outputs" / "runs" / f"{way}{len(broken)}{weights[0]}"
+        how = {"track": {"keep": 2}} if way == "tracked" else {}
+        made = predict_dataset(Draws(weights=weights), films, folder=folder, progress=False, **how)
         for number, record in enumerate(made.records):
             record["seconds"] = {"wall": 2.0 if way == "still" else 1.0 if number % FRAMES else 4.0}
-        return replace(made, meta=made.meta | {"tracked": {"keep": 2}}) if way == "tracked" else made
+        return made
 
     return run
 
@@ -110,3 +117,48 @@ def test_what_is_no_such_pair_is_refused(films, predict):
         compare_sequences(tracked, tracked, films)
     with pytest.raises(LabError, match="differ in weights"):
         compare_sequences(predict("still", weights="1" * 64), tracked, films)
+
+
+def test_what_the_notebook_says_of_both_ways(films, predict):
+    runs = {"still": predict("still"), "tracked": predict("tracked")}
+    found = compare_sequences(*runs.values(), films)
+    answer = views.answer_films(found)
+    assert answer.sentence.startswith("Followed through 2 films, Dice is 0.625; frame by frame it is 1.000 (difference")
+    assert "asked 2 times instead of 8. A frame took 1.75 s instead of 2.00 s." in answer.sentence
+    assert answer.metrics.measures["dice"]["difference"]["mean"] == -0.375
+    rows = {row[0]: row[1:] for row in views.ways_table(found).rows}
+    assert rows["Dice, frames that the language model did not see"][:2] == ["1.000", "0.250"]
+    assert rows["Share of the mask that changes from frame to frame"][:3] == ["0.667", "0.222", "0.667"]
+    assert rows["Times that the language model was asked"][:2] == ["8", "2"]
+    alt = views.show_courses(found).alt
+    assert "followed from 1.000 to 0.000; the language model saw the first 2 frames" in alt
+    alt = views.show_strip(found, runs, films).alt
+    assert alt.startswith("4 frames of a film around P01-V1-F004")
+
+
+def test_where_there_is_nothing_to_follow_every_part_says_so(films):
+    alone = films.select(films.samples[-1].id for _ in range(1))
+    assert whole_films(alone) is None
+    said = "Nothing was followed: no sequence of 3 frames or more lies whole in these images, or no model was given."
+    assert views.answer_films(None).sentence == said
+    for shown in (views.ways_table(None), views.show_courses(None), views.show_strip(None, {}, films)):
+        assert shown.data == said
+
+
+def test_only_films_that_a_run_holds_whole_are_followed(films, predict):
+    still = predict("still")
+    first, _ = list_sequences(films).values()
+    kept = [name for name in still.sample_ids if name != first[1]]
+    cut = replace(still, meta=still.meta | {"dataset": still.meta["dataset"] | {"samples": kept}})
+    assert [len(whole_films(films, run)) for run in (None, still, cut)] == [8, 8, 4]
+
+
+def test_the_notebook_runs_on_films_and_on_what_has_none(films, predict, make_dataset, tmp_path, read_page):
+    given = {"data": films.root, "run": predict("still").folder, "tracked": predict("tracked").folder}
+    index = run_report(["07_films"], parameters=given, outputs=tmp_path / "outputs", name="films")
+    page = read_page(index.with_name("07_films.html"))
+    assert "Dice is 0.625" in page.text
+    assert page.text.count("is drawn against the ground truth") == 0  # an alt text is no text
+    given = {"data": make_dataset("other"), "lang": "zh"}
+    index = run_report(["07_films"], parameters=given, outputs=tmp_path / "outputs", name="none")
+    assert "没有进行跟踪" in read_page(index).text

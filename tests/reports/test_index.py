@@ -39,6 +39,7 @@ METRICS = {
                         "seconds": 0.5, "dice": 0.712, "low": 0.65, "high": 0.77, "agreement": 1.0},
                        {"precision": "nf4", "device": "cuda", "ran": False, "reason": "no CUDA device"}],
     },
+    "07_films": {"n_films": 4, "n_frames": 48, "asked": {"still": 48, "tracked": 4}},
 }  # fmt: skip
 
 
@@ -78,7 +79,8 @@ def test_refusals_and_what_was_made_again_stand_beside_the_dice():
 
 def test_questions_stand_in_the_readers_order():
     keys = [block.key for block in build_blocks(make_report())]
-    assert keys == ["fit", "quality", "threshold", "mistakes", "precision", "data", "training", "next", "honesty"]
+    expected = ["fit", "quality", "threshold", "mistakes", "precision", "films", "data", "training", "next", "honesty"]
+    assert keys == expected
 
 
 def test_every_block_is_filled_from_its_notebook():
@@ -103,13 +105,14 @@ def test_every_block_is_filled_from_its_notebook():
     assert blocks["honesty"].alarms == ["Truth was copied."]
     assert blocks["honesty"].points == ["Probabilities are not binary."]
     assert blocks["precision"].sentences == ["Sentence of 06_precision_vram."]
+    assert (blocks["films"].page, blocks["films"].sentences) == ("07_films.html", ["Sentence of 07_films."])
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
-def test_nothing_at_all_is_nine_reasons(lang):
+def test_nothing_at_all_is_ten_reasons(lang):
     use_language(lang)
     blocks = blocks_of(make_report({}, left_out={"02_loss_curves": "log"}))
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     for key, block in blocks.items():
         assert block.absent or key == "next"
     assert "`log`" in blocks["training"].absent
