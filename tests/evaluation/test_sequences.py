@@ -50,14 +50,14 @@ def predict(films, make_segmenter, tmp_path):
     def run(way: str, *, broken=(), weights="0" * 64):
         class Draws(make_segmenter):
             def predict(self, image, prompt):
-                grey = int(np.asarray(image if isinstance(image, Image.Image) else Image.open(image)).flat[0])
+                grey = int(np.asarray(Image.open(image)).flat[0])
                 if grey in broken:
                     raise LabError("broken")
                 logits = np.where(square(PLACES[way][max(grey - 100, 0)]), 5, -5).astype(np.float32)
                 return Prediction(logits[None], (32, 32), "Sure, [SEG].", canvas=32)
 
-            def track(self, frames, prompt, *, keep):
-                return (self.predict(frame, prompt) for frame in frames)
+            def track(self, frames, prompt, **how):
+                return (self.predict(frame.image, prompt) for frame in frames)
 
         folder = tmp_path / "outputs" / "runs" / f"{way}{len(broken)}{weights[0]}"
         how = {"track": {"keep": 2}} if way == "tracked" else {}
@@ -133,7 +133,7 @@ def test_what_the_notebook_says_of_both_ways(films, predict):
     alt = views.show_courses(found).alt
     assert "followed from 1.000 to 0.000; the language model saw the first 2 frames" in alt
     alt = views.show_strip(found, runs, films).alt
-    assert alt.startswith("4 frames of a film around P01-V1-F004")
+    assert "-V1-F004, where the ways differ most: Dice 1.000 frame by frame, 0.000 followed" in alt
 
 
 def test_where_there_is_nothing_to_follow_every_part_says_so(films):
