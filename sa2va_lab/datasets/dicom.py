@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from pydicom import Dataset, dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, get_decoder, pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
@@ -39,6 +41,8 @@ def open_dicom(path: Path) -> tuple:
     cannot be shown."""
     try:
         with _silence():
+            if read_file_meta_info(path).get("TransferSyntaxUID", "") == DeflatedExplicitVRLittleEndian:
+                raise NotImplementedError  # the file as a whole: it may unpack to anything
             head = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             syntax, shown = head.file_meta.TransferSyntaxUID, str(head.PhotometricInterpretation)
             count, pixels = int(head.get("NumberOfFrames") or 1), int(head.Rows) * int(head.Columns)

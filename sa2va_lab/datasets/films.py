@@ -138,7 +138,10 @@ def _open_folder(path: Path) -> Film:
         for frame in frames:
             yield from _turn_pages(frame, 1)
 
-    return Film(path, f"a folder of {len(frames)} frames, in natural order of their names", len(frames), frames, decode)
+    reason = f"a folder of {len(frames)} frames, in natural order of their names"
+    beside = [f"{len(folder.masks)} masks left out"] if folder.masks else []
+    beside += [folder.words.removesuffix(", ")] if folder.words else []
+    return Film(path, ", ".join([reason, *beside]), len(frames), frames, decode)
 
 
 def _open_dicom(path: Path) -> Film:
@@ -216,7 +219,9 @@ def _open_container(path: Path) -> Iterator:
 def _decode_video(path: Path, places: dict[int, int]) -> Iterator:
     reached, damaged = 0, False
     with _open_container(path) as container:
-        for packet in container.demux(container.streams.video[0]):
+        stream = container.streams.video[0]
+        stream.codec_context.options = {"max_pixels": str(files.MOST_PIXELS)}  # of each frame, whatever the head says
+        for packet in container.demux(stream):
             try:
                 decoded = packet.decode()
             except Exception:  # PyAV raises many kinds for a damaged packet

@@ -12,7 +12,7 @@ from pathlib import Path
 from sa2va_lab.datasets.naming import IMAGES, part_images, role_of, split_of
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import DICOMS, MOST_PIXELS, VIDEOS, read_json
+from sa2va_lab.files import DICOMS, MOST_PIXELS, VIDEOS, is_dicom, read_json
 
 TABLES = frozenset(
     f"{n}.json" for n in ("annotations", "splits", "groups", "labels", "sizes", "folds", "changes", "provenance")
@@ -22,6 +22,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 FILMS = DICOMS.union(VIDEOS)
 TEXT_SUFFIXES = frozenset({".json", ".txt", ".yaml", ".yml"})
+ALL_SUFFIXES = IMAGE_SUFFIXES | TEXT_SUFFIXES | FILMS | {".gz"}
 DEEPEST = 6  # folders below the data folder
 
 
@@ -47,7 +48,7 @@ class Folder:
         self.listed = {_below(files[name], os.path.normpath(self.images)): files[name] for name in images}
         self.masks = {name: files[name] for name in masks}
         packed = sum(ending == ".gz" for ending in endings.values())
-        films = sum(ending in FILMS for ending in endings.values())
+        films = sum(ending in FILMS or not ending for ending in endings.values())
         self.words += f"{len(others)} image files outside the folders of images left out, " if others else ""
         self.words += f"{packed} packed files (.gz) left out: unpack them, " if packed else ""
         self.words += f"{films} films (videos, DICOM) left out: predict them as films, " if films else ""
@@ -88,7 +89,8 @@ class Folder:
                 folders.append(self.inside(entry.path) if entry.is_symlink() else entry.path)
                 continue
             ending = os.path.splitext(entry.name)[1].lower()
-            if ending in IMAGE_SUFFIXES or ending in TEXT_SUFFIXES or ending in FILMS or ending == ".gz":
+            dicom = not ending and is_dicom(Path(entry.path))
+            if dicom or ending in ALL_SUFFIXES:
                 link = f"a symbolic link in {here} (file {number})"
                 path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
                 if entry.is_file():

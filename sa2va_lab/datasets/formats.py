@@ -27,6 +27,7 @@ from sa2va_lab.datasets.pseudonyms import Pseudonym, name_images
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import read_splits
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import find_film
 
 FORMATS = (coco, annotations, labelme, yolo, masks)
 EXPECTED = (
@@ -71,6 +72,8 @@ def open_dataset(
         return _open_images(given, phrase, groups)
     if not place.exists():
         raise LabError(f"{place} does not exist; expected a data folder or its annotations.json")
+    if film := find_film(place):
+        raise LabError(f"{place} is {film} and no data set: predict it as a film, or save its frames as images")
     folder, found = _recognise(place, mask_threshold)
     for drawing in found.drawn():
         for thing in drawing.things:

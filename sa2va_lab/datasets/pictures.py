@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.files import count_frames, open_image
+from sa2va_lab.files import find_film, open_image
 
 EXIF_ORIENTATION = 0x0112
 # what cameras and programs write about themselves; any other text may be about a person
@@ -33,10 +33,10 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def note_frames(path: Path) -> list[Defect]:
-    """That a file holds more pictures than one and is no image but a film; reads its headers only."""
-    frames = count_frames(path)
-    text = f"its file holds {frames} pictures; expected one: predict it as a film, or save the right one alone"
-    return [Defect("image_animated", text)] if frames > 1 else []
+    """That a file is no image but a film; reads its headers only."""
+    film = find_film(path)
+    text = f"it is {film}, no image: predict it as a film, or save the right one of its pictures alone"
+    return [Defect("image_animated", text)] if film else []
 
 
 def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:

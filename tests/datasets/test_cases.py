@@ -72,7 +72,7 @@ def test_rectangles_values_and_frames(cases):
     (cases / "11" / "labels.json").write_text('{"blood vessel": [1, 2], "background": 0}')
     assert sorted(int(sample.truth().sum()) for sample in open_dataset(cases / "11")) == [AREAS["f1"], AREAS["f0"]]
     assert open_dataset(cases / "14" / "cine.gif").samples[0].problems == (
-        "its file holds 3 pictures; expected one: predict it as a film, or save the right one alone",
+        "it is a file of 3 pictures, no image: predict it as a film, or save the right one of its pictures alone",
     )
 
 

@@ -11,7 +11,14 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import MPEG4HP41, ExplicitVRLittleEndian, JPEGLosslessSV1, RLELossless, generate_uid
+from pydicom.uid import (
+    MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    RLELossless,
+    generate_uid,
+)
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.films import name_films, open_film
@@ -185,6 +192,7 @@ def test_burnt_in_text_is_suspected_from_the_tag(tmp_path):
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
+        ({"syntax": DeflatedExplicitVRLittleEndian}, "a way that is not read"),
         ({"syntax": JPEGLosslessSV1, "encoded": b"\xfe\xff\x00\xe0" + b"\0" * 4}, r"JPEG Lossless.*pip install"),
         ({"syntax": MPEG4HP41, "encoded": b"\xfe\xff\x00\xe0" + b"\0" * 4}, "a way that is not read"),
         ({"NumberOfFrames": 10**6}, "holds 1,000,000 frames; expected 1 to 100,000"),
@@ -211,6 +219,8 @@ def cut(path, share):
 def test_a_broken_frame_is_named_and_the_film_goes_on(tmp_path):
     frames = draw()
     film = open_film(write_folder(tmp_path / "film", frames))
+    Image.fromarray(frames[0]).save(tmp_path / "film" / "NOTREAL-0042_F1_mask.png")
+    assert open_film(film.path).reason == "a folder of 12 frames, in natural order of their names, 1 masks left out"
     broken = tmp_path / "film" / "NOTREAL-0042_F5.png"
     broken.write_bytes(broken.read_bytes()[:60])
     read = pixels(film)
@@ -343,9 +353,28 @@ def test_hidden_names_are_pseudonyms(tmp_path):
     assert name_films(paths, hidden=False) == ["NOTREAL-0042_1", "NOTREAL-0042_2"]
 
 
+def test_no_reader_of_images_takes_a_films_first_frame(tmp_path):
+    video, bare = LOSSY["h264 in mp4"](tmp_path, draw(2)), FORMS["bare dicom"](tmp_path, draw(2))
+    for path, what in {
+        video: "a video",
+        bare: "a DICOM",
+        FORMS["gif"](tmp_path, draw(2)): "a file of 2 pictures",
+    }.items():
+        with pytest.raises(LabError, match=f"is {what}, no image: predict it as a film"):
+            read_image(path)
+        if path.suffix != ".gif":
+            with pytest.raises(LabError, match=f"is {what} and no data set: predict it as a film"):
+                open_dataset(path)
+        [sample] = open_dataset([path])
+        [defect] = sample.defects
+        assert (defect.kind, f"it is {what}, no image" in defect.text) == ("image_animated", True)
+
+
 def test_a_data_set_mentions_the_films_that_it_leaves_out(tmp_path):
     write_dicom(tmp_path / "a.dcm", draw(2))
-    with pytest.raises(LabError, match="1 films .videos, DICOM. left out: predict them as films"):
+    write_dicom(tmp_path / "IM7", draw(2))
+    (tmp_path / "README").write_text("no film")
+    with pytest.raises(LabError, match="2 films .videos, DICOM. left out: predict them as films"):
         open_dataset(tmp_path)
     Image.fromarray(draw()[0]).save(tmp_path / "one.png")
-    assert "1 films (videos, DICOM) left out" in open_dataset(tmp_path).reason
+    assert "2 films (videos, DICOM) left out" in open_dataset(tmp_path).reason

@@ -301,7 +301,7 @@ def test_a_file_of_several_pictures_is_said_and_as_a_mask_refused(tmp_path, make
     frames[0].save(tmp_path / "cine.gif", save_all=True, append_images=frames[1:])
     sample = open_dataset(tmp_path / "cine.gif").samples[0]
     assert sample.problems == (
-        "its file holds 3 pictures; expected one: predict it as a film, or save the right one alone",
+        "it is a file of 3 pictures, no image: predict it as a film, or save the right one of its pictures alone",
     )
     root = make_masks({"b.png": draw(3)}, images=("a.png", "b.png"))
     Image.fromarray(draw(3)).save(root / "masks" / "a.tif", save_all=True, append_images=[Image.fromarray(draw(4))])
