@@ -254,7 +254,13 @@ def test_a_base_is_made_from_nothing(small, tmp_path):
 
 def test_the_commands_are_those_of_the_page(root):
     page = (root / "data" / "demo" / "README.md").read_text("utf-8")
-    for name, *options in (("data", "--seed"), ("train", "--work"), ("finetune", "--base", "--data")):
+    commands = (
+        ("data", "--seed"),
+        ("train", "--work"),
+        ("remember", "--work", "--base"),
+        ("finetune", "--base", "--data"),
+    )
+    for name, *options in commands:
         assert f"python -m tools.demo {name} " in page
         told = CliRunner().invoke(app, [name, "--help"])
         assert told.exit_code == 0

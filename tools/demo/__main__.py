@@ -1,4 +1,4 @@
-"""The shipped example made anew: python -m tools.demo data | train | finetune, from the repository's root."""
+"""The shipped example made anew, from the repository's root: python -m tools.demo data | train | remember | finetune."""
 
 from __future__ import annotations
 
@@ -40,6 +40,20 @@ def train(
     from tools.demo.pretraining import train as make
 
     print(json.dumps(make(out, work=work), indent=1))
+
+
+@app.command()
+def remember(
+    out: Annotated[Path, typer.Argument(help="Folder for the checkpoint.")],
+    work: Annotated[Path, typer.Option(help="Folder for films, checkpoint and log; resumed if it is there.")],
+    base: Annotated[
+        Path | None, typer.Option(help="The model that is to follow; the shipped one if not given.")
+    ] = None,
+) -> None:
+    """Train SAM2's memory of the tiny Sa2VA on synthetic films; everything else of it stays as it is."""
+    from tools.demo.memory import teach
+
+    print(json.dumps(teach(base or paths.demo_model(), out, work=work), indent=1))
 
 
 @app.command()

@@ -55,7 +55,7 @@ def train(
     work.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     plan = plan or PLAN
-    _refuse_other_plan(work, plan)
+    refuse_other_plan(work, plan)
     tokenizer = work / "tokenizer"
     raw = tiny.write_tokenizer(tokenizer)
     model = tiny.build(raw)
@@ -99,7 +99,7 @@ def _refuse_foreign(folder: Path) -> None:
         raise LabError(f"{folder} holds something that is not a demo model: give an empty folder or another name.")
 
 
-def _refuse_other_plan(work: Path, plan: dict) -> None:
+def refuse_other_plan(work: Path, plan: dict) -> None:
     """Frames and checkpoints of one plan are no beginning for another."""
     path = work / "plan.json"
     if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != plan:

@@ -75,7 +75,7 @@ def sam2_sizes() -> dict:
         # A 3 x 3 neck with top-down paths everywhere learns far faster than the official 1 x 1 at this size.
         "vision": {"fpn_kernel_size": 3, "fpn_padding": 1, "fpn_top_down_levels": [0, 1, 2, 3]},
         "mask_decoder": {"mlp_dim": 2 * HIDDEN, "num_attention_heads": 4},
-        # The memory is for video. It is here because a Sa2VA folder has it; nothing in the demo trains or runs it.
+        # The memory is for films; it has a lesson of its own (`tools.demo.memory`).
         "memory_attention_num_layers": 1,
         "memory_attention_feed_forward_hidden_size": HIDDEN,
         "memory_encoder_output_channels": 16,
