@@ -45,9 +45,8 @@ def test_a_window_of_the_whole_frame_is_what_the_network_remembers(taught):
     codes, sam2 = phrase_codes()[:1], model.grounding_encoder
     whole = memory.Window(0, 0, 64, 64)
     theirs = FilmMemory(model, codes)
-    frames = [
-        (film["coarse"][k : k + 1].float(), [film[f"fine{n}"][k : k + 1].float() for n in (0, 1)]) for k in range(7)
-    ]
+    parts = [[film[name][k : k + 1].float() for name in ("coarse", "fine0", "fine1")] for k in range(7)]
+    frames = [CanvasFeatures(coarse, tuple(fine)) for coarse, *fine in parts]
     with torch.inference_mode():
         drawn = [theirs.condition(k, frames[k]) for k in range(3)]
         drawn += [theirs.follow(k, frames[k]) for k in (5, 6)]

@@ -1,4 +1,4 @@
-"""The shipped example made anew, from the repository's root: python -m tools.demo data | train | remember | finetune."""
+"""The shipped example made anew, from the root: python -m tools.demo data | train | remember | finetune."""
 
 from __future__ import annotations
 
