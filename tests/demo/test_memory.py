@@ -9,6 +9,7 @@ import torch
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.memory import FilmMemory
+from sa2va_lab.sa2va.modeling import CanvasFeatures
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo import memory
 from tools.demo.lessons import phrase_codes
