@@ -15,6 +15,7 @@ from sa2va_lab.sa2va.answering import Reply
 from sa2va_lab.sa2va.family import Sa2VAConfig, Sight
 from sa2va_lab.sa2va.modeling import CanvasFeatures
 from sa2va_lab.sa2va.processing import ImageLike, Picture, PromptIds, phrase_prompt
+from sa2va_lab.shown import Shown
 
 ANSWER_LIMIT = 512
 
@@ -63,7 +64,7 @@ class Asked:
     logits: list[np.ndarray] = field(default_factory=list)
 
 
-class Conversation:
+class Conversation(Shown):
     """Questions one after the other about one image, or about none; `Segmenter.chat` begins one.
 
     turns: [(what was asked, what was answered)]. The keys and values of all that was read are kept, so a turn reads
@@ -77,6 +78,12 @@ class Conversation:
         self.turns: list[tuple[str, str]] = []
         self.regions: list[np.ndarray] = []
         self.seen: Seen | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        size = "{} x {} pixels".format(*self.image.size) if self.image else "none"
+        return {"Image": size} | {f"{turn}. {asked}": answer for turn, (asked, answer) in enumerate(self.turns, 1)}
 
     def ask(
         self,

@@ -10,21 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.shown import Shown
 
 AT_ONCE = 16  # masks in memory at the image's size: an answer may name hundreds
 LARGEST = 256 << 20  # bytes of logits; 512 masks of 256 x 256 have half of it
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown):
     """The answer to one (image, prompt).
 
     logits: float32 (n_seg, g, g), the model's mask grid (g = 256 for released Sa2VA); n_seg may be 0, which is a
         result ("the model named nothing"), not a failure.
-    size: (height, width) of the image in pixels, as a person sees it (EXIF orientation applied).
+    size: (height, width) of the image in pixels, as a person sees it (EXIF orientation applied); (0, 0) without one.
     answer: the decoded text, `[SEG]` tokens included.
     canvas: side of the square that SAM2 looked at (1024 for released Sa2VA); masks go through it on the way up.
     seconds: wall time by stage. peak_bytes: accelerator memory at its highest, None where there is none to measure.
+    thumbnail: the image made small, uint8 (h, w, 3), to show it by; stamp: what belongs on any picture. Neither is
+        kept in a file.
     """
 
     logits: np.ndarray
@@ -33,6 +36,8 @@ class Prediction:
     canvas: int = 1024
     seconds: dict[str, float] = field(default_factory=dict)
     peak_bytes: int | None = None
+    thumbnail: np.ndarray | None = field(default=None, compare=False)
+    stamp: str | None = field(default=None, compare=False)
 
     def __post_init__(self):
         if self.logits.ndim != 3 or self.logits.dtype != np.float32:
@@ -42,6 +47,19 @@ class Prediction:
     def n_seg(self) -> int:
         """How many masks the answer named."""
         return len(self.logits)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`; the share of the image is that of the mask grid, which needs no resizing."""
+        facts, share = {"Answer": self.answer or "–", "Masks": "none"}, (self.logits.max(axis=0, initial=-1) > 0).mean()
+        if self.n_seg:
+            facts["Masks"] = f"{self.n_seg}, {share:.1%} of the image"
+        facts["Image"] = "{} x {} pixels".format(*self.size[::-1]) if all(self.size) else "none"
+        if self.seconds:
+            stages = ", ".join(f"{stage} {spent:.2f}" for stage, spent in self.seconds.items())
+            facts["Seconds"] = f"{sum(self.seconds.values()):.2f} ({stages})"
+        facts |= {"GPU memory": f"{self.peak_bytes / (1 << 30):.2f} GiB at most"} if self.peak_bytes else {}
+        return facts | ({"Note": self.stamp} if self.stamp else {})
 
     def full_logits(self, which: slice = slice(None)) -> np.ndarray:
         """Logits at the image's own resolution, float32 (n_seg, H, W), or of some of the [SEG].

@@ -20,8 +20,9 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import AT_ONCE, Prediction
 from sa2va_lab.sa2va.answering import Reply, read_answers, shrink, write_answers
 from sa2va_lab.sa2va.family import Sight
-from sa2va_lab.sa2va.modeling import Sa2VA, stack
+from sa2va_lab.sa2va.modeling import Sa2VA, in_full, stack
 from sa2va_lab.sa2va.processing import ImageLike, Picture, PromptIds, PromptReader, normalise, phrase_prompt, read_image
+from sa2va_lab.shown import Shown
 
 FIRST_DRAFT = "Sure, [SEG]."
 MOST_TOGETHER = 8  # images; on an H100, 16 at once took as long an image as 8
@@ -39,7 +40,7 @@ class Overflow(LabError):
     """The network's numbers left the range of their format."""
 
 
-class Segmenter:
+class Segmenter(Shown):
     """`predict(image, prompt)` gives a Prediction. Make one with `sa2va_lab.load`.
 
     The last image is remembered (its tokens, SAM2 features and the key/value cache of all that stands before the
@@ -77,6 +78,20 @@ class Segmenter:
     def stamp(self) -> str | None:
         """A text that belongs on every figure made with this model (the demo has one), else None."""
         return self.model.config.stamp
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        said = self.provenance
+        facts = {"Model": f"{said['model']}, {said['parameters']:,} parameters"}
+        for what in ("precision", "device"):
+            actual, reason = said[what]["actual"], said[what]["reason"]
+            facts[what.capitalize()] = reason if reason.startswith(actual) else f"{actual}: {reason}"
+        forecast = [f"{share['total'] / (1 << 30):.2f} GiB on {share['name']}" for share in said["plan"]["devices"]]
+        facts["Forecast"] = ", ".join(forecast)
+        if steps := said.get("steps"):
+            facts["Stepped down"] = "{from} to {to}: {why}".format(**steps[-1])
+        return facts | ({"Note": self.stamp} if self.stamp else {})
 
     def predict(
         self,
@@ -150,7 +165,7 @@ class Segmenter:
             done: list[Prediction] = []
             failure, group = None, questions[: self._most]
             try:
-                with _in_full(self.model.dtype):
+                with in_full(self.model.dtype):
                     self._predict_batch(group, done)
             except Exception as error:
                 failure = error
@@ -216,8 +231,9 @@ class Segmenter:
         logits = np.concatenate([self._no_masks(), *one.logits])
         if not np.isfinite(logits).all():
             raise Overflow("the mask logits are not finite, though the language model's states are")
-        size, config = one.seen.size or (0, 0), self.model.config
+        size, config, picture = one.seen.size or (0, 0), self.model.config, one.seen.picture
         told = dict(answer=self.reader.decode(one.reply.ids), canvas=config.canvas, seconds=seconds, peak_bytes=peak)
+        told |= dict(thumbnail=picture and picture.thumbnail, stamp=self.stamp)
         return Prediction(logits=logits, size=size, **told)
 
     @contextmanager
@@ -378,17 +394,3 @@ class Segmenter:
 def _different(asked: list[Asked]) -> list[Seen]:
     """The images that the questions are about, each once."""
     return list({id(one.seen): one.seen for one in asked}.values())
-
-
-@contextmanager
-def _in_full(dtype: torch.dtype) -> Iterator[None]:
-    """fp32 means fp32: left alone, cuDNN rounds what convolutions take to TF32, which moves logits by 2.5e-2 (H100)."""
-    products = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [product.allow_tf32 for product in products]
-    for product, allowed in zip(products, before, strict=True):
-        product.allow_tf32 = allowed and dtype != torch.float32
-    try:
-        yield
-    finally:
-        for product, allowed in zip(products, before, strict=True):
-            product.allow_tf32 = allowed

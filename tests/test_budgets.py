@@ -13,13 +13,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sa2va_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CORE = ("sa2va", "loading", "conversation", "segmenter", "prediction", "runs")
+CORE = ("sa2va", "loading", "conversation", "segmenter", "shown", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_780, "loading": 3_285, "conversation": 130, "segmenter": 400, "prediction": 110, "runs": 1_280,
-    "datasets": 4_660, "training": 1_750, "evaluation": 2_590, "views": 3_410, "reports": 1_170, "commands": 820,
+    "sa2va": 2_790, "loading": 3_300, "conversation": 130, "segmenter": 400, "prediction": 130, "runs": 1_300,
+    "datasets": 4_685, "training": 1_760, "evaluation": 2_610, "views": 3_500, "reports": 1_170, "commands": 820,
+    "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_950, 7_960
+PACKAGE_LINES, CORE_LINES = 23_220, 8_070
 
 
 def count_lines(*rooms: str) -> int:

@@ -11,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "sa2va_lab"
 FLOORS = [
     {"errors"},
+    {"shown"},
     {"files", "language"},
     {"prediction", "paths"},
     {"sa2va", "datasets", "training", "reports"},

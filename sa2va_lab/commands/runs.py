@@ -162,9 +162,8 @@ def compare(
         return
     for name, mean in means.items():
         print(f"{name}: Dice {mean:.4f} at threshold {threshold}")
-    interval = f"[{found.low:+.4f}, {found.high:+.4f}], p = {found.p:.3f}"
     counted = f"{found.n_images} images of {found.n_groups} patients"
-    print(f"difference {found.mean:+.4f} {interval}, {counted}" + "; not distinguishable" * (not found.distinguishable))
+    print(f"difference {found.told}, {counted}" + "; not distinguishable" * (not found.distinguishable))
     print(describe_finding(twin))
     for made in pair:
         _print_findings(account_for(made, images), f"{made.folder.name}: ")

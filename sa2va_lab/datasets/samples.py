@@ -21,6 +21,7 @@ from sa2va_lab.datasets.defects import Account, Defect
 from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, MaskFile
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
+from sa2va_lab.shown import Shown
 
 WORDLESS = (
     "a name without a letter says nothing to a model: labels.json beside the data makes one phrase of several labels "
@@ -29,8 +30,8 @@ WORDLESS = (
 UNKNOWN = Defect("unknown_truth", "nothing usable was drawn: the truth is unknown")
 
 
-@dataclass(frozen=True)
-class Sample:
+@dataclass(frozen=True, repr=False)
+class Sample(Shown):
     """One image and what there is to find in it.
 
     id: a pseudonym such as P07-V2-F011, stable as long as the key beside the data is; never the file name, which may
@@ -55,6 +56,14 @@ class Sample:
     prompts: Mapping[str | None, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     origin: Mapping[str, object] | None = None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        facts = {"Id": self.id, "Looked for": self.phrase or "–", "Patient": self.group}
+        facts |= {"Sequence": self.video} if self.video else {}
+        facts["Annotated"] = "no" if self.source() is None else "yes"
+        return facts | ({"Defects": ", ".join(dict.fromkeys(d.kind for d in found))} if (found := self.defects) else {})
 
     @property
     def prompt(self) -> str | None:
@@ -124,8 +133,8 @@ class Sample:
             return None
 
 
-@dataclass(frozen=True)
-class Dataset:
+@dataclass(frozen=True, repr=False)
+class Dataset(Shown):
     """Samples in a fixed order, and what was recognised on the way.
 
     format: "sa2va", "labelme", "coco", "mask folder" or "images". reason: what was recognised and chosen, without file
@@ -149,6 +158,16 @@ class Dataset:
     pseudonyms: str = ""
     accounts: tuple[Account, ...] = ()
     words: tuple[str, str] = field(default=("", ""), repr=False)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        patients, parts = len({sample.group for sample in self}), [f"{n} {len(ids)}" for n, ids in self.splits.items()]
+        facts = {"Format": self.format, "Images": f"{len(self)} images of {patients} patients"}
+        facts |= {"Looked for": self.phrase or "–", "Phrases": ", ".join(self.phrases) or "none"}
+        facts["Annotated"] = str(sum(sample.source() is not None for sample in self))
+        facts |= {"Split": self.split_name, "Splits": ", ".join(parts) or "none"}
+        return facts | {"With defects": str(sum(bool(sample.defects) for sample in self))}
 
     @property
     def phrases(self) -> list[str]:

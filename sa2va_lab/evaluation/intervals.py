@@ -14,6 +14,8 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
+from sa2va_lab.shown import Shown
+
 FLIPS = 10_000  # patterns of signs that are drawn where there are too many to try them all
 
 
@@ -27,8 +29,8 @@ class Interval:
     reason: str
 
 
-@dataclass(frozen=True)
-class Difference:
+@dataclass(frozen=True, repr=False)
+class Difference(Shown):
     """mean: of first less second over the n_images that both have. low, high: its 95 % interval over patients. p:
     two-sided sign-flip test of patients. distinguishable: the interval leaves out 0, and p is at most 0.05 or the least
     that so few patients can give (2 / 2^n: 0.06 for five)."""
@@ -41,6 +43,17 @@ class Difference:
     n_groups: int
     distinguishable: bool
     reason: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        on, apart = f"{self.n_images} images of {self.n_groups} patients", "yes" if self.distinguishable else "no"
+        return {"Difference": self.told, "On": on, "Distinguishable": apart}
+
+    @property
+    def told(self) -> str:
+        """The mean with its interval."""
+        return f"{self.mean:+.4f} [{self.low:+.4f}, {self.high:+.4f}], p = {self.p:.3f}"
 
 
 def mean_interval(values, groups, *, level: float = 0.95, bounds: tuple[float, float] = (0.0, 1.0)) -> Interval:

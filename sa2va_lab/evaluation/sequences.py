@@ -15,6 +15,7 @@ from sa2va_lab.evaluation.intervals import Difference, compare_paired
 from sa2va_lab.evaluation.matching import match_samples, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.runs.asking import list_films
+from sa2va_lab.shown import Shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +38,8 @@ class Measure:
     truth: float = np.nan
 
 
-@dataclass(frozen=True)
-class Comparison:
+@dataclass(frozen=True, repr=False)
+class Comparison(Shown):
     """table: a row a frame: id, group, video, frame (its place in the film, from 1), shown (whether the language model
     saw it when the film was tracked), and for each of `WAYS` dice_, changed_ and seconds_; changed_truth beside them.
     measures: "dice", "dice_followed" (frames that memory alone drew), "changed", "seconds". keep: how many frames of a
@@ -49,6 +50,16 @@ class Comparison:
     keep: int
     threshold: float
     stamp: str | None
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        facts = {
+            "Frames": f"{len(self.table)} of {self.table['video'].nunique()} films, at threshold {self.threshold:g}"
+        }
+        for name, found in self.measures.items():
+            facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked: {found.difference.told}"
+        return facts
 
     @property
     def asked(self) -> dict[str, int]:

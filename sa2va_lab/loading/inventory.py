@@ -17,10 +17,11 @@ from sa2va_lab.sa2va.configuration import find_fault
 from sa2va_lab.sa2va.families import FAMILIES
 from sa2va_lab.sa2va.files import TOKENIZERS
 from sa2va_lab.sa2va.parts import layer_of, tell_group
+from sa2va_lab.shown import Shown
 
 
-@dataclass(frozen=True)
-class Inventory:
+@dataclass(frozen=True, repr=False)
+class Inventory(Shown):
     """kind: sa2va, base (a vision-language model without SAM2), finetune or sam2; family: internvl, qwen-vl or unknown.
 
     tensors: {official name: header}; a LoRA tensor keeps `.lora_A` or `.lora_B` in its name. parts: those that are
@@ -42,6 +43,14 @@ class Inventory:
     sha256: dict
     config: dict = field(default_factory=dict, repr=False)
     note: str = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`."""
+        missing = ", ".join(part for one in self.missing for part in one.parts) or "nothing"
+        facts = {"Family": f"{self.kind}, {self.family}", "Language model": self.language, "Missing": missing}
+        sizes = [("Together", self.parameters, self.bytes), *((p.name, p.parameters, p.bytes) for p in self.parts)]
+        return facts | {name: f"{count:,} parameters, {size / (1 << 20):,.1f} MiB" for name, count, size in sizes}
 
     @property
     def complete(self) -> bool:

@@ -15,6 +15,7 @@ from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision,
 from sa2va_lab.loading.forecast import BYTES, GIB, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
 from sa2va_lab.loading.whole import open_whole
+from sa2va_lab.shown import Shown
 
 PRECISIONS = tuple(BYTES)
 NO_QUANTISER = "needs bitsandbytes, which is not installed: pip install 'sa2va_lab[quant]'"
@@ -134,8 +135,8 @@ class Rungs(Sequence):
         return len(self[:])
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """The ladder for one checkpoint on one machine, best rung first. cards: how many GPUs were looked at."""
 
     rungs: Sequence[Rung]
@@ -152,6 +153,16 @@ class Plan:
             if best is not None and not self.rungs[best].effort:  # those below need not be forecast
                 break
         return best
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`: why, and the ladder with a mark at the chosen rung."""
+        facts = {"Chosen": self.explain()}
+        for place, rung in enumerate(self.rungs):
+            fullest = max(rung.all_shares, key=lambda share: share.needed - share.budget)
+            said = f"{fullest.needed / GIB:.2f} of {fullest.budget / GIB:.2f} GiB" + ", does not fit" * (not rung.fits)
+            facts[f"{'→' if place == self.chosen else ' '} {rung.precision}, {rung.where}"] = said
+        return facts
 
     def start(self, precision: str, device: str) -> int | None:
         """The rung to begin with where precision and device are as asked ("auto": whichever): the first that fits, else

@@ -10,6 +10,7 @@ damaged one is a LabError that says where.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -23,6 +24,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json, tell_fault
 from sa2va_lab.paths import as_file_name
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.shown import Shown
 
 META, LINES, LOGITS = "run.json", "samples.jsonl", "logits"
 OWN = "{prompt}, or the question that an image brings"
@@ -145,8 +147,8 @@ class Maker:
         return [name for name in SAME if getattr(self, name) != getattr(other, name)]
 
 
-@dataclass(frozen=True)
-class Run:
+@dataclass(frozen=True, repr=False)
+class Run(Shown):
     """A run as it lies on disk.
 
     meta: what run.json says (`Meta`). records: one per finished sample (`Record`), its last attempt, each with id,
@@ -157,6 +159,18 @@ class Run:
     folder: Path
     meta: dict
     records: list[dict]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`; a mean Dice where an evaluation has left it in the folder."""
+        segmenter, failed = self.meta["segmenter"], len(self.failed_ids)
+        facts = {"Run": self.folder.name, "Model": f"{segmenter.get('model', '')}, {self.maker.precision}"}
+        facts |= {"Asked": self.meta["prompt"], "Split": self.split}
+        facts["Progress"] = f"{len(self.records) - failed} of {len(self.sample_ids)} images, {failed} failed"
+        with contextlib.suppress(LabError, KeyError, TypeError):  # nobody has judged it, or in another form
+            found = read_json(self.folder / "metrics.json")["metrics"]["summary"]
+            facts["Mean Dice"] = f"{found['dice']['macro']:.3f} on {found['n_images']} images"
+        return facts | ({"Note": self.meta["stamp"]} if self.meta["stamp"] else {})
 
     @property
     def sample_ids(self) -> list[str]:
@@ -215,7 +229,7 @@ class Run:
             raise LabError(f"{path} cannot be read (there is no such file); predict again in a new folder")
         if hashlib.sha256(content).hexdigest() != record["logits_sha256"]:
             raise LabError(f"{path} is not what was predicted (its hash differs); predict again in a new folder")
-        told = {name: record[name] for name in ("answer", "seconds", "peak_bytes")}
+        told = {name: record[name] for name in ("answer", "seconds", "peak_bytes")} | {"stamp": self.meta["stamp"]}
         try:
             made = Prediction.from_npz(io.BytesIO(content), **told)
         except (ValueError, TypeError, IndexError, OverflowError) as error:

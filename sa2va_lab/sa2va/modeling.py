@@ -8,7 +8,8 @@ pixels into tokens, `language_model` reads them, `text_hidden_fcs` carries a [SE
 from __future__ import annotations
 
 import copy
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -267,3 +268,17 @@ def _add(more: Tensor, begin: int, layer: nn.Module, given: tuple, out: Tensor) 
     first, last = max(begin, 0), min(begin + more.shape[-2], out.shape[1])
     if first < last:
         out[:, first:last] += more[..., first - begin : last - begin, :].to(out)
+
+
+@contextmanager
+def in_full(dtype: torch.dtype) -> Iterator[None]:
+    """fp32 means fp32: left alone, cuDNN rounds what convolutions take to TF32, which moves logits by 2.5e-2 (H100)."""
+    products = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [product.allow_tf32 for product in products]
+    for product, allowed in zip(products, before, strict=True):
+        product.allow_tf32 = allowed and dtype != torch.float32
+    try:
+        yield
+    finally:
+        for product, allowed in zip(products, before, strict=True):
+            product.allow_tf32 = allowed

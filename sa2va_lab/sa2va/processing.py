@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from sa2va_lab.sa2va.family import Sa2VAConfig
 
+THUMB = 512  # px
 LONGEST = 4_000  # characters of a prompt; attention costs their square
 TILE_MEAN, TILE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # ImageNet's constants once more, but as SAM2 holds them inside Sa2VA: rounded to bfloat16, even in a float32 model
@@ -113,6 +115,11 @@ class Picture:
         made = getattr(self, form)
         self.drop(form)
         return made
+
+    @cached_property
+    def thumbnail(self) -> np.ndarray:
+        """uint8 (h, w, 3): the image by a whole number smaller, so that no side is above THUMB; to show it by."""
+        return np.asarray(self.image.reduce(math.ceil(max(self.image.size) / THUMB)))
 
     def drop(self, form: str) -> None:
         """Gives back the memory of a form; it would be made again."""

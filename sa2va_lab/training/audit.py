@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.paths import shown_name
+from sa2va_lab.shown import Shown
 from sa2va_lab.training import checks, schedule
 from sa2va_lab.training.checks import shorten
 from sa2va_lab.training.config import TrainingConfig, parse_config
@@ -23,8 +25,8 @@ from sa2va_lab.training.trends import Course, follow
 RATE_TOLERANCE = 0.003  # reports often give a learning rate with three digits
 
 
-@dataclass(frozen=True)
-class Audit:
+@dataclass(frozen=True, repr=False)
+class Audit(Shown):
     """A run with what was found. implied_ranks: processes that its iterations give away, None where they do not.
 
     config: the one given, else the one in the log, else None. samples: images, None where not known. iterations: those
@@ -39,6 +41,15 @@ class Audit:
     implied_ranks: int | None
     course: Course
     findings: tuple[Finding, ...]
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """See `Shown`; what needs a look first."""
+        run, found = self.run, sorted(self.findings, key=lambda finding: not finding.alarm)
+        facts = {"Log": f"{shown_name('log', run.path)}, {self.iterations:,} iterations"}
+        facts["Processes"] = str(self.implied_ranks or "not known")
+        facts |= {name: f"{run.first(name):.4f} → {run.last(name):.4f}" for name in run.losses}
+        return facts | {f"{'! ' if one.alarm else ''}{one.kind}": one.evidence for one in found}
 
     @property
     def alarms(self) -> tuple[Finding, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from functools import cache
+from html import escape
 
 import matplotlib
 import numpy as np
@@ -85,6 +86,13 @@ def encode_photo(pixels: np.ndarray, *, quality: int = 80) -> str:
     return _address(Image.fromarray(pixels), "jpeg", quality=quality)
 
 
+def lay_over(pixels: np.ndarray, layer: np.ndarray) -> str:
+    """A layer painted on its image, uint8 (H, W, 3), as the address of one JPEG."""
+    colours = np.array([[*bytes.fromhex(colour[1:]), opacity] for colour, opacity in PALETTE])[layer]
+    share = colours[..., 3:] / 255
+    return encode_photo((pixels * (1 - share) + colours[..., :3] * share).astype(np.uint8), quality=90)
+
+
 @cache
 def _cividis() -> list[int]:
     colours = matplotlib.colormaps[style.PROBABILITY](np.linspace(0, 1, 64), bytes=True)
@@ -100,6 +108,23 @@ def _address(picture, kind: str, **how) -> str:
 def encode(content: bytes, kind: str) -> str:
     """A picture file as an address (data:). kind: "png" or "jpeg"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def show_picture(address: str, alt: str, *, under: str = "", sharp: bool = False, most: int = 900) -> str:
+    """sharp: enlarged pixels stay squares, while a smaller picture is smoothed. most: px that it is wide at most."""
+    how = f"background:url({under}) center/100% 100%;" if under else ""
+    how += f"display:block;width:100%;max-width:{most}px;" + ("image-rendering:pixelated" if sharp else "")
+    return f'<img src="{address}" alt="{escape(alt)}" style="{how}">'
+
+
+def side_by_side(*parts: tuple[str, str, int]) -> str:
+    """HTML of pictures, each with a line below and the px that it needs; two of them share what more there is."""
+    grows = len(parts) == 2
+    cells = [
+        f'<div style="flex:{width * grows} 1 {width}px;min-width:0">{picture}{escape(line)}</div>'
+        for picture, line, width in parts
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(cells)}</div>'
 
 
 def _enlarge(layer: np.ndarray, scale: int) -> np.ndarray:

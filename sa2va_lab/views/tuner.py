@@ -102,8 +102,8 @@ class Tuner:
         case = overlays.Case(sample_id, self._samples[sample_id].group, None, **vars(pair), mask=mask)
         said = overlays.describe_case(case)
         near = f"{tr('Probability')}, {sample_id}"
-        picture = _picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
-        beside = _picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
+        picture = layers.show_picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
+        beside = layers.show_picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
         return Look(picture, beside, self._tell(sample_id, mask, pair), self.draw_curve(threshold), mask)
 
     def draw_strip(self, threshold: float) -> str:
@@ -115,7 +115,7 @@ class Tuner:
             small = [None if area is None else area[::step, ::step] for area in (pair.truth, pair.ignore)]
             layer = layers.paint_errors(pair.mask(threshold)[::step, ::step], small[0], ignore=small[1])
             photo = layers.encode_photo(pixels[::step, ::step])
-            picture = _picture(layers.encode_layer(layer), "", under=photo, most=THUMB)
+            picture = layers.show_picture(layers.encode_layer(layer), "", under=photo, most=THUMB)
             said = name if math.isnan(self.dice[name]) else f"{name}  {self.dice[name]:.3f}"
             buttons.append(
                 f'<button data-name="{escape(name)}" style="display:flex;flex-direction:column;width:{THUMB + 16}px;'
@@ -229,22 +229,6 @@ def _window(shape: tuple[int, int], zoom: int, across: float, down: float) -> tu
     return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
 
 
-def _picture(address: str, alt: str, *, under: str = "", sharp: bool = False, most: int = 900) -> str:
-    """sharp: enlarged pixels stay squares, while a smaller picture is smoothed. most: px that it is wide at most."""
-    how = f"background:url({under}) center/100% 100%;" if under else ""
-    how += f"display:block;width:100%;max-width:{most}px;" + ("image-rendering:pixelated" if sharp else "")
-    return f'<img src="{address}" alt="{escape(alt)}" style="{how}">'
-
-
-def _side_by_side(*parts: tuple[str, str], widths: tuple[int, ...]) -> str:
-    """Pictures with a line below each; widths: px that they need, in the same proportions where there is more: HTML."""
-    cells = [
-        f'<div style="flex:{width} 1 {width}px;min-width:0">{picture}{escape(line)}</div>'
-        for (picture, line), width in zip(parts, widths, strict=True)
-    ]
-    return f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(cells)}</div>'
-
-
 def build_widget(tuner: Tuner) -> w.HBox:
     """Widgets for a Tuner: choose a sample, move the threshold, clean the mask, zoom, hold a view for comparison, save.
 
@@ -307,7 +291,7 @@ def build_widget(tuner: Tuner) -> w.HBox:
         here = seen.picture, tr("{id}, at {threshold:.3f}", id=sample.value, threshold=threshold.value)
         left.update(sample=sample.value, threshold=threshold.value, seen=here)
         beside, widths = (left["held"], (320, 320)) if left["held"] else ((seen.beside, tr("Probability")), (420, 210))
-        pictures.html = _side_by_side(here, beside, widths=widths)
+        pictures.html = layers.side_by_side((*here, widths[0]), (*beside, widths[1]))
         numbers.value, curve.value = seen.numbers, seen.curve
 
     def hold_view(change) -> None:
