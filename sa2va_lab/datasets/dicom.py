@@ -33,6 +33,7 @@ TAGS = [
 BURNING = frozenset("US XA RF SC ES XC OT IVUS IVOCT".split())  # modalities whose machines write into the picture
 BURNT = "the DICOM says that text is burnt into it: look whether a name is seen"
 PERHAPS = "the DICOM does not say that no text is burnt into it: look whether a name is seen"
+WORDS = {"lut": "by its VOI LUT", "window": "by its window", "bits": "as stored", "": "without a window"}
 LOOKED_AT = 16  # frames whose values say what is dark and bright where no window does
 
 
@@ -62,8 +63,7 @@ def open_dicom(path: Path) -> tuple:
         raise LabError(f"{path} has {pixels:,} pixels a frame, more than {files.MOST_PIXELS:,}; make it smaller")
     suspect = burnt == "YES" or (burnt != "NO" and modality in BURNING)
     noted = [Defect("burnt_in_text", BURNT if burnt == "YES" else PERHAPS)] if suspect else []
-    window = "as its window says" if _find_window(_settle(head, 0)) else "without a window"
-    reason = f"DICOM of {count} frames, {bits[1]} bits, {shown}, {window}"
+    reason = f"DICOM of {count} frames, {bits[1]} bits, {shown}, {WORDS[_find_window(_settle(head, 0))]}"
     return reason, count, (path,), lambda: _decode(path, head, count), rate, tuple(noted)
 
 

@@ -140,6 +140,7 @@ def test_dicoms_are_shown_as_on_a_monitor(tmp_path):
     assert 0 in shown[0]
     assert 255 in shown[0]
     tags = {"WindowCenter": [1000, 9], "WindowWidth": [800, 9], "BitsStored": 12, "HighBit": 11}
+    assert open_film(path).reason == "DICOM of 12 frames, 16 bits, MONOCHROME2, by its window"
     inverted = pixels(open_film(write_dicom(path, deep, PhotometricInterpretation="MONOCHROME1", **tags)))
     assert all((255 - one[..., 0] == other).all() for one, other in zip(inverted, shown, strict=True))
     slope = {"RescaleSlope": 2, "RescaleIntercept": -50, "WindowCenter": 1950, "WindowWidth": 1600}
@@ -210,6 +211,14 @@ def test_dicoms_that_are_refused(tmp_path, tags, said):
     with pytest.raises(LabError, match=said) as refused:
         assert pixels(open_film(path))
     assert not any(word in str(refused.value) for word in PLANTED)
+
+
+def test_an_error_quotes_no_tag(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", draw(2), FrameTime="4242")
+    path.write_bytes(path.read_bytes().replace(b"4242", b"Mr X"))
+    with pytest.raises(LabError, match="no DICOM with pictures") as refused:
+        open_film(path)
+    assert "Mr X" not in str(refused.value)
 
 
 def cut(path, share):
@@ -301,8 +310,8 @@ def test_a_long_film_is_one_frame_in_memory(tmp_path):
 
 
 def test_a_video_is_no_playlist(tmp_path):
-    (tmp_path / "secret.txt").write_text("x")
-    for text in ("#EXTM3U\n#EXTINF:10,\nsecret.txt\n", "ffconcat version 1.0\nfile secret.txt\n"):
+    write_video(tmp_path / "secret.avi", draw(3), "ffv1", "bgr0")
+    for text in ("#EXTM3U\n#EXTINF:10,\nsecret.avi\n", "ffconcat version 1.0\nfile secret.avi\n"):
         (tmp_path / "a.mp4").write_text(text)
         with pytest.raises(LabError, match="no video that can be read"):
             open_film(tmp_path / "a.mp4")
