@@ -11,7 +11,7 @@ import typer
 
 from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.export import write_content
-from sa2va_lab.datasets.films import name_films, open_film
+from sa2va_lab.datasets.films import Film, open_films
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.masks import export_run
@@ -20,7 +20,7 @@ from sa2va_lab.files import find_film
 from sa2va_lab.paths import real
 from sa2va_lab.runs import check_request, predict_dataset
 from sa2va_lab.runs.find import name_folder, open_named, runs_folder
-from sa2va_lab.runs.images import FilmPictures, Picture, check_images, hides_names, predict_images
+from sa2va_lab.runs.images import Picture, check_images, hides_names, predict_images
 from sa2va_lab.runs.shares import check_share, claim_folder, find_rank, predict_share
 from sa2va_lab.views.films import save_film
 
@@ -148,15 +148,14 @@ def _predict_images(
 
     hidden = hides_names(out)  # its files are then called by the ids that the images have in a data set
     if films:
-        named = zip(map(open_film, paths), name_films(paths, hidden=hidden), strict=True)
-        groups = [FilmPictures(film, name=name, video=name if hidden else str(film.path)) for film, name in named]
-        check_images([picture for group in groups for picture in group.without_images()], prompt, out)
+        groups = open_films(paths, hidden=hidden)
+        check_images([place for film in groups for place in film.places()], prompt, out)
     else:
         groups = [open_dataset(paths).samples if hidden else [Picture(image.stem, image) for image in paths]]
         check_images(groups[0], prompt, out)
     failed, segmenter = 0, _load(loading, as_json)
     for group in groups:
-        lines = predict_images(segmenter, group, prompt, folder=out, save_overlay=save, **how)
+        lines = predict_images(segmenter, group, prompt, folder=out, save_overlay=save, film=films, **how)
         failed += sum(_say_line(line, as_json) for line in lines)
         if films:
             _end_film(group, out, as_json)
@@ -179,18 +178,17 @@ def _say_line(line: dict, as_json: bool) -> bool:
     return line["error"] is not None
 
 
-def _end_film(pictures: FilmPictures, out: Path, as_json: bool) -> None:
+def _end_film(film: Film, out: Path, as_json: bool) -> None:
     """The overlays as a film, and what the film is and lacks."""
-    overlays = [out / f"{picture.id}_overlay.png" for picture in pictures.without_images()]
-    drawn = [path for path in overlays if path.is_file()]
-    path, why = save_film(out / f"{pictures.name}_overlay", drawn, rate=pictures.film.rate) if drawn else (None, "")
+    drawn = [path for place in film.places() if (path := out / f"{place.id}_overlay.png").is_file()]
+    path, why = save_film(out / f"{film.name}_overlay", drawn, rate=film.rate) if drawn else (None, "")
     if as_json:
-        film = {"film": pictures.video, "overlay": path, "why": why, "reason": pictures.film.reason}
-        o.print_json(film | {"defects": [defect.text for defect in pictures.film.defects]})
+        told = {"film": film.shown, "overlay": path, "why": why, "reason": film.reason}
+        o.print_json(told | {"defects": [defect.text for defect in film.defects]})
         return
-    print(f"{pictures.video}: {pictures.film.reason}" + (f"; {path.name}: {why}" if path else ""))
-    for defect in pictures.film.noted:  # those of frames were said in their lines
-        print(f"{pictures.video}: {defect.text}", file=sys.stderr)
+    print(f"{film.shown}: {film.reason}" + (f"; {path.name}: {why}" if path else ""))
+    for defect in film.noted:  # those of frames were said in their lines
+        print(f"{film.shown}: {defect.text}", file=sys.stderr)
 
 
 def export(

@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,22 +28,24 @@ EXTRA = 'reading {what} needs {name}, which is not installed: pip install "sa2va
 
 
 class Frame(NamedTuple):
-    """number: from 1. image: a PIL image, or uint8 (H, W) or (H, W, 3), None where it cannot be decoded; error: why.
-    path: the file that holds it, alone or with the others."""
+    """id: the film's name and the frame's number, such as cine-F012. image: a PIL image, or uint8 (H, W) or (H, W, 3),
+    None where it cannot be decoded; error: why. file: which holds it, alone or with the others. video: what the film
+    is called in lines about it."""
 
-    number: int
+    id: str
     image: Image.Image | np.ndarray | None
     error: str | None
-    path: Path
+    file: Path
+    video: str
 
 
 @dataclass(frozen=True)
 class Film:
     """What `open_film` found. Each iteration decodes the frames anew, one after the other.
 
-    reason: what was recognised, without file names. rate: frames a second, None where nothing says it. names: of the
-    frames, such as F012. files: one, or one a frame. defects: what is wrong with the film, and with the frames that
-    were decoded so far.
+    reason: what was recognised, without file names. rate: frames a second, None where nothing says it. files: one, or
+    one a frame. name: what results are called, and shown: what the film is called in lines about it; both may be its
+    file's. defects: what is wrong with the film, and with the frames that were decoded so far.
     """
 
     path: Path = field(repr=False)
@@ -54,37 +56,40 @@ class Film:
     rate: float | None = None
     noted: tuple[Defect, ...] = ()
     broken: dict[int, Defect] = field(default_factory=dict, repr=False)
+    name: str = field(default="", repr=False)
+    shown: str = field(default="", repr=False)
 
     def __len__(self) -> int:
         return self.count
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(f"F{number:03d}" for number in range(1, self.count + 1))
+        """What the frames are called."""
+        return tuple(place.id for place in self.places())
 
     @property
     def defects(self) -> tuple[Defect, ...]:
         return (*self.noted, *(self.broken[number] for number in sorted(self.broken)))
 
-    def find_file(self, number: int) -> Path:
-        """The file that holds a frame, alone or with the others. number: from 1."""
-        return self.files[number - 1 if len(self.files) > 1 else 0]
+    def places(self) -> list[Frame]:
+        """The frames without their images: nothing is decoded."""
+        files = self.files if len(self.files) > 1 else self.files * self.count
+        return [Frame(f"{self.name}-F{n:03d}", None, None, file, self.shown) for n, file in enumerate(files, 1)]
 
     def __iter__(self) -> Iterator[Frame]:
         decoded = self.decode()
-        for number in range(1, self.count + 1):
+        for number, place in enumerate(self.places(), 1):
             try:
                 image = next(decoded, EOFError("the file ends before it"))
             except Exception as error:  # of the file as a whole; the frames after it are told by the line above
                 image = error
-            path = self.find_file(number)
             if not isinstance(image, Exception):
-                yield Frame(number, image, None, path)
+                yield place._replace(image=image)
                 continue
             said = str(image) if isinstance(image, LabError | EOFError) else type(image).__name__
             error = f"frame {number} of {self.count} cannot be read ({said})"
             self.broken[number] = Defect("unreadable_image", error)
-            yield Frame(number, None, error, path)
+            yield place._replace(error=error)
 
 
 def open_film(path: Path | str) -> Film:
@@ -107,20 +112,21 @@ def open_film(path: Path | str) -> Film:
         film = _open_pages(path)
     if not 0 < film.count <= MOST_FRAMES:
         raise LabError(f"{path} says that it holds {film.count:,} frames; expected 1 to {MOST_FRAMES:,}: cut the film")
-    return film
+    return replace(film, name=path.stem, shown=str(path))
 
 
-def name_films(paths: Sequence[Path], *, hidden: bool) -> list[str]:
-    """What the films' results are called: by their names, or `hidden` by pseudonyms like those of a data set's
-    sequences (P07-V1), which the key file beside the films keeps."""
+def open_films(paths: Sequence[Path], *, hidden: bool) -> list[Film]:
+    """Films whose results are called by their names, or `hidden` by pseudonyms like those of a data set's sequences
+    (P07-V1), which the key file beside the films keeps. LabError as `open_film`."""
+    films = [open_film(path) for path in paths]
     if not hidden:
-        return [path.stem for path in paths]
+        return films
     names = {}
     for root in {path.parent for path in paths}:
         places = {path.name: (ALONE + path.name, "") for path in paths if path.parent == root}
         found, _ = name_images(root, places, stated=False)
         names |= {root / name: pseudonym.sequence for name, pseudonym in found.items()}
-    return [names[path] for path in paths]
+    return [replace(film, name=names[film.path], shown=names[film.path]) for film in films]
 
 
 def _open_folder(path: Path) -> Film:

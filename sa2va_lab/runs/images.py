@@ -19,49 +19,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
 from sa2va_lab.paths import real
 from sa2va_lab.runs.asking import find_file, hash_image, predict_samples, track_samples
 from sa2va_lab.runs.write import check_prompt
+from sa2va_lab.sa2va.processing import ImageLike
 
 LINES = "predictions.jsonl"
 
 
 class Picture(NamedTuple):
-    """An image that belongs to no data set, as a sample. id: what its files are called. Of a film's frame, which is
-    in memory, or None with its `error`: the file that holds it, and what the film is called in lines (`video`)."""
+    """An image file that belongs to no data set, as a sample. id: what its files are called."""
 
     id: str
-    image: Path | Image.Image | np.ndarray | None
-    file: Path | None = None
-    error: str | None = None
-    video: str = ""
-
-
-class FilmPictures:
-    """The frames of an open film as Pictures, decoded anew at each iteration.
-
-    film: iterated, it gives frames with image, error and path; it has `names`. name: what its files are called."""
-
-    def __init__(self, film, *, name: str, video: str):
-        self.film, self.name, self.video = film, name, video
-
-    def __len__(self) -> int:
-        return len(self.film)
-
-    def __iter__(self) -> Iterator[Picture]:
-        for name, frame in zip(self.film.names, self.film, strict=True):
-            yield Picture(f"{self.name}-{name}", frame.image, frame.path, frame.error, self.video)
-
-    def without_images(self) -> list[Picture]:
-        """Which files there will be, before any frame is decoded."""
-        return [
-            Picture(f"{self.name}-{name}", None, self.film.find_file(number), None, self.video)
-            for number, name in enumerate(self.film.names, 1)
-        ]
+    image: Path
 
 
 def hides_names(folder: Path | str) -> bool:
@@ -90,27 +63,28 @@ def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) ->
         if line is None or line.get("image_sha256") == hash_image(file) is not None:
             continue
         told_by_name = not hides_names(folder) and file.is_absolute()  # another folder has its own "one.png"
-        if not told_by_name or line["image"] != (sample.video or str(file)):
+        if not told_by_name or line["image"] != (getattr(sample, "video", "") or str(file)):
             raise LabError(f"{folder} holds {sample.id} of another image: predict this one into another folder.")
 
 
 def predict_images(
     segmenter,
-    samples: Sequence[Picture] | FilmPictures,
+    samples: Sequence[Picture],
     prompt: str,
     *,
     folder: Path | str,
-    save_overlay: Callable[[Path, Path | str, np.ndarray], object],
+    save_overlay: Callable[[Path, ImageLike, np.ndarray], object],
+    film: bool = False,
     **how,
 ) -> Iterator[dict]:
     """Predicts each image into `folder` and yields its line as it is written; an image that fails is a line with its
-    error, and the others go on. Lines of other images stay; those of these images are replaced. A film is tracked.
+    error, and the others go on. Lines of other images stay; those of these images are replaced.
 
-    how: more that `segmenter.predict` takes, or `track`, such as answer. Raises LabError as `check_images` does, and
-    where the folder cannot be written.
+    film: `samples` is an open film, which is tracked: iterated, it gives frames with id, image or error, file and
+    video, and `places` gives the same without images. how: more that `segmenter.predict` takes, or `track`.
+    Raises LabError as `check_images` does, and where the folder cannot be written.
     """
-    film = isinstance(samples, FilmPictures)
-    check_images(samples.without_images() if film else samples, prompt, folder)
+    check_images(samples.places() if film else samples, prompt, folder)
     folder = Path(folder)
     if film:
         told = track_samples(segmenter, samples, prompt, **how)

@@ -56,7 +56,7 @@ def predict_dataset(
     and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
     start, so that no logits hang on where a start began; where it has `prepare`, it is told which images are asked
     about now and next. dataset: has phrase (None where only a prompt says what to find), format, reason, split_name,
-    manifest_sha256, `split(name)`, `select(ids)` and samples, each with an id that may name a file and an image (its
+    manifest_sha256, `split(name)`, `select(ids)`, `spread(count)` and samples, each with an id that may name a file and an image (its
     path).
     prompt: for every image; None asks each the question that it brings (`sample.prompt`), else the data set's phrase.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
@@ -151,8 +151,7 @@ def choose_samples(dataset, limit: int | None) -> tuple:
     count = len(dataset.samples)
     if limit is None or limit >= count:
         return dataset, f"all {count} images"
-    spread = [dataset.samples[place * count // limit].id for place in range(limit)]
-    return dataset.select(spread), f"{limit} of {count} images, evenly spread over the ids"
+    return dataset.spread(limit), f"{limit} of {count} images, evenly spread over the ids"
 
 
 def _describe(segmenter, dataset, *, prompt: str | None, how: str) -> dict:

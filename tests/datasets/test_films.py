@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.datasets.films import name_films, open_film
+from sa2va_lab.datasets.films import open_film, open_films
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import find_film
 from sa2va_lab.sa2va.processing import read_image
@@ -107,7 +107,7 @@ def pixels(film):
 def test_a_film_reads_back_as_it_was_written(tmp_path, form):
     frames = draw()
     film = open_film((FORMS | LOSSY)[form](tmp_path, frames))
-    assert (len(film), film.names[0], film.names[-1]) == (COUNT, "F001", "F012")
+    assert (len(film), film.names[0], film.names[-1]) == (COUNT, f"{film.path.stem}-F001", f"{film.path.stem}-F012")
     assert bool(find_film(film.path)) == (form != "folder")
     for _ in range(2):  # as often as one likes
         read = pixels(film)
@@ -356,10 +356,11 @@ def test_a_missing_library_is_one_sentence(tmp_path, monkeypatch):
 
 def test_hidden_names_are_pseudonyms(tmp_path):
     paths = [write_dicom(tmp_path / f"NOTREAL-0042_{n}.dcm", draw(2)) for n in (1, 2)]
-    named = name_films(paths, hidden=True)
-    assert sorted(named) == ["P01-V1", "P02-V1"]
-    assert name_films(paths[::-1], hidden=True) == named[::-1]
-    assert name_films(paths, hidden=False) == ["NOTREAL-0042_1", "NOTREAL-0042_2"]
+    names = [film.name for film in open_films(paths, hidden=True)]
+    assert sorted(names) == ["P01-V1", "P02-V1"]
+    assert [film.name for film in open_films(paths[::-1], hidden=True)] == names[::-1]
+    assert {place.video for place in open_films(paths, hidden=True)[0].places()} == {names[0]}
+    assert [film.name for film in open_films(paths, hidden=False)] == ["NOTREAL-0042_1", "NOTREAL-0042_2"]
 
 
 def test_no_reader_of_images_takes_a_films_first_frame(tmp_path):
