@@ -56,8 +56,8 @@ def predict_dataset(
     and `provenance`; it is given nothing else. Where it has `keep_draft`, the first image is asked once more at each
     start, so that no logits hang on where a start began; where it has `prepare`, it is told which images are asked
     about now and next. dataset: has phrase (None where only a prompt says what to find), format, reason, split_name,
-    manifest_sha256, `split(name)`, `select(ids)`, `spread(count)` and samples, each with an id that may name a file and an image (its
-    path).
+    manifest_sha256, `split(name)`, `select(ids)`, `spread(count)` and samples, each with an id that may name a file
+    and an image (its path).
     prompt: for every image; None asks each the question that it brings (`sample.prompt`), else the data set's phrase.
     limit: so many samples at most, evenly spread over the split, so that they are not all of one patient.
     batch: so many images at once, always the same ones: what lies together moves logits by rounding, so a batch that a
