@@ -1,10 +1,12 @@
 """The demo's memory in the making: what it learns through is the product's own, and nothing else changes."""
 
+import hashlib
 import json
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import read_config
@@ -15,6 +17,9 @@ from tools.demo import memory
 from tools.demo.lessons import phrase_codes
 
 PLAN = {"films": {"count": 1, "first": 2_000_001, "frames": 7}, "remembering": {"steps": 2, "near_until": 0.5}}
+OWN = ("memory_attention", "memory_encoder", "obj_ptr_proj", "maskmem_tpos_enc")  # what the lesson trains
+# sha256 of names and bytes of all else, before the memory had its lesson
+OTHERS = "1873dbc5a81109333daf4f65cd7fc4bf00368d92102264dacd5227d9cac3479f"
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +44,14 @@ def test_only_the_memory_changes_and_files_keep_every_other_byte(root, taught):
     assert (folder / "config.json").read_bytes() == (root / "data/demo/base/config.json").read_bytes()
 
 
+def test_the_shipped_base_is_to_the_byte_what_it_was_before_it_could_follow(root):
+    tensors, found = load_file(root / "data/demo/base/model.safetensors"), hashlib.sha256()
+    for name in sorted(tensors):
+        if not name.removeprefix("grounding_encoder.sam2_model.").startswith(OWN):
+            found.update(name.encode() + tensors[name].numpy().tobytes())
+    assert found.hexdigest() == OTHERS
+
+
 def test_a_window_of_the_whole_frame_is_what_the_network_remembers(taught):
     """The lesson's way through a film and `FilmMemory`, frames 5 and 6 after three that were asked for."""
     _, folder, work = taught
@@ -49,6 +62,7 @@ def test_a_window_of_the_whole_frame_is_what_the_network_remembers(taught):
     parts = [[film[name][k : k + 1].float() for name in ("coarse", "fine0", "fine1")] for k in range(7)]
     frames = [CanvasFeatures(coarse, tuple(fine)) for coarse, *fine in parts]
     with torch.inference_mode():
+        sam2.memory_temporal_positional_encoding.normal_(generator=torch.Generator().manual_seed(0))  # to be felt
         drawn = [theirs.condition(k, frames[k]) for k in range(3)]
         drawn += [theirs.follow(k, frames[k]) for k in (5, 6)]
         ours = memory.Recall(sam2, whole)
@@ -58,8 +72,8 @@ def test_a_window_of_the_whole_frame_is_what_the_network_remembers(taught):
             logits, ious, tokens, score = memory.follow(sam2, ours.change(frames[k].image), frames[k].fine, whole)
             best = 0, 0, ious[0, 0].argmax()
             # the product rounds what it remembers to bfloat16
-            assert (logits[best] - expected.logits[0]).abs().max() < 0.05 * expected.logits.std()
-            assert score[0, 0] == pytest.approx(expected.scores[0], abs=1e-2)
+            assert (logits[best] - expected.logits[0]).abs().max() < 5e-4 * expected.logits.std()
+            assert score[0, 0] == pytest.approx(expected.scores[0], abs=1e-4)
             if k == 5:
                 ours.keep(frames[k].image, logits[best][None], tokens[best][None], score[:, 0], back=1)
     assert len(ours.maps) == 4
