@@ -1,12 +1,14 @@
 """One image before and after a change: its time, what of that the pixels take, and how many operators are called.
 
-    python benchmarks/before_after.py BEFORE MODEL [--precision P] [--images N] [--rounds N] [--write]
+    python benchmarks/before_after.py BEFORE MODEL [--precision P] [--images N] [--rounds N] [--batch N]
+        [--write]
 
-BEFORE is a commit; after it is what lies here. Each side runs in processes of its own, in turn, on the same files:
-one image after another as a Run asks for them (the next one's pixels are made ahead, where that commit can), then
-single images. Times are the CPU's for the thread that runs the model, which has one thread for its products: so a busy
-machine changes little, and what another thread does beside it is not in them. `--write` puts the table between its
-marks in RESULTS.md, a section a model.
+BEFORE is a commit; after it is what lies here; MODEL a folder, or the name of a released model ("Sa2VA-8B"), whose
+sizes are enough to count operators and to make pixels: no weights, and nothing is computed. Each side runs in
+processes of its own, in turn, on the same files: one image after another as a Run asks for them (the next one's pixels
+are made ahead, where that commit can), then single images. Times are the CPU's for the thread that runs the model,
+which has one thread for its products: so a busy machine changes little, and what another thread does beside it is not
+in them. `--write` puts the table between its marks in RESULTS.md, a section a model.
 """
 
 from __future__ import annotations
@@ -26,11 +28,16 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 IMAGES = HERE.parent / "data" / "demo" / "angiograms" / "images"
-BATCH = 8
 PIXELS = {  # what makes an image's pixels, or waits for them, at either commit
     "sa2va_lab.segmenter": ("read_image", "fill_canvas", "normalise"),
     "sa2va_lab.segmenter.Segmenter": ("_look_at", "_cut", "_look"),
     "sa2va_lab.sa2va.processing": ("stretch",),
+}
+SIZES = {  # the same where there are only sizes
+    "CPU ms of the model's thread for an image's pixels": ("own", "{:.1f}"),
+    "CPU ms of another thread for them": ("ahead", "{:.1f}"),
+    "left to the model's device, CPU ms": ("device", "{:.1f}"),
+    "operators of the network for an image": ("operators", "{:,.0f}"),
 }
 ROWS = {  # what is told: how
     "CPU seconds of the model's thread an image, in a series": ("series", "{:.3f}"),
@@ -39,7 +46,7 @@ ROWS = {  # what is told: how
     "pixels' share, alone": ("alone_pixels", "{:.1%}"),
     "operators for an image": ("operators", "{:,.0f}"),
     "of them for pixels": ("operators_pixels", "{:,.0f}"),
-    f"operators for one of {BATCH} asked at once": ("operators_batch", "{:,.0f}"),
+    "operators for one of {batch} asked at once": ("operators_batch", "{:,.0f}"),
 }
 
 
@@ -64,10 +71,62 @@ class Meter:
         return run
 
 
-def measure(model: str, precision: str, images: list[Path]) -> dict[str, float]:
+def count(meter: Meter):
+    """Within it operators are counted, views aside."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            meter.operators += not func.is_view
+            meter.within += meter.depth and not func.is_view
+            return func(*args, **(kwargs or {}))
+
+    return Operators()
+
+
+def measure_sizes(sizes, image: Path) -> dict[str, float]:
+    """What the pixels of an image take at a model's sizes in bf16, and the operators that its network calls."""
+    import torch
+
+    from sa2va_lab.loading import activations
+    from sa2va_lab.sa2va import processing
+
+    def take(run) -> float:
+        taken = []
+        for _ in range(9):
+            begun = time.thread_time()
+            run()
+            taken.append(1000 * (time.thread_time() - begun))
+        return statistics.median(taken)
+
+    def see() -> None:
+        picture = processing.read_image(image)
+        sizes.family.pixels(picture, sizes)
+        processing.fill_canvas(picture, sizes, dtype=torch.bfloat16)
+
+    meter, build = Meter(), activations.build_empty
+
+    def build_counted(config):
+        """Operators are counted from the first of an image on, without those that make the network."""
+        model = build(config)
+        first = model.encode_image
+        model.encode_image = lambda pixels: (setattr(meter, "operators", 0), first(pixels))[1]
+        return model
+
+    activations.shorten, activations.build_empty = (lambda config: config), build_counted
+    with count(meter):
+        activations.count_activations(sizes, precision="bf16", tiles=1)
+    found = {"operators": meter.operators}
+    if not hasattr(processing, "normalise"):
+        return found | {"own": take(see), "ahead": 0.0, "device": 0.0}
+    levels = processing.Picture.prepare(image, sizes).levels
+    found |= {"own": 0.0, "ahead": take(lambda: processing.Picture.prepare(image, sizes))}
+    return found | {"device": take(lambda: processing.normalise(levels.to(torch.bfloat16)))}
+
+
+def measure(model: str, precision: str, images: list[Path], batch: int) -> dict[str, float]:
     """What one side takes, measured in this very process."""
     from full_size import ANSWER
-    from torch.utils._python_dispatch import TorchDispatchMode
 
     import sa2va_lab
     from sa2va_lab.sa2va.processing import read_image
@@ -84,12 +143,6 @@ def measure(model: str, precision: str, images: list[Path]) -> dict[str, float]:
             if inspect.isfunction(found := getattr(owner, name, None)):
                 setattr(owner, name, meter.wrap(found))
 
-    class Operators(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            meter.operators += not func.is_view
-            meter.within += meter.depth and not func.is_view
-            return func(*args, **(kwargs or {}))
-
     def ask(image) -> None:
         segmenter.forget()
         assert segmenter.predict(image, "blood vessel", answer=ANSWER).n_seg == 1
@@ -103,7 +156,7 @@ def measure(model: str, precision: str, images: list[Path]) -> dict[str, float]:
     def series() -> None:
         prepare = getattr(segmenter, "prepare", lambda images: None)
         for image, following in zip(images, [*images[1:], None], strict=True):
-            prepare([following] if following else [])
+            prepare([image, following] if following else [image])
             ask(image)
 
     pictures = [read_image(path) for path in images]
@@ -116,20 +169,22 @@ def measure(model: str, precision: str, images: list[Path]) -> dict[str, float]:
     }
     found |= {"alone": statistics.median(one[0] for one in alone)}
     found |= {"alone_pixels": statistics.median(one[1] for one in alone)}
-    with Operators():
+    with count(meter):
         ask(pictures[0])
     found |= {"operators": meter.operators, "operators_pixels": meter.within}
     segmenter.forget()
-    meter.operators, many = 0, [picture.rotate(90 * turn) for turn in range(4) for picture in pictures[:2]][:BATCH]
-    with Operators():
-        list(segmenter.predict_many(many, "blood vessel", batch=BATCH, answer=ANSWER))
-    return found | {"operators_batch": meter.operators / BATCH}
+    meter.operators, many = 0, [picture.rotate(90 * turn) for turn in range(4) for picture in pictures[:2]]
+    with count(meter):
+        list(segmenter.predict_many(many[:batch], "blood vessel", batch=batch, answer=ANSWER))
+    return found | {"operators_batch": meter.operators / batch}
 
 
 def run_side(checkout: Path, asked: argparse.Namespace) -> dict[str, float]:
     """`measure` in a process of its own that imports the package of `checkout`."""
-    command = [sys.executable, __file__, asked.before, asked.model, "--precision", asked.precision]
-    command += ["--images", str(asked.images), "--child"]
+    own = checkout / asked.model  # the demo's base as that commit has it
+    model = str(own) if own.exists() else asked.model
+    command = [sys.executable, __file__, asked.before, model, "--precision", asked.precision]
+    command += ["--images", str(asked.images), "--batch", str(asked.batch), "--child"]
     paths = os.pathsep.join(map(str, (checkout, HERE)))
     here = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=here)
@@ -140,12 +195,14 @@ def as_text(sides: dict[str, list[dict]], asked: argparse.Namespace, commits: di
     """The table, with the median of all rounds."""
     from stages import cpu_name
 
-    head = f"`{Path(asked.model).name}`, {asked.precision}, {asked.images} images of the demo, {asked.rounds} rounds"
+    rows = ROWS if "series" in sides["after"][0] else SIZES
+    what = f"{asked.precision}, {asked.images} images of the demo" if rows is ROWS else "bf16, sizes alone, one tile"
+    head = f"{Path(asked.model).name}, {what}, {asked.rounds} rounds"
     told = f"{head} in turn; {cpu_name()}, one thread; {commits['before']} and {commits['after']}."
     lines = [told, "", "| what | before | after |", "|---|---|---|"]
-    for what, (name, form) in ROWS.items():
+    for what, (name, form) in rows.items():
         cells = (form.format(statistics.median(one[name] for one in sides[side])) for side in ("before", "after"))
-        lines.append(f"| {what} | {' | '.join(cells)} |")
+        lines.append(f"| {what.format(batch=asked.batch)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -157,11 +214,18 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--images", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=8, help="images at once, of which operators are counted")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        print(json.dumps(measure(asked.model, asked.precision, sorted(IMAGES.iterdir())[: asked.images])))
+        from sa2va_lab.loading.catalogue import find_released
+
+        images, released = sorted(IMAGES.iterdir())[: asked.images], find_released(asked.model)
+        if released:
+            print(json.dumps(measure_sizes(released.sizes, images[0])))
+            return
+        print(json.dumps(measure(asked.model, asked.precision, images, asked.batch)))
         return
     from bench import RESULTS, replace_table
 

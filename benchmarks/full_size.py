@@ -14,6 +14,7 @@ import json
 import math
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -43,6 +45,7 @@ from stages import cpu_name
 from tools.demo import tiny
 
 SHARD_BYTES = 1 << 30
+BATCHES = 3  # of a data set
 ANSWER = "Sure, [SEG]."  # given, as a random model would say anything; so it is read in one pass
 VISION = {
     "hidden_size": 1024,
@@ -125,15 +128,17 @@ def hash_of(name: str) -> int:
 
 
 @torch.inference_mode()
-def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, batch: int = 1, **how) -> dict:
+def measure(
+    folder: Path | str, *, repeats: int = 3, side: int = 512, batch: int = 1, answer: str = ANSWER, **how
+) -> dict:
     """Loads the folder and answers about one square image `repeats` times; once before to warm up, once after to count
     the operations.
 
-    side: of the image in pixels. batch: besides, so many images at once (`together`: seconds an image, the median).
-    operators: how many of torch's are called for an image. how: as `sa2va_lab.load` takes it. seconds: median by stage,
-    first_seconds: of the warm-up; flops: of the matrix products by stage; rate: products a second of one decoder matrix
-    and the prompt's tokens, in the same run; memory above the process before it loaded; forecast: the shares of the
-    plan that ran.
+    side: of the image in pixels. batch: besides, a data set so many images at once (`together`: seconds an image, the
+    median). answer: what is given, with a [SEG] for each mask. operators: how many of torch's are called for an image.
+    how: as `sa2va_lab.load` takes it. seconds: median by stage, first_seconds: of the warm-up; flops: of the matrix
+    products by stage; rate: products a second of one decoder matrix and the prompt's tokens, in the same run; memory
+    above the process before it loaded; forecast: the shares of the plan that ran.
     """
     image = np.random.default_rng(0).integers(0, 255, (side, side), np.uint8)
     tiles = len(cut_tiles(read_image(image), read_config(folder)))
@@ -146,8 +151,8 @@ def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, batch: int
 
     def ask() -> dict[str, float]:
         segmenter.forget()
-        made = segmenter.predict(image, "blood vessel", answer=ANSWER)
-        assert made.n_seg == 1
+        made = segmenter.predict(image, "blood vessel", answer=answer)
+        assert made.n_seg == answer.count("[SEG]")
         peaks.append(made.peak_bytes)
         return made.seconds
 
@@ -194,13 +199,21 @@ def measure(folder: Path | str, *, repeats: int = 3, side: int = 512, batch: int
 
 
 def ask_together(segmenter, side: int, batch: int) -> float:
-    """Seconds an image of so many different ones at once."""
-    images = np.random.default_rng(1).integers(0, 255, (batch, side, side), np.uint8)
-    segmenter.forget()
-    begun = time.perf_counter()
-    made = list(segmenter.predict_many(images, "blood vessel", batch=batch, answer=ANSWER))
-    assert [one.n_seg for one in made] == [1] * batch
-    return (time.perf_counter() - begun) / batch
+    """Seconds an image of a data set, so many images at once, as a Run asks for them: the next ones are read ahead."""
+    images, made = np.random.default_rng(1).integers(0, 255, (BATCHES * batch, side, side), np.uint8), []
+    with tempfile.TemporaryDirectory() as spare:
+        paths = [Path(spare) / f"{number}.png" for number in range(len(images))]
+        for path, image in zip(paths, images, strict=True):
+            Image.fromarray(image).save(path)
+        segmenter.forget()
+        begun = time.perf_counter()
+        for start in range(0, len(paths), batch):
+            segmenter.prepare(paths[start : start + 2 * batch])
+            group = paths[start : start + batch]
+            made += segmenter.predict_many(group, "blood vessel", batch=batch, answer=ANSWER)
+        spent = time.perf_counter() - begun
+    assert [one.n_seg for one in made] == [1] * len(images)
+    return spent / len(images)
 
 
 class Operators(TorchDispatchMode):

@@ -39,15 +39,17 @@ PLANS = (  # what is told of it, how it is loaded
     ("int8", {"precision": "int8", "batch": BATCH}),
     ("nf4", {"precision": "nf4", "batch": BATCH}),
     ("fp32", {"precision": "fp32"}),
+    ("bf16, two [SEG]", {"precision": "bf16", "answer": "Sure, [SEG] and [SEG]."}),
     ("bf16, 5 tiles", {"precision": "bf16", "side": 800}),
     ("bf16, 8 GiB", {"precision": "bf16", "max_memory": {"cuda:0": "8GiB"}, "repeats": 1}),
+    ("bf16, compiled", {"precision": "bf16", "compile": True}),  # last: it takes the longest
 )
 SMALL = (
-    ("fp32", {"precision": "fp32", "batch": BATCH, "repeats": 1}),
-    ("bf16", {"precision": "bf16", "repeats": 1}),
+    ("fp32", {"precision": "fp32", "batch": 2, "repeats": 1}),
+    ("bf16, two [SEG]", {"precision": "bf16", "repeats": 1, "answer": "Sure, [SEG] and [SEG]."}),
     ("int8", {"precision": "int8", "repeats": 1}),
 )
-HEADS = ("plan", "load, s", "image, ms", *("pixels", "vision", "answer", "canvas", "masks"), "one of a batch, ms",
+HEADS = ("plan", "load, s", "image, ms", *("pixels", "vision", "answer", "canvas", "masks"), "one of a data set, ms",
          "operators", "peak, GiB", "forecast, GiB", "peak / forecast")  # fmt: skip
 
 

@@ -15,6 +15,9 @@ Precision = Annotated[str, typer.Option(help="auto, fp32, bf16, fp16, int8 or nf
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Gpus = Annotated[int | None, typer.Option(help="The first so many GPUs; all if not given.")]
 Spread = Annotated[bool, typer.Option("--spread", help="Spread the decoder layers though one GPU is enough.")]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="torch.compile; for many images on a GPU, some minutes first.")
+]
 Sam2 = Annotated[Path | None, typer.Option(help="SAM2 (.pt or folder), where the checkpoint has none.")]
 FineTuned = Annotated[Path | None, typer.Option(help="xtuner's iter_*.pth, laid over the checkpoint.")]
 TrainingConfig = Annotated[Path | None, typer.Option(help="The training config; it is read, never executed.")]

@@ -10,7 +10,7 @@ from itertools import chain, islice
 import torch
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.arithmetic import quantise_matrix, set_arithmetic
+from sa2va_lab.loading.arithmetic import compile_towers, quantise_matrix, set_arithmetic
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.devices import QUANTISED, as_dtype, can_quantise
 from sa2va_lab.loading.forecast import GIB
@@ -27,16 +27,20 @@ class Ladder:
 
     A rung below the start is one that this installation can stand on: without bitsandbytes there is no nf4.
 
-    source: where the weights come from; tell: called with each step as a sentence; progress: wraps the tensors.
+    source: where the weights come from; tell: called with each step as a sentence; progress: wraps the tensors;
+    compiled: whether each rung's network is compiled (`compile_towers`).
     """
 
-    def __init__(self, source: Checkpoint, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter):
+    def __init__(
+        self, source: Checkpoint, made: Plan, *, start: int, tell: Callable[[str], object], progress=iter,
+        compiled: bool = False,
+    ):  # fmt: skip
         self.source, self.config = source, source.sizes
         above, below = islice(made.rungs, start + 1), islice(made.rungs, start + 1, None)
         makeable = (rung for rung in below if can_quantise(rung.precision, device=rung.device))
         self.rungs = Rungs(chain(above, makeable))
         self.place, self.tell, self.progress = start, tell, progress
-        self.steps: list[dict] = []
+        self.compiled, self.steps = compiled, []
         self.arithmetic = ""
 
     @property
@@ -112,9 +116,13 @@ class Ladder:
         )
         self.arithmetic = set_arithmetic(model, precision=rung.precision, device=rung.device)
         connect(model, layout, shelf)
+        if self.compiled:
+            self.arithmetic += f"; {compile_towers(model)}"
         return model
 
     def _descend(self, why: str) -> None:
+        if self.compiled:
+            torch.compiler.reset()  # which holds the graphs of the network that went, and their memory
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ def load(
     spread: bool = False,
     max_memory: dict[str, str] | None = None,
     tiles: int | None = None,
+    compile: bool = False,
     progress: bool = False,
 ) -> Segmenter:
     """The Sa2VA checkpoint in `path`, ready to answer. A hub id ("ByteDance/Sa2VA-InternVL3-8B") is downloaded first.
@@ -42,7 +43,9 @@ def load(
     layers are spread over them where one is not enough, or where `spread` asks for it. max_memory: budgets in the place
     of what is free, as {"cuda:0": "20GiB"};
     layers that fit nowhere stay in the checkpoint's files and are read at each pass. tiles: plan for images of so many,
-    the thumbnail included; for the most that the model cuts if not given. When memory runs out, here or in a
+    the thumbnail included; for the most that the model cuts if not given. compile: vision tower and SAM2's encoder by
+    torch.compile, which needs a C++ compiler and some minutes at the first image; for many images on a GPU, no faster
+    on a CPU, equal within rounding, and its memory is in no forecast. When memory runs out, here or in a
     prediction, the next rung of the plan takes over, with a warning. What was chosen and why is in
     `Segmenter.provenance`. Only safetensors, config.json, the tokenizer files and the tensors of a .pth or .pt are
     read; Python in the folder is never imported. Raises LabError for parts that do not make a complete Sa2VA of a
@@ -69,6 +72,7 @@ def load(
         made,
         start=start,
         tell=warnings.warn,
+        compiled=compile,
         progress=(lambda names: tqdm(names, desc="load weights", unit="tensor")) if progress else iter,
     )
     before = logging.get_verbosity()

@@ -82,8 +82,9 @@ def test_make_gpu_runs_its_small_form_without_a_card(capsys):
     before = gpu.RESULTS.read_bytes()
     text = gpu.main()
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ") and "---" not in line]
-    assert [row[0] for row in rows] == ["| plan", "| fp32", "| bf16", "| int8"]
+    assert [row[0] for row in rows] == ["| plan", "| fp32", "| bf16, two [SEG]", "| int8"]
     assert all(float(row[2]) > 0 for row in rows[1:])
-    assert float(rows[1][8]) > 0  # one of a batch
+    assert float(rows[1][8]) > 0  # one of a data set
+    assert {name for name, _ in gpu.PLANS} >= {"bf16", "fp16", "fp32", "int8", "nf4", "bf16, compiled", "bf16, 8 GiB"}
     assert "not run: no CUDA device" in text
     assert gpu.RESULTS.read_bytes() == before

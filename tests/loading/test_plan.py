@@ -313,6 +313,26 @@ def test_precisions_agree_with_fp32(tiny_folder, image, precision):
     assert 0 < difference < 0.1
 
 
+def test_a_compiled_network_says_the_same_within_rounding(tiny_folder, image, monkeypatch):
+    """Here with a backend that needs no C++ compiler; what a graph would write over is kept apart."""
+    monkeypatch.setattr(arithmetic, "COMPILED", {"backend": "eager", "dynamic": False})
+    plain, made = (sa2va_lab.load(tiny_folder, precision="bf16", device="cpu", compile=on) for on in (False, True))
+    expected, got = (segmenter.predict(image, "x", answer=ANSWER) for segmenter in (plain, made))
+    assert np.abs(got.logits - expected.logits).max() < 0.02 * np.abs(expected.logits).max()
+    assert "compiled" in made.provenance["arithmetic"]
+    assert "compiled" not in plain.provenance["arithmetic"]
+    assert {type(tower._compiled_call_impl).__name__ for tower in _towers(made)} == {"function"}
+    raw = made.model.grounding_encoder.vision_encoder
+    kept, seen = [], raw.register_forward_hook(lambda module, given, out: kept.extend(out.fpn_hidden_states))
+    features = made.model.encode_canvas(torch.zeros(1, 3, 512, 512))
+    seen.remove()
+    assert features.image.untyped_storage().data_ptr() not in {one.untyped_storage().data_ptr() for one in kept}
+
+
+def _towers(segmenter) -> list:
+    return [segmenter.model.vision_model, segmenter.model.grounding_encoder.vision_encoder]
+
+
 def test_rows_in_a_whole_network(tiny_folder, image, monkeypatch):
     expected = sa2va_lab.load(tiny_folder, precision="fp32", device="cpu").predict(image, "x", answer=ANSWER)
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
