@@ -16,11 +16,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "conversation", "segmenter", "shown", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_790, "loading": 3_300, "conversation": 130, "segmenter": 400, "prediction": 130, "runs": 1_300,
-    "datasets": 4_690, "training": 1_760, "evaluation": 2_610, "views": 3_500, "reports": 1_170, "commands": 820,
+    "sa2va": 2_790, "loading": 3_340, "conversation": 130, "segmenter": 400, "prediction": 130, "runs": 1_300,
+    "datasets": 4_690, "training": 1_760, "evaluation": 2_610, "views": 3_500, "reports": 1_170, "commands": 825,
     "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 23_220, 8_070
+PACKAGE_LINES, CORE_LINES = 23_280, 8_110
 
 
 def count_lines(*rooms: str) -> int:

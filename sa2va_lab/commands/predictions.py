@@ -72,7 +72,7 @@ def predict(
     """
     tuning = {"sam2": sam2, "finetune": finetune, "config": config, "lora_alpha": lora_alpha}
     loading = {"path": model, **tuning, "precision": precision, "device": device, "gpus": gpus, "spread": spread}
-    loading["compile"] = compile
+    loading |= {"compile": compile}
     if len(images) == 1 and out is None and (images[0].is_dir() or images[0].suffix == ".json"):
         if answer is not None:
             raise LabError("--answer is for single images and films; a data set goes into a Run: use --run NAME.")
