@@ -28,6 +28,8 @@ class Prediction(Shown):
     seconds: wall time by stage. peak_bytes: accelerator memory at its highest, None where there is none to measure.
     thumbnail: the image made small, uint8 (h, w, 3), to show it by; stamp: what belongs on any picture. Neither is
         kept in a file.
+    error: why there is no prediction, for a frame of a film that could not be read; whoever asks for its masks gets
+        this as a LabError, for it is not one that shows nothing.
     """
 
     logits: np.ndarray
@@ -38,6 +40,7 @@ class Prediction(Shown):
     peak_bytes: int | None = None
     thumbnail: np.ndarray | None = field(default=None, compare=False)
     stamp: str | None = field(default=None, compare=False)
+    error: str | None = None
 
     def __post_init__(self):
         if self.logits.ndim != 3 or self.logits.dtype != np.float32:
@@ -52,7 +55,9 @@ class Prediction(Shown):
     def facts(self) -> dict[str, str]:
         """See `Shown`; the share of the image is that of the mask grid, which needs no resizing."""
         facts, share = {"Answer": self.answer or "–", "Masks": "none"}, (self.logits.max(axis=0, initial=-1) > 0).mean()
-        if self.n_seg:
+        if self.error:
+            facts["Masks"] = "not known: the frame cannot be read"
+        elif self.n_seg:
             facts["Masks"] = f"{self.n_seg}, {share:.1%} of the image"
         facts["Image"] = "{} x {} pixels".format(*self.size[::-1]) if all(self.size) else "none"
         if self.seconds:
@@ -67,6 +72,7 @@ class Prediction(Shown):
         Up in two bilinear steps, grid -> canvas -> image, as the official code does; a single step moves
         about one mask pixel in two hundred.
         """
+        self._refuse_lost()
         if not self.n_seg:
             return np.zeros((0, *self.size), np.float32)
         import torch
@@ -83,6 +89,7 @@ class Prediction(Shown):
         """
         if merge != "union" and not isinstance(merge, int):
             raise LabError(f'merge is {merge!r}; expected "union" or the index of one [SEG]')
+        self._refuse_lost()
         if not self.n_seg:
             return np.zeros(self.size, np.float32)
         if isinstance(merge, int) and not -self.n_seg <= merge < self.n_seg:
@@ -102,11 +109,16 @@ class Prediction(Shown):
 
     def to_bytes(self) -> bytes:
         """The .npz form: `logits`, `size`, `canvas`. The same prediction always gives the same bytes."""
+        self._refuse_lost()
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer, logits=self.logits, size=np.asarray(self.size, np.int64), canvas=np.int64(self.canvas)
         )
         return buffer.getvalue()
+
+    def _refuse_lost(self) -> None:
+        if self.error:
+            raise LabError(self.error)
 
     @classmethod
     def from_npz(cls, source: Path | io.BytesIO, *, answer: str = "", **rest) -> Prediction:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -20,24 +21,15 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import AT_ONCE, Prediction
 from sa2va_lab.sa2va.answering import Reply, read_answers, shrink, write_answers
 from sa2va_lab.sa2va.family import Sight
-from sa2va_lab.sa2va.modeling import Sa2VA, in_full, stack
+from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA, stack
 from sa2va_lab.sa2va.processing import ImageLike, Picture, PromptIds, PromptReader, normalise, phrase_prompt, read_image
+from sa2va_lab.sa2va.watching import Overflow, in_full, is_out_of_memory, timed, watch_memory, watch_overflow
 from sa2va_lab.shown import Shown
+from sa2va_lab.tracking import Tracker, choose_frames
 
 FIRST_DRAFT = "Sure, [SEG]."
+T = TypeVar("T")
 MOST_TOGETHER = 8  # images; on an H100, 16 at once took as long an image as 8
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on a GPU or on the host."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
-
-
-class Overflow(LabError):
-    """The network's numbers left the range of their format."""
 
 
 class Segmenter(Shown):
@@ -49,14 +41,7 @@ class Segmenter(Shown):
     images have room together (`choose_batch`); what failed is tried again.
     """
 
-    def __init__(
-        self,
-        model: Sa2VA,
-        reader: PromptReader,
-        *,
-        provenance: dict,
-        ladder=None,
-    ):
+    def __init__(self, model: Sa2VA, reader: PromptReader, *, provenance: dict, ladder=None):
         self.model = model
         self.reader = reader
         self.provenance = provenance
@@ -145,6 +130,33 @@ class Segmenter(Shown):
         while group := list(itertools.islice(questions, batch)):
             yield from self._answer_all(group)
 
+    def track(
+        self,
+        frames: Iterable[ImageLike],
+        prompt: str,
+        *,
+        answer: str | None = None,
+        limit: int = ANSWER_LIMIT,
+        keep: int = 5,
+        sample: str | None = None,
+    ) -> Iterator[Prediction]:
+        """A Prediction for each frame of a film, in order: one question, and SAM2 follows what the answer names.
+
+        frames: images as `predict` takes them, or what `datasets.films.open_film` gives; read one at a time. The
+        language model sees `keep` frames together and answers once; prompt, answer and limit are as in `predict`. On
+        those frames each [SEG] is drawn as in a still image, from the answer; on all others SAM2 draws from its memory
+        of those and of the last six frames, each [SEG] from its own. No [SEG]: no masks.
+        sample: None shows the first frames, as the official code does. "spread" shows frames from the middle of as many
+        equal parts of the film, since a film of contrast begins without; what comes before them is followed as well.
+        frames must have a length then, and be iterable again: the film is read twice up to the last of them.
+        A frame that cannot be read has a Prediction with an `error`; the film goes on, and where the model was to see
+        that frame it sees the next that can be read. Memory runs out or numbers overflow: the frame is drawn by the
+        network of another rung, as in `predict`, from what is remembered already.
+        Raises LabError at once for what cannot be asked; in the film as `predict`, but for frames.
+        """
+        question, wanted = Question(None, phrase_prompt(prompt)[0], answer, limit), choose_frames(frames, keep, sample)
+        return Tracker(self, question).track(frames, wanted, again=sample is not None)
+
     def prepare(self, images: Iterable[Path | str]) -> None:
         """Begins to read these images, which are asked about next, beside whatever the network does meanwhile. What was
         begun before stays where it is among them, else it is given back."""
@@ -159,73 +171,84 @@ class Segmenter(Shown):
         """The predictions in order. Where memory runs out, fewer questions are asked at once; where that does not help
         or numbers overflow, what is left is asked of the network of another rung, as often as that helps."""
         while questions:
-            if self.model is None:  # no rung held in the last call; memory may have come back since
-                self.model = self._ladder.load()
-                self._ladder.note(self.provenance)
             done: list[Prediction] = []
             failure, group = None, questions[: self._most]
             try:
-                with in_full(self.model.dtype):
-                    self._predict_batch(group, done)
+                self._run(partial(self._predict_batch, group, done))
             except Exception as error:
                 failure = error
             yield from done
             questions = questions[len(done) :]
-            if failure is None:
-                continue
-            halved = is_out_of_memory(failure) and len(group) > 1
-            if not halved and (self._ladder is None or not self._ladder.helps(failure)):
-                raise failure
-            failure = failure.with_traceback(None)  # its frames hold tensors, which must go before anything is loaded
-            self.forget()
-            if halved:
+            if failure and len(group) > 1 and is_out_of_memory(failure):
+                del failure  # its frames hold tensors
+                self.forget()
                 self._most = len(group) // 2
                 step = {"from": f"{len(group)} images at once", "to": str(self._most), "why": "out of memory"}
                 self.provenance.setdefault("steps", []).append(step)
-                continue
-            self.model = None
-            self.model = self._ladder.step_down(failure)
-            self._ladder.note(self.provenance)
+            elif failure:
+                self._step_down(failure)
 
-    @torch.inference_mode()
+    def _insist(self, work: Callable[[], T]) -> T:
+        """What `work` gives; where memory runs out or numbers overflow, with the network of another rung."""
+        while True:
+            try:
+                return self._run(work)
+            except Exception as error:
+                failure = error
+            self._step_down(failure)
+
+    def _run(self, work: Callable[[], T]) -> T:
+        if self.model is None:  # no rung held in the last call; memory may have come back since
+            self.model = self._ladder.load()
+            self._ladder.note(self.provenance)
+        with torch.inference_mode(), in_full(self.model.dtype):
+            return work()
+
+    def _step_down(self, failure: Exception) -> None:
+        """To the network of another rung; raises the failure where none helps."""
+        if self._ladder is None or not self._ladder.helps(failure):
+            raise failure
+        failure = failure.with_traceback(None)  # its frames hold tensors, which must go before anything is loaded
+        self.forget()
+        self.model = None
+        self.model = self._ladder.step_down(failure)
+        self._ladder.note(self.provenance)
+
     def _predict_batch(self, questions: list[Question], done: list[Prediction]) -> None:
         """Answers the questions together and adds the predictions to `done`: all, or those before the first whose image
         cannot be read, which then is raised."""
         seconds: dict[str, float] = {}
-        cards = {tensor.device for tensor in self.model.parameters() if tensor.device.type == "cuda"}
-        for card in cards:
-            torch.cuda.reset_peak_memory_stats(card)
-        with self._timed(seconds, "pixels"):
+        measure = watch_memory(self.model)
+        with timed(self.device, seconds, "pixels"):
             asked, failure = self._look(questions)
-        with self._timed(seconds, "vision"):
-            fresh = [seen for seen in _different(asked) if seen.sight is None]
-            if fresh:
+        with timed(self.device, seconds, "vision"):
+            if fresh := [seen for seen in _different(asked) if seen.sight is None]:
                 sights = self.model.encode_images([seen.picture.pixels for seen in fresh])
                 for seen, sight in zip(fresh, sights, strict=True):
                     seen.sight = sight
                     seen.picture.drop("pixels")
-        with self._timed(seconds, "answer"):
+        with timed(self.device, seconds, "answer"):
             self._read(asked)
-        with self._timed(seconds, "canvas"):
+        with timed(self.device, seconds, "canvas"):
             wanted = [one for one in asked if one.question.draw and one.seen.picture]
             drawn = [one for one in wanted if self.reader.seg in one.reply.ids]
-            fresh = [seen for seen in _different(drawn) if seen.features is None]
-            if fresh:
-                dtype = self.model.grounding_encoder.no_memory_embedding.dtype
-                canvas = normalise(torch.cat([seen.picture.take("levels") for seen in fresh]).to(self.device).to(dtype))
-                for seen, features in zip(fresh, self.model.encode_canvas(canvas).split(), strict=True):
+            if fresh := [seen for seen in _different(drawn) if seen.features is None]:
+                for seen, features in zip(fresh, self._see([seen.picture for seen in fresh]).split(), strict=True):
                     seen.features = features
-        with self._timed(seconds, "masks"):
+        with timed(self.device, seconds, "masks"):
             for one in drawn:
                 few = one.reply.states_at(self.reader.seg).split(AT_ONCE)
                 one.logits += [
                     self.model.draw(one.seen.features, some).logits.cpu().numpy() for some in few if len(some)
                 ]
-        peak = sum(map(torch.cuda.max_memory_allocated, cards)) or None
         share = {stage: spent / max(len(asked), 1) for stage, spent in seconds.items()}
-        done += [self._tell(one, share, peak) for one in asked]
+        done += [self._tell(one, share, measure()) for one in asked]
         if failure is not None:
             raise failure
+
+    def _see(self, pictures: list[Picture]) -> CanvasFeatures:
+        levels = torch.cat([picture.take("levels") for picture in pictures]).to(self.device)
+        return self.model.encode_canvas(normalise(levels.to(self.model.grounding_encoder.no_memory_embedding.dtype)))
 
     def _tell(self, one: Asked, seconds: dict[str, float], peak: int | None) -> Prediction:
         logits = np.concatenate([self._no_masks(), *one.logits])
@@ -293,8 +316,9 @@ class Segmenter(Shown):
         """The replies; of questions that are as long in tokens as each other together."""
         alike: dict[tuple, list[Asked]] = {}
         for one in asked:
-            one.ids = self.reader.prompt_ids(one.text, len(one.seen.sight), one.cells)
-            size = (len(one.ids.head), len(one.ids.tail), one.seen.sight.grid, one.ids.start)
+            counts = one.seen.sight.counts
+            one.ids = self.reader.prompt_ids(one.text, *counts, cells=one.cells)
+            size = (len(one.ids.head), len(one.ids.tail), one.seen.sight.grid, one.ids.starts(counts))
             alike.setdefault((*size, one.question.answer, one.question.limit), []).append(one)
         for group in alike.values():
             for one, reply in zip(group, self._answer(group), strict=True):
@@ -342,7 +366,7 @@ class Segmenter(Shown):
     def _begin(self, prompts: list[PromptIds], sights: list[Sight]) -> tuple[DynamicCache, Tensor]:
         """A cache for prompts about as many images, and the prompts as the language model takes them (b, length, C)."""
         sight = stack(sights) if len(sights[0]) else None
-        return self.model.new_cache(sight, start=prompts[0].start), self._embed(prompts, sights)
+        return self.model.new_cache(sight, starts=prompts[0].starts(sights[0].counts)), self._embed(prompts, sights)
 
     def _embed(self, prompts: list[PromptIds], sights: list[Sight], start: int = 0) -> Tensor:
         """The prompts from their token `start` on as the language model takes them (b, length - start, C)."""
@@ -355,25 +379,11 @@ class Segmenter(Shown):
 
     def _name_overflow(self, seen: Seen) -> str:
         """Which module's output was the first that is not finite; the image is read once more to find out."""
-        found: list[str] = []
-
-        def look(name: str):
-            def hook(module, given, out) -> None:
-                first = out[0] if isinstance(out, tuple) else getattr(out, "last_hidden_state", out)
-                if not found and isinstance(first, Tensor) and not torch.isfinite(first).all():
-                    found.append(name)
-
-            return hook
-
-        handles = [module.register_forward_hook(look(name)) for name, module in self.model.named_modules()]
-        try:
+        with watch_overflow(self.model) as found:
             sight = self.model.encode_image(seen.picture.pixels) if seen.picture else Sight()
             question = self.reader.prompt_ids(phrase_prompt("it")[0], len(sight))
             cache, inputs = self._begin([question], [sight])
             self.model.read(inputs, cache)
-        finally:
-            for handle in handles:
-                handle.remove()
         where = f"first in {found[0]}" if found else "in this answer only"
         kind = str(self.model.dtype).removeprefix("torch.")
         return f"numbers left the range of {kind}, {where}"
@@ -381,14 +391,6 @@ class Segmenter(Shown):
     def _no_masks(self) -> np.ndarray:
         grid = self.model.grounding_encoder.config.vision_config.backbone_feature_sizes[0][0]
         return np.zeros((0, grid, grid), np.float32)
-
-    @contextmanager
-    def _timed(self, seconds: dict[str, float], stage: str):
-        start = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        seconds[stage] = time.perf_counter() - start
 
 
 def _different(asked: list[Asked]) -> list[Seen]:

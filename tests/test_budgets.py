@@ -13,14 +13,14 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "sa2va_lab"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-CORE = ("sa2va", "loading", "conversation", "segmenter", "shown", "prediction", "runs")
+CORE = ("sa2va", "loading", "conversation", "tracking", "segmenter", "shown", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_790, "loading": 3_340, "conversation": 130, "segmenter": 400, "prediction": 130, "runs": 1_300,
-    "datasets": 4_690, "training": 1_760, "evaluation": 2_610, "views": 3_500, "reports": 1_170, "commands": 825,
-    "shown": 40,
+    "sa2va": 2_900, "loading": 3_340, "conversation": 130, "tracking": 140, "segmenter": 400, "prediction": 135,
+    "runs": 1_300, "datasets": 4_700, "training": 1_760, "evaluation": 2_610, "views": 3_500, "reports": 1_170,
+    "commands": 825, "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 23_280, 8_110
+PACKAGE_LINES, CORE_LINES = 23_570, 8_380
 
 
 def count_lines(*rooms: str) -> int:

@@ -16,6 +16,7 @@ FLOORS = [
     {"prediction", "paths"},
     {"sa2va", "datasets", "training", "reports"},
     {"conversation"},
+    {"tracking"},
     {"segmenter"},
     {"loading"},
     {"runs"},

@@ -107,3 +107,10 @@ def test_npz_with_a_pickle_inside_is_not_opened(tmp_path):
     with pytest.raises(LabError):
         Prediction.from_npz(tmp_path / "p.npz")
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_frame_that_was_lost_shows_nothing_and_says_why():
+    lost = Prediction(np.zeros((0, 8, 8), np.float32), (20, 30), "Sure, [SEG].", error="frame 3 cannot be read")
+    for ask in (lost.mask, lost.probability, lost.full_logits, lost.to_bytes):
+        with pytest.raises(LabError, match="frame 3 cannot be read"):
+            ask()

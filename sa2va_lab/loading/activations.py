@@ -68,7 +68,7 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
         sight = model.encode_image(config.family.blank(tiles, config))
         inputs = torch.cat([model.embed(words), sight.tokens[None]], dim=1)
         seeing, before = held.start_over(), held.now
-        cache = model.new_cache(sight, start=words.shape[1])
+        cache = model.new_cache(sight, starts=[words.shape[1]])
         reply = read_answer(model, inputs, cache, answer=[0] * ANSWER)
         kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         answering = held.start_over()

@@ -18,8 +18,8 @@ from sa2va_lab.loading.plan import Plan, Rung, Rungs
 from sa2va_lab.loading.shards import FILES, Shelf, connect
 from sa2va_lab.sa2va.modeling import Sa2VA
 from sa2va_lab.sa2va.parts import is_decoder_matrix
+from sa2va_lab.sa2va.watching import Overflow, is_out_of_memory
 from sa2va_lab.sa2va.weights import build_empty, load_weights
-from sa2va_lab.segmenter import Overflow, is_out_of_memory
 
 
 class Ladder:

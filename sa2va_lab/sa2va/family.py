@@ -62,14 +62,26 @@ class Sight:
 
     grid: their rows and columns, where their positions lie in a plane. deep: (n, C) each, added at those places to what
     the first decoder layers give, one each. Of several images that are read together all have a dimension in front.
+    frames: what is shown of a film, one image after the other, where it is that; all else is in them, but for tokens.
     """
 
     tokens: Tensor | None = None
     grid: tuple[int, int] | None = None
     deep: tuple[Tensor, ...] = ()
+    frames: tuple[Sight, ...] = ()
 
     def __len__(self) -> int:
         return 0 if self.tokens is None else self.tokens.shape[-2]
+
+    @property
+    def parts(self) -> tuple[Sight, ...]:
+        """The images: one, or none, or those of a film."""
+        return self.frames or ((self,) if len(self) else ())
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How many tokens each of them has."""
+        return tuple(map(len, self.parts))
 
 
 class Family(ABC):
@@ -152,12 +164,17 @@ class Family(ABC):
     def encode(self, model: Sa2VA, pixels) -> Sight:
         """Pixels -> n image tokens."""
 
-    @abstractmethod
-    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
-        """A turn with an image of `count` tokens as text: what comes up to the image's end, and what follows it.
+    def of_film(self, config: Sa2VAConfig) -> Sa2VAConfig:
+        """The config by which `pixels` prepares those frames of a film that the language model sees."""
+        return config
 
-        prompt: has `<image>` once; or never, where `count` is 0, and all of it follows. Of a conversation it is all
-        from the first question to the last, with what stands between turns.
+    @abstractmethod
+    def lay_out(self, prompt: str, counts: Sequence[int], config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
+        """A turn as text, with an image of so many tokens, or with several, which are the frames of a film: what comes
+        up to the last one's end, and what follows it.
+
+        prompt: has `<image>` once; or never, where there is no image, and all of it follows. Of a conversation it is
+        all from the first question to the last, with what stands between turns.
         """
 
     def mark(self, regions: Sequence[np.ndarray], size: tuple[int, int], config: Sa2VAConfig) -> tuple[str, list[int]]:

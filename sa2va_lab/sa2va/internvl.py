@@ -164,12 +164,17 @@ class InternVL(Family):
         """(t, 3, tile, tile) -> image tokens (t x tokens_per_tile, C)."""
         return Sight(model.mlp1(see(model, pixels)).flatten(0, 1))
 
-    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
-        if not count:
+    def of_film(self, config: Sa2VAConfig) -> Sa2VAConfig:
+        """A frame of a film is one tile, whatever its shape."""
+        return dataclasses.replace(config, max_tiles=1)
+
+    def lay_out(self, prompt: str, counts: Sequence[int], config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
+        if not counts:
             return "", config.turn.before + prompt + config.turn.after
         before, after = prompt.split("<image>")
         opening, token, closing = self.image
-        return config.turn.before + before + opening + token * count + closing, after + config.turn.after
+        seen = "\n".join(opening + token * count + closing for count in counts)
+        return config.turn.before + before + seen, after + config.turn.after
 
     def mark(self, regions: Sequence[np.ndarray], size: tuple[int, int], config: Sa2VAConfig) -> tuple[str, list[int]]:
         side, cells, words = math.isqrt(config.tokens_per_tile), [], []

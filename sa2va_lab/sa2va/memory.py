@@ -18,15 +18,17 @@ from torch import Tensor
 from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPositionEmbeddingSine
 
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Masks, Sa2VA
+from sa2va_lab.sa2va.watching import Overflow
 
 POINTERS = 15  # so many frames back a pointer is still looked at; those of conditioning frames always
 
 
 @dataclass
 class _Held:
-    """Of one frame: seen (s*s, n, M) bfloat16, the features with the masks; pointers (n, D), what each mask is of."""
+    """Of one frame: seen (s*s, n, M) bfloat16, the features with the masks, None where they are too far back; pointers
+    (n, D), what each mask is of."""
 
-    seen: Tensor
+    seen: Tensor | None
     pointers: Tensor
 
 
@@ -35,7 +37,7 @@ class FilmMemory:
 
     First `condition` on the conditioning frames, then `follow` on the others in their order; frames go by their numbers
     in the film, and one may be missing. For each of n things it holds 11 frames of s*s*M bfloat16 at most, which is
-    5.5 MiB in released models; while it looks at them, keys and values take 22 MiB more in bf16.
+    5.5 MiB in released models. While it looks at them, keys and values take 44 MiB in bf16.
     embeddings: (n, D), what is asked for (`Sa2VA.embed_segs`).
     """
 
@@ -71,7 +73,7 @@ class FilmMemory:
             del self._followed[old]
         for old, held in self._followed.items():
             if old <= number - self._back:
-                held.seen = held.seen[:0]
+                held.seen = None
         return masks
 
     @property
@@ -85,6 +87,9 @@ class FilmMemory:
         wide = F.interpolate(masks.logits[:, None], size=(side, side), mode="bilinear", align_corners=False)
         shown = wide.sigmoid() * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc
         seen, _ = sam2.memory_encoder(features.image, shown.to(features.image))
+        if not (torch.isfinite(seen).all() and torch.isfinite(masks.logits).all()):
+            kind = str(seen.dtype).removeprefix("torch.")
+            raise Overflow(f"numbers left the range of {kind}, first in the memory of a film")
         pointers = torch.where(masks.scores > 0, sam2.object_pointer_proj(masks.tokens), sam2.no_object_pointer)
         # rounded as in training, whatever the network's own precision
         return _Held(seen.to(torch.bfloat16).flatten(2).permute(2, 0, 1), pointers)

@@ -8,8 +8,8 @@ pixels into tokens, `language_model` reads them, `text_hidden_fcs` carries a [SE
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -134,11 +134,11 @@ class Sa2VA(nn.Module):
         """Where tokens go in."""
         return self.language_model.model.embed_tokens.weight.device
 
-    def new_cache(self, sight: Sight | None = None, *, start: int = 0) -> DynamicCache:
-        """Keys and values of nothing yet; `read` adds to it. sight: the image that is to be read; start: how many
-        tokens stand before it."""
+    def new_cache(self, sight: Sight | None = None, *, starts: Sequence[int] = ()) -> DynamicCache:
+        """Keys and values of nothing yet; `read` adds to it. sight: the image that is to be read, or the frames of a
+        film; starts: how many tokens stand before each."""
         cache = DynamicCache(config=self.language_model.config)
-        cache.image = sight or Sight(), start
+        cache.images = list(zip(sight.parts if sight else (), starts, strict=True))
         return cache
 
     @staticmethod
@@ -176,12 +176,13 @@ class Sa2VA(nn.Module):
 
         Last hidden states after the final norm, or before it where the family says so.
         """
-        sight, start = getattr(cache, "image", (Sight(), 0))
+        images = getattr(cache, "images", [])
         past, states = 0 if cache is None else cache.get_seq_length(), []
-        places = _place(sight, start, torch.arange(past, past + embeddings.shape[1], device=embeddings.device))
+        places = _place(images, torch.arange(past, past + embeddings.shape[1], device=embeddings.device))
         with ExitStack() as hooks:
-            for layer, more in zip(self.layers, sight.deep, strict=False):
-                hooks.enter_context(layer.register_forward_hook(partial(_add, more, start - past)))
+            for sight, start in images:
+                for layer, more in zip(self.layers, sight.deep, strict=False):
+                    hooks.enter_context(layer.register_forward_hook(partial(_add, more, start - past)))
             if self.config.family.before_norm:
                 hooks.enter_context(self.final_norm.register_forward_pre_hook(lambda _, given: states.append(given[0])))
             given = {"inputs_embeds": embeddings, "past_key_values": cache, "use_cache": True, "position_ids": places}
@@ -240,9 +241,15 @@ class Sa2VA(nn.Module):
 
 
 def stack(sights: list[Sight]) -> Sight:
-    """Several images that are as many tokens in the same grid, as one."""
+    """Several images that are as many tokens in the same grid, as one; or one film."""
     deep = zip(*(sight.deep for sight in sights), strict=True)
-    return Sight(torch.stack([sight.tokens for sight in sights]), sights[0].grid, tuple(map(torch.stack, deep)))
+    tokens = torch.stack([sight.tokens for sight in sights])
+    return replace(sights[0], tokens=tokens, deep=tuple(map(torch.stack, deep)))
+
+
+def string(frames: list[Sight]) -> Sight:
+    """Frames that are shown one after the other."""
+    return Sight(torch.cat([frame.tokens for frame in frames]), frames=tuple(frames))
 
 
 def as_map(flat: Tensor) -> Tensor:
@@ -251,16 +258,18 @@ def as_map(flat: Tensor) -> Tensor:
     return flat.permute(1, 2, 0).unflatten(-1, (side, side))
 
 
-def _place(sight: Sight, start: int, order: Tensor) -> Tensor | None:
+def _place(images: list[tuple[Sight, int]], order: Tensor) -> Tensor | None:
     """Positions (3, 1, m) of the tokens with these numbers (m,): in time, down and across. An image's tokens all have
     the time of its first; what follows goes on where the image's longer side ends. None: as they are numbered."""
-    if sight.grid is None:
+    if not any(sight.grid for sight, _ in images):
         return None
-    since = order - start
-    down, across = start + since // sight.grid[1], start + since % sight.grid[1]
-    seen = torch.stack([torch.full_like(order, start), down, across])
-    later = order - len(sight) + max(sight.grid)
-    return torch.where(since < 0, order, torch.where(since < len(sight), seen, later))[:, None]
+    places, saved = order.expand(3, -1), 0  # saved: by how much less than its number a token's position is
+    for sight, start in images:
+        since, first, columns = order - start, start - saved, sight.grid[1]
+        seen = first + torch.stack([torch.zeros_like(order), since // columns, since % columns])
+        saved += len(sight) - max(sight.grid)
+        places = torch.where(since < 0, places, torch.where(since < len(sight), seen, order - saved))
+    return places[:, None]
 
 
 def _add(more: Tensor, begin: int, layer: nn.Module, given: tuple, out: Tensor) -> None:
@@ -268,17 +277,3 @@ def _add(more: Tensor, begin: int, layer: nn.Module, given: tuple, out: Tensor) 
     first, last = max(begin, 0), min(begin + more.shape[-2], out.shape[1])
     if first < last:
         out[:, first:last] += more[..., first - begin : last - begin, :].to(out)
-
-
-@contextmanager
-def in_full(dtype: torch.dtype) -> Iterator[None]:
-    """fp32 means fp32: left alone, cuDNN rounds what convolutions take to TF32, which moves logits by 2.5e-2 (H100)."""
-    products = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [product.allow_tf32 for product in products]
-    for product, allowed in zip(products, before, strict=True):
-        product.allow_tf32 = allowed and dtype != torch.float32
-    try:
-        yield
-    finally:
-        for product, allowed in zip(products, before, strict=True):
-            product.allow_tf32 = allowed

@@ -231,10 +231,9 @@ class PromptIds:
         """What the language model gets: prompts with equal keys about one image are the same to it."""
         return list(zip(self.all, self.rows, strict=True))
 
-    @property
-    def start(self) -> int:
-        """Where the image begins, 0 where there is none."""
-        return self.rows.index(0) if 0 in self.rows else 0
+    def starts(self, counts: Sequence[int]) -> tuple[int, ...]:
+        """Where images of so many tokens begin."""
+        return tuple(self.rows.index(sum(counts[:i])) for i in range(len(counts)))
 
 
 class PromptReader:
@@ -279,16 +278,18 @@ class PromptReader:
             raise LabError(f"The tokenizer has no token {token}: it is not the tokenizer of a Sa2VA model.")
         return ids[0]
 
-    def prompt_ids(self, prompt: str, count: int, cells: Sequence[int] = ()) -> PromptIds:
-        """Ids of a prompt, as `Family.lay_out` takes it, about an image of so many tokens.
+    def prompt_ids(self, prompt: str, *counts: int, cells: Sequence[int] = ()) -> PromptIds:
+        """Ids of a prompt, as `Family.lay_out` takes it, about an image of so many tokens (0: about none), or frames.
 
         cells: which tokens of the image's last tile stand in it once more, as `Family.mark` says.
         """
+        counts = tuple(filter(None, counts))
         if cells:
             self._id("<vp>")  # without it the words of a region would be mere letters
-        head, tail = self.config.family.lay_out(prompt, count, self.config, self.tokenizer)
+        head, tail = self.config.family.lay_out(prompt, counts, self.config, self.tokenizer)
         # as one text: what a tokenizer puts before a text, or between two, belongs there once
         whole, begun = (self.tokenizer.encode(text) for text in (head + tail, head))
+        count = sum(counts)
         order = iter([*range(count), *(count - self.config.tokens_per_tile + cell for cell in cells)])
         rows = [next(order) if one == self.context else -1 for one in whole]
         return PromptIds(head=begun, tail=whole[len(begun) :], rows=rows)

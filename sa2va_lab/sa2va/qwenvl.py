@@ -24,6 +24,7 @@ from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2_RULES
 from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
@@ -201,19 +202,19 @@ class QwenVL(Family):
         deep = tuple(getattr(seen, "deepstack_features", None) or ())
         return Sight(seen.pooler_output, (grid[0] // merge, grid[1] // merge), deep)
 
-    def lay_out(self, prompt: str, count: int, config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
-        """The image comes first, wherever `<image>` stands, as the official code has it."""
+    def lay_out(self, prompt: str, counts: Sequence[int], config: Sa2VAConfig, tokenizer) -> tuple[str, str]:
+        """The image comes first, wherever `<image>` stands, as the official code has it; so do frames."""
         question, token = prompt.replace("<image>", ""), self.image[1]
-        content = [{"type": "image"}, {"type": "text", "text": question}]
-        turn = [{"role": "user", "content": content if count else content[1:]}]
+        content = [*({"type": "image"} for _ in counts), {"type": "text", "text": question}]
+        turn = [{"role": "user", "content": content}]
         try:
             text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template may fail in as many ways as a program
             raise LabError(f"The folder's chat template cannot be rendered ({error}): copy it again.") from None
-        before, *after = text.split(token) if count else ("", text)
-        if len(after) != 1 or question.strip() not in after[0]:
+        *before, after = text.split(token) if counts else [text]
+        if len(before) != len(counts) or question.strip() not in after:
             raise LabError("The folder's chat template gives no image and then the question: copy it again.")
-        return before + token * count, after[0]
+        return "".join(part + token * count for part, count in zip(before, counts, strict=True)), after
 
     def open_tokenizer(self, folder: Path):
         made = open_qwen2(folder)

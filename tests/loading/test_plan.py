@@ -515,7 +515,7 @@ def test_int8_that_overflows_on_a_gpu_goes_down_a_rung():
     from sa2va_lab.loading.ladder import Ladder
     from sa2va_lab.loading.plan import Plan, Rung
     from sa2va_lab.loading.shards import Layout
-    from sa2va_lab.segmenter import Overflow
+    from sa2va_lab.sa2va.watching import Overflow
 
     def stand(*rungs):
         made = [Rung(precision, Layout(device, (device,)), (), None, "") for precision, device in rungs]

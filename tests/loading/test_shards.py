@@ -81,7 +81,8 @@ def run(config, layout, *, connected=True):
             connect(model, layout, shelf)
         home = layout.home
         sight = seen or model.encode_image(torch.empty(1, 3, config.tile, config.tile, device=home))
-        words, cache = model.embed(torch.zeros(1, 12, dtype=torch.long, device=home)), model.new_cache(sight, start=12)
+        words = model.embed(torch.zeros(1, 12, dtype=torch.long, device=home))
+        cache = model.new_cache(sight, starts=[12])
         reply = read_answer(model, torch.cat([words, sight.tokens[None], words], dim=1), cache, answer=[1, 2, 3])
         again = model.read(model.embed(torch.zeros(1, 1, dtype=torch.long, device=home)), cache)
         scores = model.score_tokens(again)

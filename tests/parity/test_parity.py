@@ -219,7 +219,7 @@ def test_regions(open_family, drawn):
     assert agrees(prediction, golden, "vp", "low_res_mask_logits")
     [asked], _ = segmenter._look([Question(image, question, regions=regions)])
     assert asked.cells == [cell for cells in golden["vp/region_cells_16x16"] for cell in np.flatnonzero(cells)]
-    ids = segmenter.reader.prompt_ids(asked.text, len(asked.seen.sight), asked.cells)
+    ids = segmenter.reader.prompt_ids(asked.text, len(asked.seen.sight), cells=asked.cells)
     np.testing.assert_array_equal(ids.all, golden["vp/input_ids"])
     with torch.inference_mode():
         embedded = segmenter._embed([ids], [asked.seen.sight])[0][[row >= 0 for row in ids.rows]]

@@ -60,7 +60,7 @@ def read_out(segmenter, question):
     """(text, ids) as the network gets them."""
     [asked], failure = segmenter._look([question])
     assert failure is None
-    return asked.text, segmenter.reader.prompt_ids(asked.text, 0 if question.image is None else 64, asked.cells)
+    return asked.text, segmenter.reader.prompt_ids(asked.text, 0 if question.image is None else 64, cells=asked.cells)
 
 
 def test_a_turn_reads_what_is_new_and_nothing_else(tiny_segmenter, grey_image, read):

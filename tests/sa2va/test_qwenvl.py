@@ -74,22 +74,25 @@ def read_config_of(root, family):
 
 
 @pytest.mark.parametrize("theirs", [Qwen2_5_VLModel, Qwen3VLModel])
-@pytest.mark.parametrize("grid", [(3, 5), (5, 3)])
-def test_positions_are_those_of_transformers(theirs, grid):
-    start, after, count = 4, 6, grid[0] * grid[1]
+@pytest.mark.parametrize("grids", [[(3, 5)], [(5, 3)], [(3, 5), (4, 2), (5, 3)]])
+def test_positions_are_those_of_transformers(theirs, grids):
+    start, after = 4, 6
     sizes = SimpleNamespace(spatial_merge_size=2, tokens_per_second=2)
     model = SimpleNamespace(
         config=SimpleNamespace(vision_config=sizes),
         get_vision_position_ids=lambda *given, **named: theirs.get_vision_position_ids(None, *given, **named),
     )
-    kinds = torch.tensor([[0] * start + [1] * count + [0] * after])
-    shape = torch.tensor([[1, 2 * grid[0], 2 * grid[1]]])
+    kinds, images = [], []
+    for grid in grids:
+        images.append((Sight(torch.zeros(grid[0] * grid[1], 1), grid), len(kinds) + start))
+        kinds += [0] * start + [1] * (grid[0] * grid[1])
+    kinds = torch.tensor([kinds + [0] * after])
+    shape = torch.tensor([[1, 2 * grid[0], 2 * grid[1]] for grid in grids])
     expected, _ = theirs.get_rope_index(model, torch.zeros_like(kinds), kinds, image_grid_thw=shape)
-    sight = Sight(torch.zeros(count, 1), grid)
-    assert torch.equal(_place(sight, start, torch.arange(kinds.shape[1])), expected)
+    assert torch.equal(_place(images, torch.arange(kinds.shape[1])), expected)
     late = torch.arange(start + 2, kinds.shape[1])  # as after a cache that has read some of the image
-    assert torch.equal(_place(sight, start, late), expected[..., start + 2 :])
-    assert _place(Sight(sight.tokens), start, late) is None
+    assert torch.equal(_place(images, late), expected[..., start + 2 :])
+    assert _place([(Sight(sight.tokens), begin) for sight, begin in images], late) is None
 
 
 def test_what_lower_layers_saw_is_added_in_its_place():
