@@ -39,6 +39,7 @@ def predict_others(
         other = dataset.about(phrase)
         folder = Path(f"{run.folder}_{as_file_name(phrase)}")
         how = {"split": run.split, "limit": limit, "role": "phrase", "of": run, "progress": progress}
+        how["track"] = run.meta.get("tracked") or False
         asked = predict_dataset(segmenter, other, folder=folder, **how)
         made.append((asked, other))
     return made

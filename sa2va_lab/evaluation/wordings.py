@@ -42,8 +42,10 @@ def ask_otherwise(
 
     prompts: questions, in which {phrase} stands for what the data set looks for. The one that the run asked anyway is
     left out. limit: images, evenly spread over the run's. refused: of these (`list_refused`) so many are asked apart
-    that are not among them.
+    that are not among them. None of a run that tracked films: single images would differ by more than their words.
     """
+    if run.meta.get("tracked"):
+        return []
     from sa2va_lab.sa2va.processing import phrase_prompt
 
     phrase, spread = run.meta["dataset"]["phrase"], choose_samples(dataset.select(run.sample_ids), limit)[0]

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from PIL import Image
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation import evaluate_run
+from sa2va_lab.evaluation.phrases import predict_others
 from sa2va_lab.evaluation.thresholds import settle_threshold
 from sa2va_lab.evaluation.verification import verify_run
+from sa2va_lab.evaluation.wordings import ask_otherwise
 from sa2va_lab.runs import open_run, predict_dataset
 from sa2va_lab.runs.shares import Rank, predict_share
 
@@ -146,6 +149,16 @@ def test_a_threshold_is_chosen_on_films_that_were_followed_alike(films, make_fol
     meta = json.loads((tmp_path / "single_val" / "run.json").read_text())
     (tmp_path / "single_val" / "run.json").write_text(json.dumps(meta | {"of": "single"}))
     assert settle_threshold("", single, dataset).origin == {"default": True}
+
+
+def test_other_words_and_other_things_are_asked_of_films_or_not_at_all(films, make_follower, tmp_path):
+    dataset = open_dataset(films)
+    run = track(make_follower(), dataset, tmp_path / "run")
+    assert ask_otherwise(make_follower(), run, dataset) == []
+    both = replace(dataset, objects={"blood vessel": 11, "dark 40": 1})
+    [(other, _)] = predict_others(segmenter := make_follower(), both, run=run, progress=False)
+    assert segmenter.asked == [("dark 40", 5)] * 3
+    assert other.meta["tracked"] == run.meta["tracked"]
 
 
 def test_processes_share_by_film(films, make_follower, tmp_path):
