@@ -86,7 +86,7 @@ def predict(
         _predict_data(dataset, name, run is None, outputs, loading, of_run, **how)
         return
     if prompt is None or out is None:
-        raise LabError("images and films need --prompt (what to segment) and --out (a folder); a data set neither.")
+        raise LabError("films and images need --prompt and --out (a folder); a data set needs neither: use --run NAME.")
     of_data = {"split": split, "run": run, "phrase": phrase, "groups": groups, "limit": limit, "outputs": outputs}
     of_data |= {"batch": batch != "auto", "retry-failed": retry_failed, "track": track}
     if misplaced := [name for name, value in of_data.items() if value]:

@@ -42,7 +42,7 @@ def runs(outputs: o.Outputs = None, as_json: o.AsJson = False) -> None:
         role = "" if row["role"] == "main" else f" ({row['role']})"
         count = f"{row['done']} of {row['of']} images, {row['failed']} failed"
         model = f"weights {row['weights']}{tuned} {row['precision']}"
-        print(f"{row['name']}{role}: {model}, {row['phrase']!r} on {row['split']}, {count}")
+        print(f"{row['name']}{role}: {model}, {row['phrase']!r} on {row['split']}, {row['tracking']}, {count}")
     if not rows:
         print(f"no Runs in {folder}; `sa2va-lab predict DATA --model CHECKPOINT` makes one.")
 
@@ -58,6 +58,7 @@ def _describe(path: Path, run: Run | LabError) -> dict:
         "weights": run.maker.weights[:12],
         "finetune": (run.meta["segmenter"].get("finetune") or {}).get("file"),
         "precision": run.maker.precision,
+        "tracking": run.maker.tracking,
         "phrase": run.phrase or run.maker.prompt,
         "split": run.split,
         "done": len(run.records),
@@ -85,7 +86,12 @@ def evaluate(
     summary, found = summarise(table), check_run(made, images, choice=choice, threshold=choice.value)
     if as_json:
         told = {"threshold": {"value": choice.value, "reason": choice.reason, "warning": said}, "summary": summary}
-        told |= {"phrase": made.phrase, "prompt": made.maker.prompt, "refused": list_refused(table)}
+        told |= {
+            "phrase": made.phrase,
+            "prompt": made.maker.prompt,
+            "tracking": made.maker.tracking,
+            "refused": list_refused(table),
+        }
         told["findings"] = [report_finding(finding) for finding in found]
         o.print_json(told | {"samples": json.loads(table.to_json(orient="records"))})
         _refuse_nothing(summary)
@@ -94,7 +100,8 @@ def evaluate(
         print(f"TOO GOOD TO REPORT: {said}")
     if table.attrs.get("stamp"):
         print(table.attrs["stamp"])
-    print(f"{made.phrase or made.maker.prompt!r}, asked as {made.maker.prompt!r}, split {made.split!r}")
+    followed = f", films tracked ({made.maker.tracking})" if made.meta.get("tracked") else ""
+    print(f"{made.phrase or made.maker.prompt!r}, asked as {made.maker.prompt!r}, split {made.split!r}{followed}")
     gaps = f"{summary['n_failed']} failed, {summary['n_without_truth']} without truth"
     print(f"{len(made.records)} of {summary['n_images']} images predicted, {gaps}; threshold ", end="")
     print(f"{choice.value:g} ({choice.reason})")

@@ -131,6 +131,10 @@ def open_films(paths: Sequence[Path], *, hidden: bool) -> list[Film]:
 
 def _open_folder(path: Path) -> Film:
     folder = Folder(path)
+    if folder.masks or folder.annotation_files() or folder.images != path:
+        raise LabError(
+            f"{path} is a data set, no film: leave out --out and use --run NAME, with --track to follow films"
+        )
     if deeper := {os.path.dirname(name) for name in folder.listed} - {""}:
         raise LabError(
             f"{path} holds images in {len(deeper)} folders; expected the frames of one film: give one folder"
@@ -145,9 +149,8 @@ def _open_folder(path: Path) -> Film:
             yield from _turn_pages(frame, 1)
 
     reason = f"a folder of {len(frames)} frames, in natural order of their names"
-    beside = [f"{len(folder.masks)} masks left out"] if folder.masks else []
-    beside += [folder.words.removesuffix(", ")] if folder.words else []
-    return Film(path, ", ".join([reason, *beside]), len(frames), frames, decode)
+    beside = f", {folder.words}".removesuffix(", ")
+    return Film(path, reason + beside, len(frames), frames, decode)
 
 
 def _open_dicom(path: Path) -> Film:

@@ -228,8 +228,6 @@ def cut(path, share):
 def test_a_broken_frame_is_named_and_the_film_goes_on(tmp_path):
     frames = draw()
     film = open_film(write_folder(tmp_path / "film", frames))
-    Image.fromarray(frames[0]).save(tmp_path / "film" / "NOTREAL-0042_F1_mask.png")
-    assert open_film(film.path).reason == "a folder of 12 frames, in natural order of their names, 1 masks left out"
     broken = tmp_path / "film" / "NOTREAL-0042_F5.png"
     broken.write_bytes(broken.read_bytes()[:60])
     read = pixels(film)
@@ -335,6 +333,15 @@ def test_what_is_no_film_is_refused(tmp_path):
     for name, words in said.items():
         with pytest.raises(LabError, match=words):
             open_film(tmp_path / name)
+
+
+@pytest.mark.parametrize("beside", ["F1_mask.png", "images/F9.png", "annotations.json"])
+def test_a_data_set_is_no_film(tmp_path, beside):
+    path = write_folder(tmp_path / "film", draw(3)) / beside.replace("F1", "NOTREAL-0042_F1")
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(draw()[0]).save(path, "png")
+    with pytest.raises(LabError, match="is a data set, no film: leave out --out and use --run NAME"):
+        open_film(tmp_path / "film")
 
 
 def test_no_frame_lies_outside_its_folder(tmp_path):

@@ -11,6 +11,8 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.processing import read_image
 
+FILMS = {"INVENTED_A_V1": 4, "INVENTED_A_V2": 2, "INVENTED_B_V1": 5}
+
 
 @pytest.fixture
 def make_follower(make_segmenter):
@@ -46,3 +48,18 @@ def make_follower(make_segmenter):
                     raise KeyboardInterrupt
 
     return Follower
+
+
+@pytest.fixture
+def films(tmp_path):
+    """A mask folder with three films of two patients, the frames in natural order of their names."""
+    root = tmp_path / "data"
+    for name in ("images", "masks"):
+        (root / name).mkdir(parents=True)
+    for film, count in FILMS.items():
+        for number in range(8, 8 + count):  # F10 stands before F8 in the alphabet
+            pixels, truth = np.full((20, 24), 200, np.uint8), np.zeros((20, 24), np.uint8)
+            pixels[number % 9 : number % 9 + 8, 4:18], truth[number % 9 : number % 9 + 8, 4:18] = number, 255
+            Image.fromarray(pixels).save(root / "images" / f"{film}_F{number}.png")
+            Image.fromarray(truth).save(root / "masks" / f"{film}_F{number}.png")
+    return root

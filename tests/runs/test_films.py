@@ -9,8 +9,10 @@ from PIL import Image, ImageSequence
 
 from sa2va_lab import cli
 from sa2va_lab.commands import predictions
+from sa2va_lab.datasets import open_dataset
 from sa2va_lab.files import open_image
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs import predict_dataset
 from tests.datasets.test_films import PLANTED, write_dicom, write_folder, write_pages
 
 COUNT = 7
@@ -108,7 +110,7 @@ def test_films_and_images_are_not_mixed_up(lab, tmp_path):
         assert (status, said in error) == (2, True), error
     status, _, error = lab(film)
     assert status == 2
-    assert "images and films need --prompt" in error
+    assert "images need --prompt and --out" in error
     assert not out.exists()
 
 
@@ -181,3 +183,13 @@ def test_gif_overlays_move(lab, tmp_path, monkeypatch):
     with Image.open(tmp_path / "out" / "a_overlay.gif") as opened:
         frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)]
     assert all((one != other).any() for one, other in zip(frames, frames[1:], strict=False))
+
+
+def test_what_was_tracked_is_said_wherever_a_run_is_read(lab, films, make_follower, tmp_path, monkeypatch, capfd):
+    how = {"folder": tmp_path / "runs" / "r", "track": True, "progress": False}
+    run = predict_dataset(make_follower(), open_dataset(films), **how)
+    for words in (["evaluate", str(run.folder), "--data", str(films)], ["runs", "--outputs", str(tmp_path)]):
+        monkeypatch.setattr(sys, "argv", ["sa2va-lab", *words])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert "keep 5" in capfd.readouterr().out

@@ -18,23 +18,6 @@ from sa2va_lab.evaluation.wordings import ask_otherwise
 from sa2va_lab.runs import open_run, predict_dataset
 from sa2va_lab.runs.shares import Rank, predict_share
 
-FILMS = {"INVENTED_A_V1": 4, "INVENTED_A_V2": 2, "INVENTED_B_V1": 5}
-
-
-@pytest.fixture
-def films(tmp_path):
-    """A mask folder with three films of two patients, the frames in natural order of their names."""
-    root = tmp_path / "data"
-    for name in ("images", "masks"):
-        (root / name).mkdir(parents=True)
-    for film, count in FILMS.items():
-        for number in range(8, 8 + count):  # F10 stands before F8 in the alphabet
-            pixels, truth = np.full((20, 24), 200, np.uint8), np.zeros((20, 24), np.uint8)
-            pixels[number % 9 : number % 9 + 8, 4:18], truth[number % 9 : number % 9 + 8, 4:18] = number, 255
-            Image.fromarray(pixels).save(root / "images" / f"{film}_F{number}.png")
-            Image.fromarray(truth).save(root / "masks" / f"{film}_F{number}.png")
-    return root
-
 
 def contents(run):
     """The records without their times, and the bytes of the logits."""
