@@ -20,6 +20,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.films import Film
 from sa2va_lab.errors import LabError
 
 PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
@@ -37,9 +38,8 @@ WORDS = {"lut": "by its VOI LUT", "window": "by its window", "bits": "as stored"
 LOOKED_AT = 16  # frames whose values say what is dark and bright where no window does
 
 
-def open_dicom(path: Path) -> tuple:
-    """(reason, count, files, decode, rate, defects) of a DICOM, as `films.Film` has them. Raises LabError for what
-    cannot be shown."""
+def open_dicom(path: Path) -> Film:
+    """The frames of a DICOM. Raises LabError for what cannot be shown."""
     try:
         with _silence():
             if read_file_meta_info(path).get("TransferSyntaxUID", "") == DeflatedExplicitVRLittleEndian:
@@ -66,7 +66,7 @@ def open_dicom(path: Path) -> tuple:
     suspect = burnt == "YES" or (burnt != "NO" and modality in BURNING)
     noted = [Defect("burnt_in_text", BURNT if burnt == "YES" else PERHAPS)] if suspect else []
     reason = f"DICOM of {count} frames, {bits[1]} bits, {shown}, {WORDS[_find_window(_settle(head, 0))]}"
-    return reason, count, (path,), lambda: _decode(path, head, count), rate, tuple(noted)
+    return Film(path, reason, count, (path,), lambda: _decode(path, head, count), rate, tuple(noted))
 
 
 def _read_rate(head) -> float | None:

@@ -105,7 +105,11 @@ def open_film(path: Path | str) -> Film:
     elif not path.is_file():
         raise LabError(f"{path} does not exist; expected a film: a folder of frames, a GIF, TIFF, video or DICOM")
     elif files.is_dicom(path):
-        film = _open_dicom(path)
+        try:
+            from sa2va_lab.datasets.dicom import open_dicom
+        except ImportError:
+            raise LabError(EXTRA.format(what="a DICOM", name="pydicom", extra="dicom")) from None
+        film = open_dicom(path)
     elif path.suffix.lower() in files.VIDEOS:
         film = _open_video(path)
     else:
@@ -151,14 +155,6 @@ def _open_folder(path: Path) -> Film:
     reason = f"a folder of {len(frames)} frames, in natural order of their names"
     beside = f", {folder.words}".removesuffix(", ")
     return Film(path, reason + beside, len(frames), frames, decode)
-
-
-def _open_dicom(path: Path) -> Film:
-    try:
-        from sa2va_lab.datasets.dicom import open_dicom
-    except ImportError:
-        raise LabError(EXTRA.format(what="a DICOM", name="pydicom", extra="dicom")) from None
-    return Film(path, *open_dicom(path))
 
 
 def _open_pages(path: Path) -> Film:
