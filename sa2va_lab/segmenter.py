@@ -76,7 +76,7 @@ class Segmenter(Shown):
         facts["Forecast"] = ", ".join(forecast)
         if steps := said.get("steps"):
             facts["Stepped down"] = "{from} to {to}: {why}".format(**steps[-1])
-        return facts | ({"Note": self.stamp} if self.stamp else {})
+        return facts | ({"Note": said["stamp"]} if said["stamp"] else {})
 
     def predict(
         self,

@@ -30,7 +30,7 @@ def draw(thing) -> str:
 
 def _draw_prediction(prediction) -> list:
     """[(picture, line, px)]: the mask on the image, where it is at hand, and the probability."""
-    if 0 in prediction.size:
+    if prediction.error or 0 in prediction.size:
         return []
     small = prediction.thumbnail
     height, width = _shrink(prediction.size) if small is None else small.shape[:2]

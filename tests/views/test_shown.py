@@ -33,8 +33,9 @@ STAMP = "demo model: synthetic data, not medical evidence"
 def segmenter():
     """One without a network: what it shows is what it says of itself."""
     made = Segmenter.__new__(Segmenter)
-    made.model = type("Model", (), {"config": type("Config", (), {"stamp": STAMP})})
+    made.model = None  # as where no rung of the ladder had room
     made.provenance = {
+        "stamp": STAMP,
         "model": "Sa2VA-8B",
         "parameters": 8_182_606_130,
         "precision": {"asked": "auto", "actual": "int8", "reason": "int8: the most precise that fits"},
@@ -146,6 +147,9 @@ def test_what_is_said_is_chinese_on_a_chinese_page(things, name):
 
 def test_pictures_are_left_out_where_there_are_none():
     assert prediction()._repr_html_().count("<img ") == 1  # the probability alone
+    lost = dataclasses.replace(prediction(), error="The frame is damaged.")
+    assert "<img " not in lost._repr_html_()
+    assert "the frame cannot be read" in repr(lost)
     blank = Prediction(np.zeros((0, 32, 32), np.float32), (0, 0), "Left of the spine.")
     assert "<img " not in blank._repr_html_()
     assert "Image: none" in repr(blank)
