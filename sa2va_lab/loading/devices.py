@@ -73,6 +73,13 @@ def can_quantise(precision: str, *, device: str) -> bool:
     return own or find_spec("bitsandbytes") is not None
 
 
+def is_int8_faster() -> bool:
+    """Whether this CPU multiplies int8 faster than bf16: with VNNI (6.5 against 9.9 s for the 8 B model's answer), not
+    with AMX (83 against 61 ms for one of its matrices and 320 rows, one thread)."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_vnni")) and not known.get("amx_bf16")
+
+
 def as_dtype(precision: str) -> torch.dtype:
     """The torch dtype of a precision; what is not quantised in int8 and nf4 stays bf16."""
     return {"fp32": torch.float32, "fp16": torch.float16}.get(precision, torch.bfloat16)

@@ -11,7 +11,15 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.catalogue import Released, find_released
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.loading.devices import QUANTISED, can_quantise, choose_precision, find_budgets, is_here, parse_size
+from sa2va_lab.loading.devices import (
+    QUANTISED,
+    can_quantise,
+    choose_precision,
+    find_budgets,
+    is_here,
+    is_int8_faster,
+    parse_size,
+)
 from sa2va_lab.loading.forecast import BYTES, GIB, Forecast, forecast, weigh_loading
 from sa2va_lab.loading.shards import FILES, Layout, spread
 from sa2va_lab.loading.whole import open_whole
@@ -19,6 +27,10 @@ from sa2va_lab.shown import Shown
 
 PRECISIONS = tuple(BYTES)
 NO_QUANTISER = "needs bitsandbytes, which is not installed: pip install 'sa2va_lab[quant]'"
+SLOWER = {  # measured: one image on an H100
+    "int8": "slower than bf16 (H100: 125 ms an image, not 71)",
+    "nf4": "slower than bf16 (H100: 116 ms an image, not 71)",
+}
 ONE_IS_ENOUGH = "one card is enough: give each card a replica"
 
 
@@ -106,6 +118,10 @@ class Rung:
         layers, kept_back = [self.layout.layers.count(name) for name in self.layout.devices], self.layout.kept_back
         said = [f"decoder layers: {'+'.join(map(str, layers))}"] if len(layers) > 1 else []
         said += [f"{kept_back} decoder layers left in the files"] if kept_back else []
+        if self.device != "cpu":
+            said += [SLOWER[self.precision]] if self.precision in SLOWER else []
+        elif self.precision not in QUANTISED and is_int8_faster():  # "auto" leaves it at that: it would move masks
+            said.append("int8 answers faster on this CPU, but rounds")
         if not kept_back and any(share.needed < share.total for share in self.shares):
             said.append("weights stay in the mapped file")
         return said + ["the disk is read at each image"] * (self.fits and self.effort == 2)

@@ -163,6 +163,21 @@ def test_what_the_host_makes_of_a_matrix(dtype, precision, count):
     assert weigh_loading({name: tensor}, precision=precision) == count
 
 
+@pytest.mark.parametrize(
+    ("known", "told"), [({"avx512_vnni"}, True), ({"avx512_vnni", "amx_bf16"}, False), ((), False)]
+)
+def test_what_a_smaller_format_costs_is_said_where_it_is_chosen(tiny_folder, monkeypatch, known, told):
+    """On a GPU that it is slower; on a CPU with VNNI that it would be faster, which "auto" does not take on its own."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(known, True))
+    made = plan(tiny_folder, gpu="24GiB", cpu="8GiB")
+    slow = {rung.precision for rung in made.rungs if "slower than bf16" in rung.reason}
+    assert slow == {rung.precision for rung in made.rungs if rung.device == "cuda:0"} - {"bf16"}
+    alone = plan(tiny_folder, cpu="8GiB")
+    assert alone.rungs[alone.chosen].precision == "fp32"
+    fast = {rung.precision for rung in alone.rungs if "int8 answers faster on this CPU, but rounds" in rung.notes}
+    assert fast == ({"fp32", "bf16"} if told else set())
+
+
 def test_nothing_fits_and_the_least_is_named(tiny_folder):
     made = plan(tiny_folder, gpu="1MiB")
     assert made.chosen is None
