@@ -28,7 +28,7 @@ from sa2va_lab.loading.arithmetic import (
     set_arithmetic,
 )
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.loading.devices import can_quantise, parse_size
+from sa2va_lab.loading.devices import can_quantise, is_int8_faster, parse_size
 from sa2va_lab.loading.forecast import GIB, weigh, weigh_loading
 from sa2va_lab.loading.plan import plan
 from sa2va_lab.loading.tensors import LazyTensor
@@ -168,7 +168,10 @@ def test_what_the_host_makes_of_a_matrix(dtype, precision, count):
 )
 def test_what_a_smaller_format_costs_is_said_where_it_is_chosen(tiny_folder, monkeypatch, known, told):
     """On a GPU that it is slower; on a CPU with VNNI that it would be faster, which "auto" does not take on its own."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(known, True))
+    with monkeypatch.context() as other:
+        other.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(known, True))
+        assert is_int8_faster() == told
+    monkeypatch.setattr(plans, "is_int8_faster", lambda: told)
     made = plan(tiny_folder, gpu="24GiB", cpu="8GiB")
     slow = {rung.precision for rung in made.rungs if "slower than bf16" in rung.reason}
     assert slow == {rung.precision for rung in made.rungs if rung.device == "cuda:0"} - {"bf16"}
