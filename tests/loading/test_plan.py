@@ -5,6 +5,7 @@ import math
 import re
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -358,6 +359,27 @@ def test_rows_in_a_whole_network(tiny_folder, image, monkeypatch):
     assert "no bf16 instructions" in segmenter.provenance["arithmetic"]
     got = segmenter.predict(image, "x", answer=ANSWER)
     assert np.abs(got.probability() - expected.probability()).max() < 0.1
+
+
+def _note_device(fill, devices: list):
+    def run(tensor, *given, **how):
+        devices.append(tensor.device.type)
+        return fill(tensor, *given, **how)
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8", "nf4"])
+def test_no_weight_is_filled_with_random_numbers_first(tiny_folder, monkeypatch, precision):
+    """Which for int8 and nf4 took most of a minute; nor is a parameter ever made elsewhere than without memory."""
+    if precision == "nf4":
+        pytest.importorskip("bitsandbytes")
+    made, fill = [], ("normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "random_")
+    for owner in (torch.Tensor, torch.nn.init):
+        for name in filter(partial(hasattr, owner), fill):
+            monkeypatch.setattr(owner, name, _note_device(getattr(owner, name), made))
+    sa2va_lab.load(tiny_folder, precision=precision, device="cpu")
+    assert set(made) <= {"meta"}
 
 
 def test_out_of_memory_while_loading_steps_down(tiny_folder, image, monkeypatch):
