@@ -102,7 +102,7 @@ def compare_sequences(still: Run, tracked: Run, dataset: Dataset, *, threshold: 
 
     _refuse_strangers(still, tracked)
     places = {one: (video, k) for video, ids in list_sequences(dataset).items() for k, one in enumerate(ids, 1)}
-    keep, rows, last = tracked.meta["tracked"]["keep"], [], {}
+    rows, last = [], {}
     theirs = {sample.id: record for sample, record in match_samples(tracked, dataset)}
     for sample, record in match_samples(still, dataset):
         records = dict(zip(WAYS, (record, theirs.get(sample.id)), strict=True))
@@ -110,6 +110,7 @@ def compare_sequences(still: Run, tracked: Run, dataset: Dataset, *, threshold: 
             continue
         video, frame = places[sample.id]
         row = {"id": sample.id, "group": sample.group, "video": video, "frame": frame}
+        row |= {"shown": "answer" in records["tracked"]["seconds"]}  # a frame that is followed has no such stage
         row |= {f"seconds_{way}": each["seconds"].get("wall", np.nan) for way, each in records.items()}
         masks = {}
         for way, run in zip(WAYS, (still, tracked), strict=True):
@@ -126,11 +127,11 @@ def compare_sequences(still: Run, tracked: Run, dataset: Dataset, *, threshold: 
     if not rows:
         raise LabError("the two runs have no frame of a sequence in common; predict the same images in both ways")
     names = [f"{name}_{way}" for name in ("dice", "changed", "seconds") for way in WAYS] + ["changed_truth"]
-    table = pd.DataFrame(rows, columns=["id", "group", "video", "frame", *names])
-    table = table.astype(dict.fromkeys(names, float)).assign(shown=table["frame"] <= keep)
+    table = pd.DataFrame(rows, columns=["id", "group", "video", "frame", "shown", *names])
+    table = table.astype(dict.fromkeys(names, float))
     measures = {name: _measure(name, table) for name in ("dice", "changed", "seconds")}
     measures["dice_followed"] = _measure("dice", table[~table["shown"]])
-    return Comparison(table, measures, keep, threshold, still.meta["stamp"])
+    return Comparison(table, measures, tracked.meta["tracked"]["keep"], threshold, still.meta["stamp"])
 
 
 def _measure(name: str, table: pd.DataFrame) -> Measure:

@@ -91,14 +91,15 @@ def show_courses(found: Comparison | None):
     table, means = found.table, {}
     with style.drawing(3.4, stamp=found.stamp) as figure:
         ax = figure.subplots()
-        ax.axvspan(0.5, found.keep + 0.5, color=style.NEUTRAL, alpha=0.1, linewidth=0)
+        for frame in sorted(set(table.loc[table["shown"], "frame"])):
+            ax.axvspan(frame - 0.5, frame + 0.5, color=style.NEUTRAL, alpha=0.1, linewidth=0)
         for way in WAYS:
             colour, line, mark = LOOKS[way]
             for _, rows in table.groupby("video"):
                 ax.plot(rows["frame"], rows[f"dice_{way}"], line, color=colour, linewidth=0.8, alpha=0.35)
             means[way] = table.groupby("frame")[f"dice_{way}"].mean()
             ax.plot(means[way], line, marker=mark, markersize=4, color=colour, linewidth=2.2, label=tr(NAMES[way]))
-        ax.text(0.6, 0.02, tr("seen by the language model"), fontsize=8, color=style.NEUTRAL)
+        ax.text(0.6, 0.02, tr("grey: seen by the language model"), fontsize=8, color=style.NEUTRAL)
         ax.set(xlabel=tr("Frame of the sequence"), ylabel=tr("Dice of one image"), ylim=(0, 1))
         ax.set_xlim(0.5, table["frame"].max() + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True)
@@ -108,7 +109,7 @@ def show_courses(found: Comparison | None):
     alt = tr(
         "Mean Dice along {films} films: frame by frame it goes from {still_first:.3f} in the first frame to "
         "{still_last:.3f} in the last, followed from {tracked_first:.3f} to {tracked_last:.3f}; the language model saw "
-        "the first {keep} frames.",
+        "{keep} frames of each.",
         films=found.asked["tracked"],
         keep=found.keep,
         **ends,

@@ -54,7 +54,8 @@ def predict(films, make_segmenter, tmp_path):
                 if grey in broken:
                     raise LabError("broken")
                 logits = np.where(square(PLACES[way][max(grey - 100, 0)]), 5, -5).astype(np.float32)
-                return Prediction(logits[None], (32, 32), "Sure, [SEG].", canvas=32)
+                seconds = {"answer": 0.5} if grey < 102 else {}
+                return Prediction(logits[None], (32, 32), "Sure, [SEG].", canvas=32, seconds=seconds)
 
             def track(self, frames, prompt, **how):
                 return (self.predict(frame.image, prompt) for frame in frames)
@@ -62,8 +63,10 @@ def predict(films, make_segmenter, tmp_path):
         folder = tmp_path / "outputs" / "runs" / f"{way}{len(broken)}{weights[0]}"
         how = {"track": {"keep": 2}} if way == "tracked" else {}
         made = predict_dataset(Draws(weights=weights), films, folder=folder, progress=False, **how)
-        for number, record in enumerate(made.records):
-            record["seconds"] = {"wall": 2.0 if way == "still" else 1.0 if number % FRAMES else 4.0}
+        for record in made.records:
+            frame = record.get("frame")
+            record["seconds"] = {"wall": 2.0 if way == "still" else 4.0 if frame == 1 else 1.0}
+            record["seconds"] |= {"answer": 0.5} if frame in (1, 2) else {}
         return made
 
     return run
@@ -131,7 +134,7 @@ def test_what_the_notebook_says_of_both_ways(films, predict):
     assert rows["Share of the mask that changes from frame to frame"][:3] == ["0.667", "0.222", "0.667"]
     assert rows["Times that the language model was asked"][:2] == ["8", "2"]
     alt = views.show_courses(found).alt
-    assert "followed from 1.000 to 0.000; the language model saw the first 2 frames" in alt
+    assert "followed from 1.000 to 0.000; the language model saw 2 frames of each" in alt
     alt = views.show_strip(found, runs, films).alt
     assert "-V1-F004, where the ways differ most: Dice 1.000 frame by frame, 0.000 followed" in alt
 

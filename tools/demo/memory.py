@@ -38,7 +38,7 @@ FAR_EVERY = 5  # every fifth film is one of 800 pixels
 WEIGHTS = (0.5, 0.3, 0.2)  # how often a film is asked for each phrase that it shows
 PLAN = {
     "films": {"count": 24, "first": 2_000_000},
-    "remembering": {"steps": 414, "near_until": 0.9},
+    "remembering": {"steps": 365, "near_until": 1.0},
 }
 
 
