@@ -5,6 +5,7 @@
 #   make bench    every benchmark, into benchmarks/RESULTS.md (some minutes; wants a quiet machine)
 #   make gpu      what the card of this machine makes of the full size, appended to benchmarks/RESULTS.md
 #   make tuner    the threshold widget alone, in a browser (Voila)
+#   make explore  ask the model about images alone, in a browser (Voila)
 #   make lab      JupyterLab on the notebooks, opened at the page that says which one answers what
 #   make lint     style of code and notebooks
 #   make clean    remove .venv (results in outputs/ stay)
@@ -17,7 +18,7 @@ STRIP  := $(BIN)/nbstripout --extra-keys metadata.language_info
 # A worker for each core, each with one thread; tests/conftest.py says which tests stay together.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --no-loadscope-reorder
 
-.PHONY: report test browser bench gpu tuner lab lint format install clean
+.PHONY: report test browser bench gpu tuner explore lab lint format install clean
 .DEFAULT_GOAL := report
 
 report: $(READY)
@@ -38,6 +39,9 @@ gpu: $(READY)
 
 tuner: $(READY)
 	$(BIN)/voila notebooks/04_threshold_tuning.ipynb
+
+explore: $(READY)
+	$(BIN)/voila notebooks/08_explore.ipynb
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks --LabApp.default_url=/lab/tree/README.ipynb

@@ -137,7 +137,7 @@ def choose_notebooks(given: dict) -> tuple[list[str], dict[str, str]]:
     if {"model", "finetune", "data", "run"} & set(given):
         needed = {"02_loss_curves": "log"}
         if "run" in given:
-            needed |= {"00_inspect": "model", "06_precision_vram": "model"}
+            needed |= {"00_inspect": "model", "06_precision_vram": "model", "08_explore": "model"}
             needed |= {} if "tracked" in given else {"07_films": "model"}
         left = {stem: key for stem, key in needed.items() if key not in given}
     return [stem for stem in list_notebooks() if stem not in left], left

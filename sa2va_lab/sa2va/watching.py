@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +60,23 @@ def in_full(dtype: torch.dtype) -> Iterator[None]:
             product.allow_tf32 = allowed
 
 
+_LISTENER: ContextVar[Callable[[str], None]] = ContextVar("listener", default=lambda stage: None)
+
+
+@contextmanager
+def hear_stages(tell: Callable[[str], None]) -> Iterator[None]:
+    """Within it, `tell` is called with the name of each stage as it begins."""
+    before = _LISTENER.set(tell)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(before)
+
+
 @contextmanager
 def timed(device: torch.device, seconds: dict[str, float], stage: str) -> Iterator[None]:
     """Writes down how long the stage took, until the device was done with it."""
+    _LISTENER.get()(stage)
     start = time.perf_counter()
     yield
     if device.type == "cuda":

@@ -19,7 +19,7 @@ from sa2va_lab.views import style
 from sa2va_lab.views.overlays import split_errors
 
 GAP = "#CC79A7"  # Okabe and Ito's reddish purple: a vessel that is broken
-VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT, HATCH = range(11)
+VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT, HATCH, CLEAR = range(12)
 PALETTE = [
     # (colour, opacity 0 to 255) by the names above
     ("#FFFFFF", 120),
@@ -33,6 +33,7 @@ PALETTE = [
     (GAP, 255),
     ("#5F6B73", 90),
     (style.NEUTRAL, 200),
+    ("#FFFFFF", 0),
 ]
 
 
@@ -42,7 +43,7 @@ def paint_errors(
     """What is right and wrong, each pixel enlarged `scale` times; without a ground truth the mask in its own colour.
     What is ignored is hatched."""
     any_of = mask if truth is None else mask | truth
-    layer = np.where(_grow(any_of), HALO, VEIL)
+    layer = np.where(grow(any_of), HALO, VEIL)
     if truth is None:
         layer[mask] = MASK
     else:
@@ -62,7 +63,7 @@ def paint_line(line, truth: np.ndarray) -> np.ndarray:
     """A `mistakes.CentreLine` on its truth: found black, lost blue, gaps purple, three pixels wide."""
     layer = np.where(truth, FAINT, VEIL).astype(np.uint8)
     for part, place in ((line.found, RIGHT), (line.lost, DOT), (line.gap, BROKEN)):
-        layer[_grow(part)] = place
+        layer[grow(part)] = place
     return layer
 
 
@@ -110,11 +111,14 @@ def encode(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def show_picture(address: str, alt: str, *, under: str = "", sharp: bool = False, most: int = 900) -> str:
-    """sharp: enlarged pixels stay squares, while a smaller picture is smoothed. most: px that it is wide at most."""
+def show_picture(
+    address: str, alt: str, *, under: str = "", sharp: bool = False, most: int = 900, more: str = ""
+) -> str:
+    """A picture, over another one where there is one `under` it. sharp: enlarged pixels stay squares, while a smaller
+    picture is smoothed. most: px that it is wide at most. more: attributes of the element."""
     how = f"background:url({under}) center/100% 100%;" if under else ""
     how += f"display:block;width:100%;max-width:{most}px;" + ("image-rendering:pixelated" if sharp else "")
-    return f'<img src="{address}" alt="{escape(alt)}" style="{how}">'
+    return f'<img src="{address}" alt="{escape(alt)}" draggable="false" style="{how}"{more}>'
 
 
 def side_by_side(*parts: tuple[str, str, int]) -> str:
@@ -131,7 +135,7 @@ def _enlarge(layer: np.ndarray, scale: int) -> np.ndarray:
     return np.repeat(np.repeat(layer.astype(np.uint8), scale, axis=0), scale, axis=1)
 
 
-def _grow(area: np.ndarray) -> np.ndarray:
+def grow(area: np.ndarray) -> np.ndarray:
     """The area and every pixel beside it."""
     wide = np.pad(area, 1)
     tall = wide[:-2] | wide[1:-1] | wide[2:]

@@ -1,4 +1,5 @@
-"""A widget of HTML that can be steered: arrow keys while it has the focus, and clicks on parts that have a name."""
+"""A widget of HTML that can be steered: arrow keys while it has the focus, clicks on parts that have a name, and boxes
+and strokes drawn on a picture. anywidget carries it into JupyterLab and Voila without a build step of ours."""
 
 from __future__ import annotations
 
@@ -8,14 +9,24 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from sa2va_lab.language import tr
+
 
 class Live(anywidget.AnyWidget):
-    """html: what it shows; parts with `data-name` can be clicked. label: what a screen reader calls it."""
+    """html: what it shows; parts with `data-name` can be clicked, one with `data-sketch` can be drawn on. label: what a
+    screen reader calls it. tool: "box", "brush", or "" for none; brush: its width as a share of the picture's."""
 
     _esm = Path(__file__).with_name("live.js")
     html = traitlets.Unicode().tag(sync=True)
     label = traitlets.Unicode().tag(sync=True)
-    told = traitlets.Dict().tag(sync=True)  # {"key": "Left", "far": whether with shift} or {"name": ...}, and "at"
+    tool = traitlets.Unicode().tag(sync=True)
+    brush = traitlets.Float(0.04).tag(sync=True)
+    gone = traitlets.Unicode().tag(sync=True)  # what is said when the kernel was stopped or restarted
+    told = traitlets.Dict().tag(sync=True)  # {"key", "far"}, {"name"} or {"tool", "points"}; and "at", a time
+
+    @traitlets.default("gone")
+    def _say_gone(self) -> str:
+        return tr("The kernel was restarted, so nothing here works any more: run the cells again.")
 
     def on_key(self, act: Callable[[str, bool], None]) -> None:
         """Calls act("Left" | "Right" | "Up" | "Down", whether with shift) at each arrow key."""
@@ -24,3 +35,9 @@ class Live(anywidget.AnyWidget):
     def on_click(self, act: Callable[[str], None]) -> None:
         """Calls act(name) at each click on a part that has one."""
         self.observe(lambda change: act(change.new["name"]) if "name" in change.new else None, "told")
+
+    def on_mark(self, act: Callable[[str, list], None]) -> None:
+        """Calls act(tool, points) at each mark; points: [[x, y], ...] from 0 to 1, a box's first and last corner."""
+        self.observe(
+            lambda change: act(change.new["tool"], change.new["points"]) if "tool" in change.new else None, "told"
+        )

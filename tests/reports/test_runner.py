@@ -120,8 +120,14 @@ def test_a_folder_whose_name_ends_in_a_blank_is_that_folder(lab, monkeypatch):
         ({"threshold": 0.3}, {}),
         ({"model": "m"}, {"02_loss_curves": "log"}),
         ({"data": "d", "log": "l"}, {}),
-        ({"run": "r", "log": "l"}, {"00_inspect": "model", "06_precision_vram": "model", "07_films": "model"}),
-        ({"run": "r", "tracked": "t", "log": "l"}, {"00_inspect": "model", "06_precision_vram": "model"}),
+        (
+            {"run": "r", "log": "l"},
+            {"00_inspect": "model", "06_precision_vram": "model", "08_explore": "model", "07_films": "model"},
+        ),
+        (
+            {"run": "r", "tracked": "t", "log": "l"},
+            {"00_inspect": "model", "06_precision_vram": "model", "08_explore": "model"},
+        ),
         ({"run": "r", "model": "m", "data": "d"}, {"02_loss_curves": "log"}),
     ],
 )

@@ -1,0 +1,156 @@
+"""The controls of 08_explore around an `explorer.Explorer`, in JupyterLab and in Voila."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as w
+
+from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr
+from sa2va_lab.sa2va.watching import hear_stages
+from sa2va_lab.views.explorer import BRUSH, Explorer, Shown
+from sa2va_lab.views.live import Live
+
+STAGES = {
+    "pixels": "reading the image",
+    "vision": "looking at the image",
+    "answer": "writing the answer",
+    "canvas": "looking at it again with SAM2",
+    "masks": "drawing the masks",
+}
+
+
+def build_explorer(explorer: Explorer) -> w.HBox:
+    """Controls around an Explorer: image, question, threshold, objects, regions, frames, keep. Each has a label and is
+    in reach of the keyboard, but for drawing on the picture."""
+
+    def control(kind: type, *value, label: str, **how):
+        shape = {"style": {"description_width": "8em"}, "layout": w.Layout(width="27em")}
+        return kind(*value, description=label, **shape, **how)
+
+    def button(label: str, **how) -> w.Button:
+        return w.Button(description=label, layout=w.Layout(width="auto"), **how)
+
+    image = control(w.Select, rows=8, options=list(explorer.images), value=None, label=tr("Image"))
+    upload = w.FileUpload(accept="image/*", description=tr("Upload an image"), layout=w.Layout(width="auto"))
+    ideas = [("–", ""), *((one.removeprefix("<image>\n"), one) for one in explorer.suggest())]
+    idea = control(w.Dropdown, options=ideas, label=tr("Suggestions"))
+    question = control(w.Textarea, rows=2, label=tr("Question"))
+    go_on = control(w.Checkbox, False, indent=False, label=tr("Go on with the conversation"))
+    ask, track, keep, clear = map(button, map(tr, ("Ask", "Follow through the sequence", "Keep", "Clear regions")))
+    tool = control(
+        w.ToggleButtons, options=[(tr("Look"), ""), (tr("Box"), "box"), (tr("Brush"), "brush")], label=tr("Draw")
+    )
+    tool.style.button_width = "5em"
+    threshold = control(w.FloatSlider, 0.5, min=0, max=0.999, step=0.001, readout_format=".3f", label=tr("Threshold"))
+    objects = control(w.SelectMultiple, options=[], rows=3, label="[SEG]")
+    frame = control(w.IntSlider, 1, min=1, max=1, label=tr("Frame"))
+    picture, told, status, past = Live(label=tr("Picture"), brush=BRUSH), w.HTML(), w.HTML(), w.HTML()
+
+    def say(text: str, role: str = "status") -> None:
+        status.value = f"<p role='{role}'>{escape(text)}</p>"
+
+    def draw(_=None) -> None:
+        if explorer.pixels is None:
+            return
+        chosen = objects.value if objects.options else None
+        place = frame.value - 1 if explorer.shown and len(explorer.shown.predictions) > 1 else 0
+        picture.html, told.value = explorer.look(threshold=threshold.value, objects=chosen, place=place)
+
+    def refresh() -> None:
+        shown = explorer.shown
+        count, frames = (shown.predictions[0].n_seg, len(shown.predictions)) if shown else (0, 1)
+        numbers = list(range(count)) if count > 1 else []
+        objects.options = [(str(number + 1), number) for number in numbers]
+        objects.value, frame.max = numbers, frames
+        objects.layout.display = "" if numbers else "none"
+        frame.layout.display = "" if frames > 1 else "none"
+        keep.disabled, track.disabled = shown is None, len(explorer.list_sequence()) < 2
+        lines = (
+            f"<li><b>{escape(text.removeprefix('<image>'))}</b> {escape(said)}</li>" for text, said in explorer.turns
+        )
+        past.value = f"<ol>{''.join(lines)}</ol>"
+        draw()
+
+    def attempt(action: Callable[[], object], done: Callable[[object], str]) -> None:
+        """Does what a button asks for; a mistake and a step down the ladder are said in the view."""
+        steps = len(explorer.segmenter.provenance.get("steps", ()))
+        try:
+            made = action()
+        except Exception as error:  # nobody sees a traceback of a button
+            kind = "" if isinstance(error, LabError) else f"{type(error).__name__}: "
+            say(kind + tr(str(error)), "alert")
+        else:
+            stepped = explorer.segmenter.provenance.get("steps", ())[steps:]
+            down = (
+                tr("went from {before} to {after}: {why}.", before=s["from"], after=s["to"], why=s["why"])
+                for s in stepped
+            )
+            say(" ".join([done(made), *down]))
+        refresh()
+
+    def open_image(_=None) -> None:
+        if image.value is not None:
+            attempt(lambda: explorer.open(image.value), lambda _: tr("{name} is open.", name=image.value))
+
+    def take_upload(_) -> None:
+        def take() -> None:
+            name = explorer.upload(bytes(upload.value[-1]["content"]))
+            image.options = list(explorer.images)
+            image.value = name
+
+        if upload.value:
+            attempt(take, lambda _: tr("The upload is open; it stays in this session."))
+
+    def put(action: Callable[[str], Shown]) -> None:
+        with hear_stages(lambda stage: say(tr("at work: {stage}", stage=tr(STAGES.get(stage, stage))))):
+            attempt(lambda: action(question.value), lambda shown: shown.tell())
+
+    def mark(kind: str, points: list) -> None:
+        explorer.mark(kind, points)
+        say(tr("Region {n} is marked: ask about region{n}.", n=len(explorer.regions)))
+        draw()
+
+    def forget_regions(_) -> None:
+        explorer.clear()
+        refresh()
+
+    for one, act in ((image, open_image), (upload, take_upload), (threshold, draw), (objects, draw), (frame, draw)):
+        one.observe(act, "value")
+    idea.observe(lambda change: setattr(question, "value", change.new or question.value), "value")
+    tool.observe(lambda change: setattr(picture, "tool", change.new), "value")
+    picture.on_mark(mark)
+    ask.on_click(lambda _: put(lambda text: explorer.ask(text, go_on=go_on.value)))
+    track.on_click(lambda _: put(explorer.track))
+    keep.on_click(
+        lambda _: attempt(
+            lambda: explorer.keep(threshold=threshold.value), lambda path: tr("Kept in {folder}.", folder=path.name)
+        )
+    )
+    clear.on_click(forget_regions)
+    image.value = next(iter(explorer.images), None)
+    refresh()
+    left = [
+        image,
+        upload,
+        idea,
+        question,
+        go_on,
+        w.HBox([ask, track]),
+        threshold,
+        objects,
+        frame,
+        tool,
+        w.HBox([clear, keep]),
+        status,
+        told,
+    ]
+    right = [w.HTML(f"<p><em>{escape(tr(explorer.segmenter.stamp or ''))}</em></p>"), picture, past]
+    return w.HBox(
+        [
+            w.VBox(left, layout=w.Layout(flex="0 0 28em")),
+            w.VBox(right, layout=w.Layout(flex="1 1 0", min_width="0")),
+        ]
+    )

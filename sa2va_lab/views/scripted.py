@@ -1,0 +1,97 @@
+"""What 08_explore shows on paper, where nobody can ask: a fixed script of questions, and the answers as figures."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sa2va_lab.datasets.samples import Sample
+from sa2va_lab.errors import LabError
+from sa2va_lab.language import tr
+from sa2va_lab.views import overlays, style
+from sa2va_lab.views.explorer import Explorer, Shown
+from sa2va_lab.views.tables import Table, show, tabulate
+
+MOST_PHRASES, MOST_FRAMES = 3, 6
+
+
+def ask_script(explorer: Explorer) -> list[Shown]:
+    """Each phrase of the data set about one image, a region where the first was found, and the image's sequence.
+
+    The image is one in which a phrase is annotated and another is not there, if there is such a one. What the model
+    refuses is a `Shown` without predictions, with the refusal as its error.
+    """
+    phrases = (explorer.dataset.phrases or [explorer.suggest()[0]])[:MOST_PHRASES]
+    explorer.open(_choose_image(explorer, phrases).id)
+    asked = [explorer.ask(phrase) for phrase in phrases]
+    found = next((one.predictions[0].mask() for one in asked if one.predictions[0].mask().any()), None)
+    if found is not None:
+        (height, width), (rows, columns) = found.shape, np.nonzero(found)
+        explorer.mark(
+            "box", [[columns.min() / width, rows.min() / height], [columns.max() / width, rows.max() / height]]
+        )
+        try:
+            asked.append(explorer.ask("What is region1?"))
+        except LabError as error:
+            asked.append(Shown("What is region1?", (explorer.name,), (), 0, error=str(error)))
+        explorer.clear()
+    if len(explorer.list_sequence()) > 1:
+        asked.append(explorer.track(phrases[0]))
+    return asked
+
+
+def _choose_image(explorer: Explorer, phrases: list[str]) -> Sample:
+    samples = explorer.dataset.samples
+    for sample in samples:
+        truths = [truth for phrase in phrases if (truth := sample.truth(phrase)) is not None]
+        if len({bool(truth.any()) for truth in truths}) == 2:
+            return sample
+    return samples[len(samples) // 2]
+
+
+def script_table(asked: list[Shown]) -> Table:
+    """A row a question: what was answered, how many masks, and how long it took."""
+    return tabulate(
+        asked,
+        {
+            "Question": "prompt",
+            "About": lambda one: one.names[0] + (f" – {one.names[-1]}" if len(one.names) > 1 else ""),
+            "Answer": lambda one: one.predictions[0].answer if one.predictions else tr(one.error),
+            "[SEG]": lambda one: one.predictions[0].n_seg if one.predictions else None,
+            "Seconds": lambda one: show(one.seconds, ".2f"),
+            "Saved, s": lambda one: show(one.saved, ".2f"),
+        },
+        nothing="Nothing was asked by script: the controls are above.",
+    )
+
+
+def script_figures(explorer: Explorer, asked: list[Shown], *, threshold: float = 0.5):
+    """The answers about the image side by side, and the sequence as a strip: yields (figure, alt)."""
+    single = [(one, 0) for one in asked if len(one.predictions) == 1]
+    films = [[(one, place) for place in range(len(one.names))] for one in asked if len(one.predictions) > 1]
+    for panels in filter(None, (single, *films)):
+        spread = np.unique(np.linspace(0, len(panels) - 1, min(len(panels), MOST_FRAMES)).round().astype(int))
+        yield _draw_panels(explorer, [panels[place] for place in spread], threshold)
+
+
+def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold: float):
+    across = min(len(panels), 3)
+    down = -(-len(panels) // across)
+    told = []
+    with style.drawing(3.1 * down + 0.5, stamp=explorer.segmenter.stamp) as figure:
+        axes = figure.subplots(down, across, squeeze=False).flatten()
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (shown, place) in zip(axes, panels, strict=False):
+            name, prediction = shown.names[place], shown.predictions[place]
+            mask, truth = prediction.mask(threshold), explorer.find_truth(shown, place)
+            overlays.draw_comparison(explorer.images[name], mask, truth, ax=ax)
+            for region in shown.regions:
+                ax.contour(region, levels=[0.5], colors=["#CC79A7"], linewidths=1.5)
+            title = name if len(shown.names) > 1 else shown.prompt
+            ax.set_title(f"{title}: {prediction.answer}" if len(shown.names) == 1 else title, fontsize=9)
+            group = next((one.group for one in explorer.dataset if one.id == name), name)
+            case = overlays.Case(name, group, None, prediction.probability(), mask, truth)
+            told.append(f"“{shown.prompt}”: {overlays.describe_case(case)}")
+        handles = overlays.legend_handles()
+        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)
+    return figure, " ".join(told)
