@@ -91,10 +91,9 @@ def _find_fault(made: Prediction | Exception) -> Exception | None:
     """Why there is no prediction of an image: what was raised, what is said of a frame, or numbers that are none."""
     if isinstance(made, Exception):
         return made
-    error = getattr(made, "error", None)
-    if not error and not np.isfinite(made.logits).all():  # a mask of NaN would look like "nothing found"
+    if not made.error and not np.isfinite(made.logits).all():  # a mask of NaN would look like "nothing found"
         return LabError("the logits hold values that are not finite; a higher precision may help")
-    return LabError(error) if error else None
+    return LabError(made.error) if made.error else None
 
 
 def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: dict) -> Told:

@@ -1,8 +1,9 @@
 """A process that loads a checkpoint once and forks, for each line on stdin, a process that predicts a data set.
 
-`forking.py MODEL`; a line is [data folder, Run folder, file for what was opened, whether to look at a truth, batch]. It
-prints the pid of each fork and, when that has ended, its exit status (-9 for a kill). Importing torch takes seconds
-and a fork milliseconds, so twenty real processes with a real network can be killed in a test.
+`forking.py MODEL`; a line is [data folder, Run folder, file for what was opened, whether to look at a truth, batch,
+whether to track films]. It prints the pid of each fork and, when that has ended, its exit status (-9 for a kill).
+Importing torch takes seconds and a fork milliseconds, so twenty real processes with a real network can be killed in a
+test.
 """
 
 import json
@@ -23,15 +24,18 @@ class Told:
     def predict_many(self, images, prompt, *, batch):
         return self.segmenter.predict_many(images, prompt, batch=batch, answer="Sure, [SEG].")
 
+    def track(self, frames, prompt, **how):
+        return self.segmenter.track(frames, prompt, answer="Sure, [SEG].", **how)
+
     def prepare(self, images):
         self.segmenter.prepare(images)
 
 
-def predict(segmenter, data, folder, opened_file, peek, batch):
+def predict(segmenter, data, folder, opened_file, peek, batch, track):
     opened = []  # every path that Python code opens from here on, the data set's opening included
     sys.addaudithook(lambda event, facts: opened.append(str(facts[0])) if event == "open" else None)
     dataset = open_dataset(data, truths=False)  # as `predict` opens it
-    predict_dataset(Told(segmenter), dataset, folder=folder, batch=batch, progress=False)
+    predict_dataset(Told(segmenter), dataset, folder=folder, batch=batch, track=track, progress=False)
     if peek:
         dataset.samples[0].truth()
     Path(opened_file).write_text(json.dumps(opened[:]))

@@ -13,7 +13,9 @@ from collections import namedtuple
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
@@ -55,8 +57,8 @@ def forks(tmp_path_factory):
     with subprocess.Popen(command, env=HERE, **pipes) as process:
         assert process.stdout.readline() == "ready\n"
 
-        def start(data, folder, *, opened=os.devnull, peek=False, batch=1):
-            print(json.dumps([str(data), str(folder), str(opened), peek, batch]), file=process.stdin, flush=True)
+        def start(data, folder, *, opened=os.devnull, peek=False, batch="auto", track=False):
+            print(json.dumps([str(data), str(folder), str(opened), peek, batch, track]), file=process.stdin, flush=True)
             return int(process.stdout.readline())
 
         yield Forks(start, lambda: int(process.stdout.readline()))
@@ -96,6 +98,39 @@ def test_twenty_kills_and_every_sample_exactly_once(forks, make_dataset, tmp_pat
     assert [record["id"] for record in open_run(folder).records] == open_run(straight).sample_ids
     assert len((folder / "samples.jsonl").read_bytes().splitlines()) == IMAGES
     assert not list(folder.rglob("*.part"))
+
+
+@pytest.mark.slow
+def test_kills_in_a_film_and_the_same_bytes(forks, tmp_path):
+    """The network's own memory of a film: what a kill cut through is tracked again from the film's first frame."""
+    data, folder, straight = tmp_path / "data", tmp_path / "run", tmp_path / "straight"
+    for name in ("images", "masks"):
+        (data / name).mkdir(parents=True)
+    for film, shade in {"A_V1": 40, "A_V2": 90, "B_V1": 140}.items():
+        for number in range(1, 11):
+            pixels = np.full((16, 16), 200, np.uint8)
+            pixels[2:9, number % 9 :][:, :6] = shade + number
+            name = f"INVENTED_{film}_F{number}.png"
+            Image.fromarray(pixels).save(data / "images" / name)
+            Image.fromarray((pixels < 200).astype(np.uint8) * 255).save(data / "masks" / name)
+    forks.start(data, straight, track=True)
+    assert forks.wait() == 0
+    moments, inside = random.Random(5), 0
+    for _ in range(6):
+        before = grown(folder)
+        pid = forks.start(data, folder, track=True)
+        patience = time.monotonic() + 60
+        while grown(folder) == before and time.monotonic() < patience:
+            time.sleep(0.0005)
+        time.sleep(moments.uniform(0, 0.02))
+        os.kill(pid, signal.SIGKILL)
+        assert forks.wait() == -signal.SIGKILL, "it was done before it was killed"
+        inside += 0 < len(open_run(folder).records) % 10
+    assert inside
+    forks.start(data, folder, track=True)
+    assert forks.wait() == 0
+    assert contents(folder) == contents(straight)
+    assert [record["frame"] for record in open_run(folder).records] == [*range(1, 11)] * 3
 
 
 @pytest.mark.slow
