@@ -1,6 +1,7 @@
 """The table of all benchmarks: rows become cells, a busy machine is told, and what was written by hand is kept."""
 
 import importlib.util
+import json
 import re
 
 import pytest
@@ -49,3 +50,16 @@ def test_a_busy_machine_is_told_row_by_row(bench):
         "| logs | load | 1 s |  |  |",
     ]
     assert "Busy" not in bench.write_table({"stages": stages | {"others": 0.0}})
+
+
+def test_films_are_set_beside_frames_that_are_asked_about(root, tiny_folder, capsys):
+    spec = importlib.util.spec_from_file_location("films", root / "benchmarks" / "films.py")
+    films = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(films)
+    films.main([str(tiny_folder), "--sides", "48", "--frames", "6", "--device", "cpu", "--json"])
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["what"] for row in rows] == [
+        "a frame of 48 x 48, followed",
+        "a frame of 48 x 48, followed with a full memory",
+    ]
+    assert all(row["ratio"].endswith("%") for row in rows)
