@@ -30,11 +30,11 @@ LEAST_FRAMES = 3  # a sequence of fewer has no course
 @dataclass(frozen=True)
 class Measure:
     """The mean of a number over frames in both ways. difference: tracked less still, frame by frame, over the frames
-    that have both. truth: the same number of the ground truth, NaN where it has none."""
+    that have both; None of seconds. truth: the same number of the ground truth, NaN where it has none."""
 
     still: float
     tracked: float
-    difference: Difference
+    difference: Difference | None
     truth: float = np.nan
 
 
@@ -140,7 +140,8 @@ def _measure(name: str, table: pd.DataFrame) -> Measure:
     still, tracked = (kept[column].to_numpy(float) for column in both)
     truth = float(kept["changed_truth"].mean()) if name == "changed" else np.nan
     means = (float(values.mean()) if len(kept) else np.nan for values in (still, tracked))
-    return Measure(*means, compare_paired(tracked, still, kept["group"]), truth)
+    apart = None if name == "seconds" else compare_paired(tracked, still, kept["group"])
+    return Measure(*means, apart, truth)
 
 
 def _refuse_strangers(still: Run, tracked: Run) -> None:

@@ -68,18 +68,18 @@ def ways_table(found: Comparison | None):
     """Each measure in both ways, of the truth where it has it, and the difference with its interval."""
     if found is None:
         return Markdown(tr(NOTHING, least=LEAST_FRAMES))
-    asked = {"name": tr("Times that the language model was asked"), **found.asked}
-    rows = [{"name": tr(text), "of": found.measures[name], "form": name} for name, text in MEASURES.items()]
+    rows = [{"name": tr(text)} | vars(found.measures[name]) for name, text in MEASURES.items()]
+    asked = {"name": tr("Times that the language model was asked"), **found.asked, "truth": None, "difference": None}
     return tabulate(
         [*rows, asked],
         {
             "What": "name",
-            "Frame by frame": lambda row: row["still"] if "still" in row else row["of"].still,
-            "Followed": lambda row: row["tracked"] if "tracked" in row else row["of"].tracked,
-            "Ground truth": lambda row: row["of"].truth if "of" in row else None,
-            "Followed less frame by frame": lambda row: show_difference(row["of"].difference) if "of" in row else "–",
-            "In words": lambda row: judge_difference(row["of"].difference) if "of" in row else "–",
-            "N frames": lambda row: row["of"].difference.n_images if "of" in row else found.asked["still"],
+            "Frame by frame": "still",
+            "Followed": "tracked",
+            "Ground truth": "truth",
+            "Followed less frame by frame": lambda row: show_difference(row["difference"]),
+            "In words": lambda row: judge_difference(row["difference"]) if row["difference"] else "–",
+            "N frames": lambda row: row["difference"].n_images if row["difference"] else len(found.table),
         },
     )
 

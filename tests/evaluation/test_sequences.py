@@ -102,7 +102,7 @@ def test_both_ways_by_hand(films, predict):
     assert changed.truth == pytest.approx(2 / 3)
     assert changed.tracked == pytest.approx(2 / 9)
     assert changed.difference.n_images == 6  # the first frame of a film has none before it
-    assert (seconds.still, seconds.tracked) == (2.0, 1.75)
+    assert (seconds.still, seconds.tracked, seconds.difference) == (2.0, 1.75, None)
 
 
 def test_a_frame_that_failed_is_in_no_number_nor_is_the_change_across_it(films, predict):
