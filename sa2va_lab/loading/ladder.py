@@ -81,7 +81,7 @@ class Ladder:
         """How many images have room together on this rung: `most`, or half of it, and so on; and why."""
         home = self.rung.shares[0]
         if home.name == "cpu":
-            return 1, "1: a processor is not idle between images"
+            return 1, "1: a processor is not idle between images"  # 2 at once were no faster, 8 slower (docs/log.md)
         spare, taken = home.budget - home.needed, home.activations - home.context
         batch = next(count for count in _halves(most) if count == 1 or (count - 1) * taken <= spare)
         return batch, f"{batch}: an image takes {taken / GIB:.2f} GiB, and {spare / GIB:.2f} are free beside one"
