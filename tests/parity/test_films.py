@@ -111,7 +111,7 @@ def test_a_film_is_followed_as_the_official_code_follows_it(family, segmenter, g
     else:
         whole = torch.cat([patches for patches, _ in pixels])
         np.testing.assert_array_equal(whole[::97, ::31], golden["video/pixel_values_slice"])
-        near(torch.cat([sight.tokens for sight in sights])[::7], golden["video/visual_embeds_slice"], 2e-5)
+        near(torch.cat([sight.tokens for sight in sights])[::29], golden["video/visual_embeds_slice"], 2e-5)
     [(_, _, ids)] = watched["prompt_ids"]
     np.testing.assert_array_equal(ids.all, golden["video/input_ids"])
     [(_, _, said)] = watched["answer_ids"]
