@@ -101,7 +101,7 @@ def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: di
     said = None
     if fault := _find_fault(made):
         said = str(fault) if isinstance(fault, LabError) else f"{type(fault).__name__}: {fault}"
-        said, made = _without_names(said, sample), None
+        said, made = hide_names(said, sample), None
     record = {"id": sample.id, "image_sha256": hash_image(find_file(sample)), "error": said}
     record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
     record |= {"seconds": {"wall": wall}, "precision": segmenter.provenance.get("precision", {}).get("actual")}
@@ -126,7 +126,7 @@ def hash_image(path: Path) -> str | None:
         return None
 
 
-def _without_names(text: str, sample) -> str:
+def hide_names(text: str, sample) -> str:
     """An error's text with the image's pseudonym for its file name, which may name a patient."""
     image = find_file(sample)
     for name in (os.path.realpath(image), str(image), image.name, image.stem):

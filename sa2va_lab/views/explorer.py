@@ -25,6 +25,7 @@ from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.language import tr
 from sa2va_lab.paths import new_folder
 from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs.asking import hide_names
 from sa2va_lab.sa2va.processing import phrase_prompt
 from sa2va_lab.views import layers, overlays
 from sa2va_lab.views.tables import tabulate_facts
@@ -107,9 +108,17 @@ class Explorer:
 
     def open(self, name: str) -> None:
         """Makes an image the one that is asked about, with a new conversation; LabError where it cannot be read."""
-        self.pixels = overlays.read_pixels(self.images[name])
+        self.pixels = self.read(name)
         self.name, self.shown, self.regions, self._first = name, None, [], 0.0
         self._talk = self.segmenter.chat(Image.fromarray(self.pixels))
+
+    def read(self, name: str) -> np.ndarray:
+        """uint8 (H, W, 3) of an image; LabError where it cannot be read, without its file's name."""
+        try:
+            return overlays.read_pixels(self.images[name])
+        except (LabError, OSError) as error:
+            sample = next((one for one in self.dataset or () if one.id == name), None)
+            raise LabError(hide_names(str(error), sample) if sample else str(error)) from None
 
     def mark(self, tool: str, points: Sequence[Sequence[float]]) -> None:
         """Adds a region: "box" with two corners or "brush" with a stroke, [x, y] as shares of the image's sides."""
@@ -188,7 +197,11 @@ class Explorer:
             layer, said = np.full(self.pixels.shape[:2], layers.CLEAR, np.uint8), tr("Image") + f", {self.name}"
             return _draw(self._outline(layer, 1), said, self.pixels), ""
         prediction, name = self.shown.predictions[place], self.shown.names[place]
-        pixels = self.pixels if name == self.name else overlays.read_pixels(self.images[name])
+        if prediction.error:  # a frame that cannot be read
+            return "", tabulate_facts(
+                {"Answer": tr("this frame cannot be read; the others were followed")}
+            )._repr_html_()
+        pixels = self.pixels if name == self.name else self.read(name)
         if objects is not None:
             prediction = replace(prediction, logits=prediction.logits[list(objects)])
         mask, truth = prediction.mask(threshold), self.find_truth(self.shown, place)
@@ -216,7 +229,9 @@ class Explorer:
         folder = new_folder(self.folder, self.shown.names[0])
         folder.mkdir(parents=True)
         for name, prediction in zip(self.shown.names, self.shown.predictions, strict=True):
-            image = Image.fromarray(overlays.read_pixels(self.images[name]))
+            if prediction.error:
+                continue
+            image = Image.fromarray(self.read(name))
             write_content(folder / f"{name}.png", np.asarray(image))
             write_content(folder / f"{name}_mask.png", prediction.mask(threshold))
             write_whole(folder / f"{name}.npz", prediction.to_bytes())

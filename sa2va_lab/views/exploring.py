@@ -108,6 +108,11 @@ def build_explorer(explorer: Explorer) -> w.HBox:
         with hear_stages(lambda stage: say(tr("at work: {stage}", stage=tr(STAGES.get(stage, stage))))):
             attempt(lambda: action(question.value), lambda shown: shown.tell())
 
+    def follow(_) -> None:
+        put(explorer.track)
+        if explorer.shown and explorer.name in explorer.shown.names:
+            frame.value = min(explorer.shown.names.index(explorer.name) + 1, frame.max)
+
     def mark(kind: str, points: list) -> None:
         explorer.mark(kind, points)
         say(tr("Region {n} is marked: ask about region{n}.", n=len(explorer.regions)))
@@ -123,7 +128,7 @@ def build_explorer(explorer: Explorer) -> w.HBox:
     tool.observe(lambda change: setattr(picture, "tool", change.new), "value")
     picture.on_mark(mark)
     ask.on_click(lambda _: put(lambda text: explorer.ask(text, go_on=go_on.value)))
-    track.on_click(lambda _: put(explorer.track))
+    track.on_click(follow)
     keep.on_click(
         lambda _: attempt(
             lambda: explorer.keep(threshold=threshold.value), lambda path: tr("Kept in {folder}.", folder=path.name)

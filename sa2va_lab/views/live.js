@@ -67,7 +67,9 @@ function render({ model, el }) {
   });
   model.on("change:html change:tool", draw);
   model.on("comm_live_update", () => {
+    if (page.querySelector("[data-gone]")) return;
     const alert = document.createElement("p"); // the kernel is gone, and nothing that is done here reaches it
+    alert.dataset.gone = "";
     alert.setAttribute("role", "alert");
     alert.textContent = model.get("gone");
     page.prepend(alert);

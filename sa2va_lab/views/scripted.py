@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
-from sa2va_lab.datasets.samples import Sample
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr
 from sa2va_lab.views import overlays, style
@@ -21,7 +22,7 @@ def ask_script(explorer: Explorer) -> list[Shown]:
     refuses is a `Shown` without predictions, with the refusal as its error.
     """
     phrases = (explorer.dataset.phrases or [explorer.suggest()[0]])[:MOST_PHRASES]
-    explorer.open(_choose_image(explorer, phrases).id)
+    _open_image(explorer, phrases)
     asked = [explorer.ask(phrase) for phrase in phrases]
     found = next((one.predictions[0].mask() for one in asked if one.predictions[0].mask().any()), None)
     if found is not None:
@@ -39,13 +40,19 @@ def ask_script(explorer: Explorer) -> list[Shown]:
     return asked
 
 
-def _choose_image(explorer: Explorer, phrases: list[str]) -> Sample:
-    samples = explorer.dataset.samples
-    for sample in samples:
-        truths = [truth for phrase in phrases if (truth := sample.truth(phrase)) is not None]
-        if len({bool(truth.any()) for truth in truths}) == 2:
-            return sample
-    return samples[len(samples) // 2]
+def _open_image(explorer: Explorer, phrases: list[str]) -> None:
+    """Opens the first image that can be read and holds some phrase and not another, else the first that can be read."""
+    telling, others, failure = [], [], None
+    for sample in explorer.dataset:
+        with suppress(LabError):
+            truths = [truth for phrase in phrases if (truth := sample.truth(phrase)) is not None]
+            (telling if len({bool(truth.any()) for truth in truths}) == 2 else others).append(sample.id)
+    for name in [*telling, *others]:
+        try:
+            return explorer.open(name)
+        except LabError as error:
+            failure = error
+    raise failure or LabError("no image can be read; replace the damaged files")
 
 
 def script_table(asked: list[Shown]) -> Table:
@@ -67,7 +74,11 @@ def script_table(asked: list[Shown]) -> Table:
 def script_figures(explorer: Explorer, asked: list[Shown], *, threshold: float = 0.5):
     """The answers about the image side by side, and the sequence as a strip: yields (figure, alt)."""
     single = [(one, 0) for one in asked if len(one.predictions) == 1]
-    films = [[(one, place) for place in range(len(one.names))] for one in asked if len(one.predictions) > 1]
+    films = [
+        [(one, place) for place, made in enumerate(one.predictions) if not made.error]
+        for one in asked
+        if len(one.predictions) > 1
+    ]
     for panels in filter(None, (single, *films)):
         spread = np.unique(np.linspace(0, len(panels) - 1, min(len(panels), MOST_FRAMES)).round().astype(int))
         yield _draw_panels(explorer, [panels[place] for place in spread], threshold)
@@ -84,7 +95,7 @@ def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold:
         for ax, (shown, place) in zip(axes, panels, strict=False):
             name, prediction = shown.names[place], shown.predictions[place]
             mask, truth = prediction.mask(threshold), explorer.find_truth(shown, place)
-            overlays.draw_comparison(explorer.images[name], mask, truth, ax=ax)
+            overlays.draw_comparison(explorer.read(name), mask, truth, ax=ax)
             for region in shown.regions:
                 ax.contour(region, levels=[0.5], colors=["#CC79A7"], linewidths=1.5)
             title = name if len(shown.names) > 1 else shown.prompt

@@ -233,3 +233,23 @@ def test_the_script_on_paper_asks_for_what_is_there_and_what_is_not(explorer, da
     assert len(script_table(asked).rows) == 5
     refused = Shown("What is region1?", ("P01",), (), 0, error="No regions here.")
     assert script_table([refused]).rows[0][2] == "No regions here."
+
+
+def test_a_broken_frame_is_said_without_its_name_and_the_others_are_shown(segmenter, dataset, tmp_path):
+    broken = tmp_path / "INVENTED-NAME_F00.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    film = [sample for sample in dataset if sample.video == dataset.samples[2].video]
+    samples = [replace(sample, image=broken) if place == 1 else sample for place, sample in enumerate(film)]
+    explorer = Explorer(segmenter, replace(dataset, samples=samples), folder=tmp_path / "explored")
+    with pytest.raises(LabError) as caught:
+        explorer.open(film[1].id)
+    assert "INVENTED" not in str(caught.value)
+    assert film[1].id in str(caught.value)
+    asked = ask_script(explorer)
+    assert len(list(script_figures(explorer, asked))) == 2
+    picture, told = explorer.look(place=1)
+    assert picture == ""
+    assert "this frame cannot be read" in told
+    kept = sorted(path.name for path in explorer.keep().iterdir())
+    assert not any(film[1].id in name or "INVENTED" in name for name in kept)
+    assert "INVENTED" not in (next(explorer.folder.iterdir()) / "provenance.json").read_text("utf-8")
