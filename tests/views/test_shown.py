@@ -67,7 +67,7 @@ def difference():
 
 def comparison():
     table = pd.DataFrame({"video": ["V1"] * 3 + ["V2"] * 3})
-    return Comparison(table, {"dice": Measure(0.7, 0.8, difference())}, 5, 0.5, None)
+    return Comparison(table, {"dice": Measure(0.7, 0.8, difference()), "seconds": Measure(2, 1, None)}, 5, 0.5, None)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ SAYS = {
     ),
     "Conversation": (["90 x 60 pixels", "1. Where is it?", "Left of the spine"], []),
     "Difference": (["p = ", "12 images of 6 patients", "Distinguishable"], []),
-    "Comparison": (["6 of 2 films", "0.700 frame by frame, 0.800 tracked"], []),
+    "Comparison": (["6 of 2 films", "0.700 frame by frame, 0.800 tracked", "2.000 frame by frame, 1.000 tracked"], []),
     "Audit": (["480 iterations", "loss_dice", "0.1118 → 0.0968", "more"], ["warmup"]),
 }
 
