@@ -69,7 +69,7 @@ $(READY): pyproject.toml constraints.txt
 	  || { $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install pip; } \
 	  || { echo "No pip could be put into $(VENV): install python3-venv or python3-pip"; rm -rf $(VENV); exit 1; }
 	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[notebooks,films,dicom,test]'
 	@touch $(READY)
 
 clean:
