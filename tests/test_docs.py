@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from sa2va_lab.evaluation.thresholds import Choice, save_threshold
 
@@ -29,12 +30,16 @@ def pytest_generate_tests(metafunc):
 def places(root, drawn_data, drawn_run, tmp_path_factory):
     demo = root / "data" / "demo"
     other = tmp_path_factory.mktemp("other") / "other"
+    film = other.with_name("film.gif")
+    first, *later = (Image.open(path) for path in sorted((demo / "films" / "images").iterdir())[4:7])
+    first.save(film, save_all=True, append_images=later)
     return {
         "CHECKPOINT": demo / "base",
         "FINETUNE": sorted(demo.glob("iter_*.pth"))[-1],
         "CONFIG": demo / "sa2va_angiogram_finetune.py",
         "LOG": demo / "sa2va_angiogram_finetune.log",
         "IMAGE": sorted((demo / "angiograms" / "images").iterdir())[-1],
+        "FILM": film,
         "DATA": drawn_data,
         "OTHER": demo / "angiograms",
         "RUN": drawn_run.folder,

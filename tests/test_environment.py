@@ -77,7 +77,10 @@ def test_environment_yml_installs_through_pyproject(root, project):
 def test_make_installs_through_the_same_files(root):
     makefile = (root / "Makefile").read_text()
     installs = re.findall(r"pip install .*", makefile.replace("python install pip", ""))
-    assert [line.split("-c constraints.txt ")[1] for line in installs] == ["torch", "-e '.[notebooks,test]'"]
+    assert [line.split("-c constraints.txt ")[1] for line in installs] == [
+        "torch",
+        "-e '.[notebooks,films,dicom,test]'",
+    ]
 
 
 def test_make_needs_nothing_but_its_stamp(root):
