@@ -1,4 +1,5 @@
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,4 +15,4 @@ def write_parity(tmp_path_factory):
     spec.loader.exec_module(weights)
     home = tmp_path_factory.mktemp("parity")
     sam2 = weights.write_sam2(home / "sam2")
-    return lambda family: weights.write_checkpoint(home / family, family, sam2=sam2)
+    return cache(lambda family: weights.write_checkpoint(home / family, family, sam2=sam2))  # films ask for it as well
