@@ -438,7 +438,9 @@ def test_files_are_written_in_one_way():
     """By `files.write_whole`: a name of its own, created anew, then put into its place."""
     texts = {path: path.read_text("utf-8") for path in Path(files.__file__).parent.rglob("*.py")}
     found = [f"{path.name}: {line}" for path, text in texts.items() for line in text.splitlines()]
-    direct = re.compile(r"\.write_(text|bytes)\(|open\((?!buffer)[^)]*[\"'][wx]b?[\"']|\.to_csv\([^)i]|savefig\((?!buffer)")
+    direct = re.compile(
+        r"\.write_(text|bytes)\(|open\((?!buffer)[^)]*[\"'][wx]b?[\"']|\.to_csv\([^)i]|savefig\((?!buffer)"
+    )
     found = [line for line in found if direct.search(line)]
     assert [line for line in found if not line.startswith(("files.py", "memory.py"))] == []  # memory: of the kernel's
 
