@@ -58,8 +58,10 @@ class Comparison(Shown):
             "Frames": f"{len(self.table)} of {self.table['video'].nunique()} films, at threshold {self.threshold:g}"
         }
         for name, found in self.measures.items():
-            facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked"
-            facts[name] += f": {found.difference.told}" if found.difference else ""
+            if found.difference:
+                facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked: {found.difference.told}"
+            else:
+                facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked"
         return facts
 
     @property
