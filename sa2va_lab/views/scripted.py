@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from textwrap import shorten
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from sa2va_lab.views.explorer import Explorer, Shown
 from sa2va_lab.views.tables import Table, show, tabulate
 
 MOST_PHRASES, MOST_FRAMES = 3, 6
+WIDEST = 44  # characters above a panel; the table has the answer whole
 
 
 def ask_script(explorer: Explorer) -> list[Shown]:
@@ -98,8 +100,8 @@ def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold:
             overlays.draw_comparison(explorer.read(name), mask, truth, ax=ax)
             for region in shown.regions:
                 ax.contour(region, levels=[0.5], colors=["#CC79A7"], linewidths=1.5)
-            title = name if len(shown.names) > 1 else shown.prompt
-            ax.set_title(f"{title}: {prediction.answer}" if len(shown.names) == 1 else title, fontsize=9)
+            title = name if len(shown.names) > 1 else f"{shown.prompt}\n{shorten(prediction.answer, WIDEST)}"
+            ax.set_title(title, fontsize=9)
             group = next((one.group for one in explorer.dataset if one.id == name), name)
             case = overlays.Case(name, group, None, prediction.probability(), mask, truth)
             told.append(f"“{shown.prompt}”: {overlays.describe_case(case)}")
