@@ -19,6 +19,7 @@ from PIL import Image, ImageDraw
 
 from sa2va_lab.datasets.export import write_content
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.evaluation.wordings import QUESTIONS
 from sa2va_lab.files import write_json, write_whole
@@ -181,14 +182,18 @@ class Explorer:
         self.shown = Shown(text, tuple(one.id for one in frames), found, time.perf_counter() - begun)
         return self.shown
 
-    def find_truth(self, shown: Shown, place: int = 0) -> np.ndarray | None:
-        """The ground truth of what was asked for, bool (H, W); None where the data set has none for it."""
-        if self.dataset is None:
-            return None
-        asked = shown.prompt.lower()
-        named = [phrase for phrase in self.dataset.phrases if re.search(rf"\b{re.escape(phrase.lower())}\b", asked)]
-        sample = next((one for one in self.dataset if one.id == shown.names[place]), None)
-        return sample.truth(max(named, key=len)) if sample and named else None
+    def pair(self, shown: Shown, place: int = 0, objects: Sequence[int] | None = None) -> Pair:
+        """An answer beside the ground truth of what was asked for, blank where that is ignored; the truth is None where
+        the data set has none for it. objects: which [SEG] count, all if not given."""
+        prediction, asked = shown.predictions[place], shown.prompt.lower()
+        if objects is not None:
+            prediction = replace(prediction, logits=prediction.logits[list(objects)])
+        phrases = self.dataset.phrases if self.dataset else []
+        named = [phrase for phrase in phrases if re.search(rf"\b{re.escape(phrase.lower())}\b", asked)]
+        sample = next((one for one in self.dataset or () if one.id == shown.names[place]), None)
+        if sample is None or not named:
+            return Pair(prediction.probability(), None, None)
+        return pair_up(prediction, replace(sample, phrase=max(named, key=len)))
 
     def look(self, *, threshold: float = 0.5, objects: Sequence[int] | None = None, place: int = 0) -> tuple[str, str]:
         """(HTML of the picture, HTML of what is told). objects: which [SEG] are shown, all if not given. place: which
@@ -202,21 +207,20 @@ class Explorer:
                 {"Answer": tr("this frame cannot be read; the others were followed")}
             )._repr_html_()
         pixels = self.pixels if name == self.name else self.read(name)
-        if objects is not None:
-            prediction = replace(prediction, logits=prediction.logits[list(objects)])
-        mask, truth = prediction.mask(threshold), self.find_truth(self.shown, place)
+        pair = self.pair(self.shown, place, objects)
+        mask, truth = pair.mask(threshold), pair.truth
         scale = max(1, math.ceil(WIDE / mask.shape[1]))
-        layer = layers.paint_errors(mask, truth, scale=scale)
+        layer = layers.paint_errors(mask, truth, ignore=pair.ignore, scale=scale)
         layer = self._outline(layer, scale) if name == self.name else layer
         group = next((one.group for one in self.dataset or () if one.id == name), name)
-        said = overlays.describe_case(overlays.Case(name, group, None, prediction.probability(), mask, truth))
+        said = overlays.describe_case(overlays.Case(name, group, None, **vars(pair), mask=mask))
         facts = {
             "Answer": self.shown.predictions[place].answer or "–",
             "[SEG]": self.shown.predictions[place].n_seg,
             "Mask, px": int(mask.sum()),
         }
         if truth is not None:
-            facts["Dice"] = float(compute_scores(**count_pixels(mask, truth))["dice"])
+            facts["Dice"] = float(compute_scores(**count_pixels(mask, truth, pair.ignore))["dice"])
         return _draw(layer, said, pixels), tabulate_facts(facts)._repr_html_()
 
     def keep(self, *, threshold: float = 0.5) -> Path:

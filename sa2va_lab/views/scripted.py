@@ -96,14 +96,15 @@ def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold:
             ax.set_axis_off()
         for ax, (shown, place) in zip(axes, panels, strict=False):
             name, prediction = shown.names[place], shown.predictions[place]
-            mask, truth = prediction.mask(threshold), explorer.find_truth(shown, place)
-            overlays.draw_comparison(explorer.read(name), mask, truth, ax=ax)
+            pair = explorer.pair(shown, place)
+            mask = pair.mask(threshold)
+            overlays.draw_comparison(explorer.read(name), mask, pair.truth, ax=ax, ignore=pair.ignore)
             for region in shown.regions:
                 ax.contour(region, levels=[0.5], colors=["#CC79A7"], linewidths=1.5)
             title = name if len(shown.names) > 1 else f"{shown.prompt}\n{shorten(prediction.answer, WIDEST)}"
             ax.set_title(title, fontsize=9)
             group = next((one.group for one in explorer.dataset if one.id == name), name)
-            case = overlays.Case(name, group, None, prediction.probability(), mask, truth)
+            case = overlays.Case(name, group, None, **vars(pair), mask=mask)
             told.append(f"“{shown.prompt}”: {overlays.describe_case(case)}")
         handles = overlays.legend_handles()
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from sa2va_lab import load, open_dataset, paths
+from sa2va_lab.datasets.drawings import DrawnTruth
 from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.watching import hear_stages
@@ -62,7 +63,7 @@ def test_what_is_asked_is_answered_and_held_against_the_ground_truth(explorer, s
         assert f">{dice:.3f}<" in told
         assert "of the annotated pixels are found" in picture
     explorer.ask("Where is the moon?")
-    assert explorer.find_truth(explorer.shown) is None
+    assert explorer.pair(explorer.shown).truth is None
     assert "Dice" not in explorer.look()[1]
 
 
@@ -151,7 +152,7 @@ def test_uploads_and_mistakes_are_said(explorer):
     name = explorer.upload(buffer.getvalue())
     explorer.open(name)
     assert explorer.ask("blood vessel").predictions[0].size == (30, 40)
-    assert explorer.find_truth(explorer.shown) is None
+    assert explorer.pair(explorer.shown).truth is None
     assert explorer.list_sequence() == []
     for wrong in ("", "  "):
         with pytest.raises(LabError, match="nothing was asked"):
@@ -223,7 +224,7 @@ def test_a_sequence_is_followed_and_each_frame_can_be_looked_at(explorer, datase
 def test_the_script_on_paper_asks_for_what_is_there_and_what_is_not(explorer, dataset):
     asked = ask_script(explorer)
     assert [one.prompt for one in asked] == [*dataset.phrases, "What is region1?", dataset.phrases[0]]
-    truths = [explorer.find_truth(one) for one in asked[:3]]
+    truths = [explorer.pair(one).truth for one in asked[:3]]
     assert {truth.any() for truth in truths} == {True, False}
     assert len(asked[3].regions) == 1
     assert len(asked[4].predictions) == 6
@@ -253,3 +254,17 @@ def test_a_broken_frame_is_said_without_its_name_and_the_others_are_shown(segmen
     kept = sorted(path.name for path in explorer.keep().iterdir())
     assert not any(film[1].id in name or "INVENTED" in name for name in kept)
     assert "INVENTED" not in (next(explorer.folder.iterdir()) / "provenance.json").read_text("utf-8")
+
+
+def test_what_is_ignored_is_in_no_number(segmenter, dataset, tmp_path):
+    left = DrawnTruth((np.array([0, 0, 400, 0, 400, 800, 0, 800], float),))
+    explorer = Explorer(
+        segmenter, replace(dataset, samples=[replace(dataset.samples[2], ignored=left)]), folder=tmp_path
+    )
+    explorer.open(dataset.samples[2].id)
+    explorer.ask("blood vessel")
+    pair = explorer.pair(explorer.shown)
+    assert pair.ignore.any()
+    mask, truth = pair.mask(0.5), pair.truth
+    assert not (mask & pair.ignore).any()
+    assert f">{2 * (mask & truth).sum() / (mask.sum() + truth.sum()):.3f}<" in explorer.look()[1]
