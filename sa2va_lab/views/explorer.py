@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
+from skimage.segmentation import find_boundaries
 
 from sa2va_lab.datasets.export import write_content
 from sa2va_lab.errors import LabError
@@ -80,10 +81,9 @@ class Explorer:
         self.regions: list[np.ndarray] = []
         self._talk, self._first = None, 0.0
 
-    @property
-    def sample(self) -> Sample | None:
-        """The open image in the data set; None for one that was uploaded."""
-        return self.dataset[self.name] if self.dataset and self.name in {one.id for one in self.dataset} else None
+    def find(self, name: str) -> Sample | None:
+        """An image in the data set; None for one that was uploaded."""
+        return next((one for one in self.dataset or () if one.id == name), None)
 
     @property
     def turns(self) -> list[tuple[str, str]]:
@@ -118,7 +118,7 @@ class Explorer:
         try:
             return overlays.read_pixels(self.images[name])
         except (LabError, OSError) as error:
-            sample = next((one for one in self.dataset or () if one.id == name), None)
+            sample = self.find(name)
             raise LabError(hide_names(str(error), sample) if sample else str(error)) from None
 
     def mark(self, tool: str, points: Sequence[Sequence[float]]) -> None:
@@ -168,7 +168,7 @@ class Explorer:
 
     def list_sequence(self) -> list[Sample]:
         """The frames of the sequence that the open image belongs to, in order; empty where it belongs to none."""
-        own = self.sample
+        own = self.find(self.name)
         return [one for one in self.dataset if one.video == own.video] if own and own.video else []
 
     def track(self, text: str) -> Shown:
@@ -190,7 +190,7 @@ class Explorer:
             prediction = replace(prediction, logits=prediction.logits[list(objects)])
         phrases = self.dataset.phrases if self.dataset else []
         named = [phrase for phrase in phrases if re.search(rf"\b{re.escape(phrase.lower())}\b", asked)]
-        sample = next((one for one in self.dataset or () if one.id == shown.names[place]), None)
+        sample = self.find(shown.names[place])
         if sample is None or not named:
             return Pair(prediction.probability(), None, None)
         return pair_up(prediction, replace(sample, phrase=max(named, key=len)))
@@ -203,17 +203,15 @@ class Explorer:
             return _draw(self._outline(layer, 1), said, self.pixels), ""
         prediction, name = self.shown.predictions[place], self.shown.names[place]
         if prediction.error:  # a frame that cannot be read
-            return "", tabulate_facts(
-                {"Answer": tr("this frame cannot be read; the others were followed")}
-            )._repr_html_()
+            facts = {"Answer": tr("this frame cannot be read; the others were followed")}
+            return "", tabulate_facts(facts)._repr_html_()
         pixels = self.pixels if name == self.name else self.read(name)
         pair = self.pair(self.shown, place, objects)
         mask, truth = pair.mask(threshold), pair.truth
         scale = max(1, math.ceil(WIDE / mask.shape[1]))
         layer = layers.paint_errors(mask, truth, ignore=pair.ignore, scale=scale)
         layer = self._outline(layer, scale) if name == self.name else layer
-        group = next((one.group for one in self.dataset or () if one.id == name), name)
-        said = overlays.describe_case(overlays.Case(name, group, None, **vars(pair), mask=mask))
+        said = overlays.describe_case(self.case(name, pair, mask))
         facts = {
             "Answer": self.shown.predictions[place].answer or "–",
             "[SEG]": self.shown.predictions[place].n_seg,
@@ -251,12 +249,15 @@ class Explorer:
         write_json(folder / "provenance.json", told)
         return folder
 
+    def case(self, name: str, pair: Pair, mask: np.ndarray) -> overlays.Case:
+        """An image's answer as it is told in words."""
+        sample = self.find(name)
+        return overlays.Case(name, sample.group if sample else name, None, **vars(pair), mask=mask)
+
     def _outline(self, layer: np.ndarray, scale: int) -> np.ndarray:
         for region in self.regions:
-            large = np.repeat(np.repeat(region, scale, 0), scale, 1)
-            inner = np.pad(large, 1)
-            inner = inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-            layer[layers.grow(large & ~inner)] = layers.BROKEN
+            edge = find_boundaries(np.repeat(np.repeat(region, scale, 0), scale, 1), mode="inner")
+            layer[layers.grow(edge)] = layers.BROKEN
         return layer
 
 

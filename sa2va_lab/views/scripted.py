@@ -103,9 +103,7 @@ def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold:
                 ax.contour(region, levels=[0.5], colors=["#CC79A7"], linewidths=1.5)
             title = name if len(shown.names) > 1 else f"{shown.prompt}\n{shorten(prediction.answer, WIDEST)}"
             ax.set_title(title, fontsize=9)
-            group = next((one.group for one in explorer.dataset if one.id == name), name)
-            case = overlays.Case(name, group, None, **vars(pair), mask=mask)
-            told.append(f"“{shown.prompt}”: {overlays.describe_case(case)}")
+            told.append(f"“{shown.prompt}”: {overlays.describe_case(explorer.case(name, pair, mask))}")
         handles = overlays.legend_handles()
         figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)
     return figure, " ".join(told)

@@ -213,7 +213,7 @@ def test_stages_are_told_while_the_model_is_at_work(explorer, segmenter):
 
 def test_a_sequence_is_followed_and_each_frame_can_be_looked_at(explorer, dataset):
     shown = explorer.track("blood vessel")
-    frames = [sample.id for sample in dataset if sample.video == explorer.sample.video]
+    frames = [sample.id for sample in dataset if sample.video == explorer.find(explorer.name).video]
     assert list(shown.names) == frames
     assert len({explorer.look(place=place)[0] for place in range(len(frames))}) == len(frames)
     assert f"followed through {len(frames)} frames" in shown.tell()
