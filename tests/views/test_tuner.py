@@ -44,6 +44,11 @@ def find(widget, description):
     return only
 
 
+def moved(widget):
+    """The picture, the list of images and the slider."""
+    return widget.children[1].children[1], find(widget, "Image, Dice at 0.5"), find(widget, "Threshold")
+
+
 def test_small_pieces_go_and_small_holes_are_filled():
     mask = np.zeros((30, 30), bool)
     mask[2:12, 2:12] = True
@@ -138,11 +143,7 @@ def test_widget_moves_together(tuner):
 
 def test_keys_go_to_the_next_image_and_move_the_threshold(tuner):
     widget = build_widget(tuner)
-    pictures, samples, slider = (
-        widget.children[1].children[1],
-        find(widget, "Image, Dice at 0.5"),
-        find(widget, "Threshold"),
-    )
+    pictures, samples, slider = moved(widget)
     samples.value, slider.value = tuner.order[0], 0.5
     at = iter(range(99))
 
@@ -166,11 +167,7 @@ def test_keys_go_to_the_next_image_and_move_the_threshold(tuner):
 
 def test_a_view_is_held_beside_the_next(tuner):
     widget = build_widget(tuner)
-    pictures, samples, slider = (
-        widget.children[1].children[1],
-        find(widget, "Image, Dice at 0.5"),
-        find(widget, "Threshold"),
-    )
+    pictures, samples, slider = moved(widget)
     samples.value, slider.value = tuner.order[-1], 0.2
     assert "Probability" in pictures.html
     before = tuner.look(tuner.order[-1], 0.2).picture
