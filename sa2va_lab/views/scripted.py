@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from textwrap import shorten
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from sa2va_lab.views import overlays, style
 from sa2va_lab.views.explorer import Explorer, Shown
 from sa2va_lab.views.tables import Table, show, tabulate
 
+if TYPE_CHECKING:
+    from sa2va_lab.datasets.samples import Sample
+
 MOST_PHRASES, MOST_FRAMES = 3, 6
 WIDEST = 44  # characters above a panel; the table has the answer whole
 
@@ -21,10 +25,13 @@ def ask_script(explorer: Explorer) -> list[Shown]:
     """Each phrase of the data set about one image, a region where the first was found, and the image's sequence.
 
     The image is one in which a phrase is annotated and another is not there, if there is such a one. What the model
-    refuses is a `Shown` without predictions, with the refusal as its error.
+    refuses, or a data set without an image that can be read, is a `Shown` without predictions that says so.
     """
     phrases = (explorer.dataset.phrases or [explorer.suggest()[0]])[:MOST_PHRASES]
-    _open_image(explorer, phrases)
+    try:
+        _open_image(explorer, phrases)
+    except LabError as error:
+        return [Shown(phrases[0], ("–",), (), 0, error=str(error))]
     asked = [explorer.ask(phrase) for phrase in phrases]
     found = next((one.predictions[0].mask() for one in asked if one.predictions[0].mask().any()), None)
     if found is not None:
@@ -44,17 +51,20 @@ def ask_script(explorer: Explorer) -> list[Shown]:
 
 def _open_image(explorer: Explorer, phrases: list[str]) -> None:
     """Opens the first image that can be read and holds some phrase and not another, else the first that can be read."""
-    telling, others, failure = [], [], None
-    for sample in explorer.dataset:
+
+    def is_plain(sample: Sample) -> bool:
         with suppress(LabError):
             truths = [truth for phrase in phrases if (truth := sample.truth(phrase)) is not None]
-            (telling if len({bool(truth.any()) for truth in truths}) == 2 else others).append(sample.id)
-    for name in [*telling, *others]:
+            return len({bool(truth.any()) for truth in truths}) < 2
+        return True
+
+    failure = LabError("no image can be read; replace the damaged files")
+    for sample in sorted(explorer.dataset, key=is_plain):
         try:
-            return explorer.open(name)
+            return explorer.open(sample.id)
         except LabError as error:
             failure = error
-    raise failure or LabError("no image can be read; replace the damaged files")
+    raise failure
 
 
 def script_table(asked: list[Shown]) -> Table:

@@ -256,6 +256,18 @@ def test_a_broken_frame_is_said_without_its_name_and_the_others_are_shown(segmen
     assert "INVENTED" not in (next(explorer.folder.iterdir()) / "provenance.json").read_text("utf-8")
 
 
+def test_a_data_set_of_which_nothing_can_be_read_makes_a_page_that_says_so(segmenter, dataset, tmp_path):
+    broken = tmp_path / "INVENTED-NAME_F00.png"
+    broken.write_bytes(b"\x89PNG\r\n\x1a\n")
+    alone = replace(dataset, samples=[replace(dataset.samples[2], image=broken)])
+    explorer = Explorer(segmenter, alone, folder=tmp_path / "explored")
+    asked = ask_script(explorer)
+    [row] = script_table(asked).rows
+    assert dataset.samples[2].id in row[2]
+    assert "INVENTED" not in str(row)
+    assert list(script_figures(explorer, asked)) == []
+
+
 def test_what_is_ignored_is_in_no_number(segmenter, dataset, tmp_path):
     left = DrawnTruth((np.array([0, 0, 400, 0, 400, 800, 0, 800], float),))
     explorer = Explorer(
