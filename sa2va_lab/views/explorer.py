@@ -21,7 +21,6 @@ from skimage.segmentation import find_boundaries
 from sa2va_lab.datasets.export import write_content
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import Pair, pair_up
-from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.evaluation.wordings import QUESTIONS
 from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.language import tr
@@ -30,6 +29,7 @@ from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.asking import hide_names
 from sa2va_lab.sa2va.processing import phrase_prompt
 from sa2va_lab.views import layers, overlays
+from sa2va_lab.views.scores import list_scores
 from sa2va_lab.views.tables import tabulate_facts
 
 if TYPE_CHECKING:
@@ -207,18 +207,12 @@ class Explorer:
             return "", tabulate_facts(facts)._repr_html_()
         pixels = self.pixels if name == self.name else self.read(name)
         pair = self.pair(self.shown, place, objects)
-        mask, truth = pair.mask(threshold), pair.truth
+        mask = pair.mask(threshold)
         scale = max(1, math.ceil(WIDE / mask.shape[1]))
-        layer = layers.paint_errors(mask, truth, ignore=pair.ignore, scale=scale)
+        layer = layers.paint_errors(mask, pair.truth, ignore=pair.ignore, scale=scale)
         layer = self._outline(layer, scale) if name == self.name else layer
         said = overlays.describe_case(self.case(name, pair, mask))
-        facts = {
-            "Answer": self.shown.predictions[place].answer or "–",
-            "[SEG]": self.shown.predictions[place].n_seg,
-            "Mask, px": int(mask.sum()),
-        }
-        if truth is not None:
-            facts["Dice"] = float(compute_scores(**count_pixels(mask, truth, pair.ignore))["dice"])
+        facts = {"Answer": prediction.answer or "–", "[SEG]": prediction.n_seg} | list_scores(mask, pair)
         return _draw(layer, said, pixels), tabulate_facts(facts)._repr_html_()
 
     def keep(self, *, threshold: float = 0.5) -> Path:
@@ -256,8 +250,7 @@ class Explorer:
 
     def _outline(self, layer: np.ndarray, scale: int) -> np.ndarray:
         for region in self.regions:
-            edge = find_boundaries(np.repeat(np.repeat(region, scale, 0), scale, 1), mode="inner")
-            layer[layers.grow(edge)] = layers.BROKEN
+            layer[find_boundaries(layers.enlarge(region, scale), mode="thick")] = layers.BROKEN
         return layer
 
 

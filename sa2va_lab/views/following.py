@@ -17,7 +17,7 @@ from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Followed, say_sample
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import judge_difference, show_difference
-from sa2va_lab.views.overlays import draw_comparison, legend_handles
+from sa2va_lab.views.overlays import panels_figure
 from sa2va_lab.views.tables import tabulate
 
 if TYPE_CHECKING:
@@ -130,17 +130,14 @@ def show_strip(found: Comparison | None, runs: dict[str, Run], dataset: Dataset)
     place = int(film.index[film["id"] == most["id"]][0])
     begin = max(min(place - NEIGHBOURS // 2, len(film) - NEIGHBOURS), 0)
     frames = film.iloc[begin : begin + NEIGHBOURS]
-    with style.drawing(5.4, stamp=found.stamp) as figure:
-        axes = figure.subplots(len(WAYS), len(frames), squeeze=False)
-        for row, way in zip(axes, WAYS, strict=True):
-            for ax, (_, frame) in zip(row, frames.iterrows(), strict=True):
-                sample = dataset[frame["id"]]
-                pair = pair_up(runs[way].prediction(sample.id), sample)
-                draw_comparison(sample.image, pair.mask(found.threshold), pair.truth, ax=ax, ignore=pair.ignore)
-                shown = {"way": tr(NAMES[way]), "frame": frame["frame"], "dice": frame[f"dice_{way}"]}
-                ax.set_title(tr("{way}, frame {frame}: {dice:.3f}", **shown), fontsize=9)
-        handles = legend_handles()
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)
+    panels = []
+    for way in WAYS:
+        for _, frame in frames.iterrows():
+            sample = dataset[frame["id"]]
+            shown = {"way": tr(NAMES[way]), "frame": frame["frame"], "dice": frame[f"dice_{way}"]}
+            title = tr("{way}, frame {frame}: {dice:.3f}", **shown)
+            panels.append((title, sample.image, pair_up(runs[way].prediction(sample.id), sample), found.threshold))
+    figure = panels_figure(panels, across=len(frames), stamp=found.stamp)
     alt = tr(
         "{count} frames of a film around {id}, where the ways differ most: Dice {still:.3f} frame by frame, "
         "{tracked:.3f} followed; each mask is drawn against the ground truth.",

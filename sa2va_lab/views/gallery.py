@@ -189,27 +189,28 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
     area = sort_pixels(mask, truth, other=other, named=named, usual=attrs["usual"]) == KINDS.index(kind)
     side = min(WINDOW * max(mask.shape) // 512, *mask.shape)
     centre = np.unravel_index(ndimage.gaussian_filter(area.astype(np.float32), side / 4).argmax(), area.shape)
-    top, left = (int(np.clip(at - side // 2, 0, all_of - side)) for at, all_of in zip(centre, mask.shape, strict=True))
+    rows, columns = overlays.window(mask.shape, (side, side), centre)
 
     pixels = overlays.read_pixels(sample.image)
     with style.drawing(3.6, stamp=attrs["stamp"]) as figure:
         whole, near, compared = figure.subplots(1, 3)
         whole.imshow(pixels)
-        frame = Rectangle((left - 0.5, top - 0.5), side, side, fill=False, edgecolor="black", linewidth=1.2)
+        frame = Rectangle(
+            (columns.start - 0.5, rows.start - 0.5), side, side, fill=False, edgecolor="black", linewidth=1.2
+        )
         style.halo(frame, 3)
         whole.add_patch(frame)
         near.imshow(pixels)
         overlays.draw_comparison(pixels, mask, truth, ax=compared, ignore=pair.ignore)
         for ax in (near, compared):
-            ax.set(xlim=(left - 0.5, left + side - 0.5), ylim=(top + side - 0.5, top - 0.5))
+            ax.set(xlim=(columns.start - 0.5, columns.stop - 0.5), ylim=(rows.stop - 0.5, rows.start - 0.5))
         for ax in (whole, near, compared):
             ax.set_axis_off()
         whole.set_title(sample.id)
         near.set_title(f"{side} × {side} px")
         compared.set_title(tr("Right and wrong at {threshold:g}", threshold=attrs["threshold"]))
         figure.suptitle(name_kind(kind), x=0.01, ha="left", fontweight="bold")
-        handles = overlays.legend_handles(pair.ignore)
-        figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8)
+        overlays.add_legend(figure, pair.ignore)
     return figure, tr(
         "“{kind}” in {id}: {pixels} pixels, {share:.0%} of what is wrong there; the part with most of it enlarged.",
         kind=name_kind(kind),

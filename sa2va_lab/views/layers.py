@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import base64
 import io
-from functools import cache
 from html import escape
 
 import matplotlib
 import numpy as np
 from PIL import Image
+from scipy.ndimage import maximum_filter
 
 from sa2va_lab.views import style
 from sa2va_lab.views.overlays import split_errors
@@ -43,19 +43,19 @@ def paint_errors(
     """What is right and wrong, each pixel enlarged `scale` times; without a ground truth the mask in its own colour.
     What is ignored is hatched."""
     any_of = mask if truth is None else mask | truth
-    layer = np.where(grow(any_of), HALO, VEIL)
+    layer = np.where(maximum_filter(any_of, 3), HALO, VEIL)
     if truth is None:
         layer[mask] = MASK
     else:
         areas = split_errors(mask, truth)
         for kind, place in (("true_positive", RIGHT), ("false_positive", FALSE), ("false_negative", MISSED)):
             layer[areas[kind]] = place
-    layer = _enlarge(layer, scale)
+    layer = enlarge(layer, scale)
     down, right = np.ogrid[: layer.shape[0], : layer.shape[1]]
     layer[(layer == FALSE) & ((down + right) % 5 < 2)] = STRIPE
     layer[(layer == MISSED) & (down % 4 < 2) & (right % 4 < 2)] = DOT
     if ignore is not None:
-        layer[_enlarge(ignore, scale).astype(bool) & (((down + right) % 8 < 1) | ((down - right) % 8 < 1))] = HATCH
+        layer[enlarge(ignore, scale).astype(bool) & (((down + right) % 8 < 1) | ((down - right) % 8 < 1))] = HATCH
     return layer
 
 
@@ -63,7 +63,7 @@ def paint_line(line, truth: np.ndarray) -> np.ndarray:
     """A `mistakes.CentreLine` on its truth: found black, lost blue, gaps purple, three pixels wide."""
     layer = np.where(truth, FAINT, VEIL).astype(np.uint8)
     for part, place in ((line.found, RIGHT), (line.lost, DOT), (line.gap, BROKEN)):
-        layer[grow(part)] = place
+        layer[maximum_filter(part, 3)] = place
     return layer
 
 
@@ -75,11 +75,8 @@ def encode_layer(layer: np.ndarray) -> str:
 
 
 def encode_probability(probability: np.ndarray) -> str:
-    """Probabilities in [0, 1] in cividis, as the address of a PNG of 64 steps."""
-    steps = np.minimum(probability * 64, 63).astype(np.uint8)
-    picture = Image.fromarray(steps).convert("P")
-    picture.putpalette(_cividis())
-    return _address(picture, "png", compress_level=3)
+    """Probabilities in [0, 1] in cividis, as the address of a JPEG."""
+    return encode_photo(matplotlib.colormaps[style.PROBABILITY](probability, bytes=True)[..., :3])
 
 
 def encode_photo(pixels: np.ndarray, *, quality: int = 80) -> str:
@@ -92,12 +89,6 @@ def lay_over(pixels: np.ndarray, layer: np.ndarray) -> str:
     colours = np.array([[*bytes.fromhex(colour[1:]), opacity] for colour, opacity in PALETTE])[layer]
     share = colours[..., 3:] / 255
     return encode_photo((pixels * (1 - share) + colours[..., :3] * share).astype(np.uint8), quality=90)
-
-
-@cache
-def _cividis() -> list[int]:
-    colours = matplotlib.colormaps[style.PROBABILITY](np.linspace(0, 1, 64), bytes=True)
-    return colours[:, :3].ravel().tolist()
 
 
 def _address(picture, kind: str, **how) -> str:
@@ -131,12 +122,6 @@ def side_by_side(*parts: tuple[str, str, int]) -> str:
     return f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(cells)}</div>'
 
 
-def _enlarge(layer: np.ndarray, scale: int) -> np.ndarray:
+def enlarge(layer: np.ndarray, scale: int) -> np.ndarray:
+    """uint8, each pixel as a square of `scale` pixels a side."""
     return np.repeat(np.repeat(layer.astype(np.uint8), scale, axis=0), scale, axis=1)
-
-
-def grow(area: np.ndarray) -> np.ndarray:
-    """The area and every pixel beside it."""
-    wide = np.pad(area, 1)
-    tall = wide[:-2] | wide[1:-1] | wide[2:]
-    return tall[:, :-2] | tall[:, 1:-1] | tall[:, 2:]

@@ -18,6 +18,7 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import Pair
 from sa2va_lab.files import write_whole
 from sa2va_lab.language import tr
 from sa2va_lab.sa2va.processing import read_image
@@ -82,6 +83,13 @@ def split_errors(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     return {"true_positive": mask & truth, "false_positive": mask & ~truth, "false_negative": ~mask & truth}
 
 
+def window(shape: tuple[int, int], sides: Sequence[int], centre: Sequence[int]) -> tuple[slice, slice]:
+    """The part (rows, columns) of an image of `shape` that has these sides and, as far as it can, this centre."""
+    sides = [min(side, whole) for side, whole in zip(sides, shape, strict=True)]
+    starts = [min(max(at - side // 2, 0), all - side) for at, side, all in zip(centre, sides, shape, strict=True)]
+    return tuple(slice(int(start), int(start) + side) for start, side in zip(starts, sides, strict=True))
+
+
 def draw_comparison(
     image, mask: np.ndarray, truth: np.ndarray | None, *, ax, ignore: np.ndarray | None = None, backdrop: float = 0.5
 ):
@@ -123,49 +131,56 @@ def _outline(ax, area: np.ndarray, colour: str, line, hatch: str | None) -> None
     ax.contour(x, y, edge, levels=[0.5], colors=[colour], linestyles=[line], linewidths=0.8)
 
 
-def legend_handles(*ignored: np.ndarray | None) -> list:
-    """One patch for each kind, for a figure's legend. ignored: what is, of the images drawn."""
+def add_legend(figure, *ignored: np.ndarray | None) -> None:
+    """One patch for each kind, below the figure. ignored: what is, of the images drawn."""
     handles = []
     for kind in (*ERRORS, *(["ignored"] if any(each is not None for each in ignored) else [])):
         colour, line, hatch, opacity = KINDS[kind]
         look = dict(facecolor=(colour, opacity), edgecolor=colour, linestyle=line, hatch=hatch)
         handles.append(Patch(**look, label=tr(LABELS[kind])))
-    return handles
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), handlelength=2.2, fontsize=8)
 
 
-def comparison_figure(cases: Sequence[Case], *, threshold: float, stamp: str | None = None):
-    """One row a case: the image, the probability with its colour bar, the comparison with the truth.
+def comparison_figure(case: Case, *, threshold: float, stamp: str | None = None):
+    """The image, the probability with its colour bar, the comparison with the truth.
 
     Returns (figure, alt), alt being the sentence that says what is to be seen.
     """
-    if not cases:
-        raise LabError("no case was given to draw; choose at least one sample that has a prediction")
+    pixels = read_pixels(case.image)
+    with style.drawing(6.4, stamp=stamp) as figure:
+        figure.suptitle(case.title(), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        panels = figure.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
+        image, probability, comparison = (panels[name] for name in ("image", "probability", "comparison"))
+        image.imshow(pixels)
+        scale = probability.imshow(case.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
+        place = dict(location="bottom", fraction=0.05, pad=0.03, ticks=sorted({0, threshold, 1}))
+        bar = figure.colorbar(scale, ax=probability, **place)
+        bar.ax.axvline(threshold, color="white", linewidth=1.5)
+        draw_comparison(pixels, case.mask, case.truth, ax=comparison, ignore=case.ignore)
+        for ax in (image, probability):
+            ax.set_axis_off()
+        image.set_title(tr("Image"))
+        probability.set_title(tr("Probability"))
+        if case.truth is None:
+            comparison.set_title(tr("Mask at {threshold:g} (not annotated)", threshold=threshold))
+        else:
+            comparison.set_title(tr("Right and wrong at {threshold:g}", threshold=threshold))
+            add_legend(figure, case.ignore)
+    return figure, describe_case(case)
 
-    with style.drawing(6.0 * len(cases) + 0.4, stamp=stamp) as figure:
-        rows = np.atleast_1d(figure.subfigures(len(cases), 1))
-        for row, case in zip(rows, cases, strict=True):
-            row.suptitle(case.title(), x=0.01, ha="left", fontsize=11, fontweight="bold")
-            panels = row.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
-            image, probability, comparison = (panels[name] for name in ("image", "probability", "comparison"))
-            pixels = read_pixels(case.image)
-            image.imshow(pixels)
-            scale = probability.imshow(case.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
-            place = dict(location="bottom", fraction=0.05, pad=0.03, ticks=sorted({0, threshold, 1}))
-            bar = row.colorbar(scale, ax=probability, **place)
-            bar.ax.axvline(threshold, color="white", linewidth=1.5)
-            draw_comparison(pixels, case.mask, case.truth, ax=comparison, ignore=case.ignore)
-            for ax in (image, probability):
-                ax.set_axis_off()
-            image.set_title(tr("Image"))
-            probability.set_title(tr("Probability"))
-            if case.truth is None:
-                comparison.set_title(tr("Mask at {threshold:g} (not annotated)", threshold=threshold))
-            else:
-                comparison.set_title(tr("Right and wrong at {threshold:g}", threshold=threshold))
-        if any(case.truth is not None for case in cases):
-            handles = legend_handles(*(case.ignore for case in cases))
-            figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)
-    return figure, " ".join(describe_case(case) for case in cases)
+
+def panels_figure(panels: Sequence[tuple[str, object, Pair, float]], *, across: int, stamp: str | None = None):
+    """Comparisons beside and below each other under one legend. panels: (title, image, pair, threshold) each."""
+    down = math.ceil(len(panels) / across)
+    with style.drawing(0.7 + 9.3 * down / across, stamp=stamp) as figure:
+        axes = figure.subplots(down, across, squeeze=False).flatten()
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (title, image, pair, threshold) in zip(axes, panels, strict=False):
+            draw_comparison(image, pair.mask(threshold), pair.truth, ax=ax, ignore=pair.ignore)
+            ax.set_title(title, fontsize=9)
+        add_legend(figure, *(pair.ignore for _, _, pair, _ in panels))
+    return figure
 
 
 def describe_case(case: Case) -> str:

@@ -12,8 +12,8 @@ from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
-from sa2va_lab.evaluation.matching import pair_up
-from sa2va_lab.evaluation.metrics import summarise
+from sa2va_lab.evaluation.matching import Pair, pair_up
+from sa2va_lab.evaluation.metrics import compute_scores, count_pixels, summarise
 from sa2va_lab.evaluation.sequences import LEAST_FRAMES
 from sa2va_lab.evaluation.wordings import pick_prompts
 from sa2va_lab.language import join_sentences, join_words, tr
@@ -25,6 +25,7 @@ from sa2va_lab.views.overlays import Case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
     from sa2va_lab.datasets.samples import Dataset
@@ -169,6 +170,18 @@ def metric_table(summary: dict) -> Table:
             "All pixels pooled": lambda metric: summary[metric]["pooled"],
         },
     )
+
+
+def list_scores(mask: np.ndarray, pair: Pair) -> dict:
+    """What one mask scores against its ground truth, and its pixels, for `tabulate_facts`."""
+    facts = {"Mask, px": int(mask.sum())}
+    if pair.left_out:
+        facts["Ignored, px"] = pair.left_out
+    if pair.truth is None:
+        return facts | {"Note": tr("not annotated")}
+    scores = compute_scores(**count_pixels(mask, pair.truth, pair.ignore))
+    facts = {name_metric(metric): float(scores[metric]) for metric in SHOWN_METRICS} | facts
+    return facts if pair.truth.any() else facts | {"Note": tr("ground truth is empty")}
 
 
 def image_table(table: pd.DataFrame) -> Table:

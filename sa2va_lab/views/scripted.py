@@ -10,7 +10,7 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr
-from sa2va_lab.views import overlays, style
+from sa2va_lab.views import layers, overlays
 from sa2va_lab.views.explorer import Explorer, Shown
 from sa2va_lab.views.tables import Table, show, tabulate
 
@@ -97,23 +97,15 @@ def script_figures(explorer: Explorer, asked: list[Shown], *, threshold: float =
 
 
 def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold: float):
-    across = min(len(panels), 3)
-    down = -(-len(panels) // across)
-    told = []
-    with style.drawing(3.1 * down + 0.5, stamp=explorer.segmenter.stamp) as figure:
-        axes = figure.subplots(down, across, squeeze=False).flatten()
-        for ax in axes[len(panels) :]:
-            ax.set_axis_off()
-        for ax, (shown, place) in zip(axes, panels, strict=False):
-            name, prediction = shown.names[place], shown.predictions[place]
-            pair = explorer.pair(shown, place)
-            mask = pair.mask(threshold)
-            overlays.draw_comparison(explorer.read(name), mask, pair.truth, ax=ax, ignore=pair.ignore)
-            for region in shown.regions:
-                ax.contour(region, levels=[0.5], colors=["#CC79A7"], linewidths=1.5)
-            title = name if len(shown.names) > 1 else f"{shown.prompt}\n{shorten(prediction.answer, WIDEST)}"
-            ax.set_title(title, fontsize=9)
-            told.append(f"“{shown.prompt}”: {overlays.describe_case(explorer.case(name, pair, mask))}")
-        handles = overlays.legend_handles()
-        figure.legend(handles=handles, loc="outside upper left", ncols=len(handles), handlelength=2.2)
+    drawn, told = [], []
+    for shown, place in panels:
+        name, pair = shown.names[place], explorer.pair(shown, place)
+        answer = shorten(shown.predictions[place].answer, WIDEST)
+        title = name if len(shown.names) > 1 else f"{shown.prompt}\n{answer}"
+        drawn.append((title, explorer.read(name), pair, threshold))
+        told.append(f"“{shown.prompt}”: {overlays.describe_case(explorer.case(name, pair, pair.mask(threshold)))}")
+    figure = overlays.panels_figure(drawn, across=min(len(panels), 3), stamp=explorer.segmenter.stamp)
+    for ax, (shown, _) in zip(figure.axes, panels, strict=False):
+        for region in shown.regions:
+            ax.contour(region, levels=[0.5], colors=[layers.GAP], linewidths=1.5)
     return figure, " ".join(told)

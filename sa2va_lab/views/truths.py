@@ -19,7 +19,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr
 from sa2va_lab.views import style
 from sa2va_lab.views.audits import name_ceiling
-from sa2va_lab.views.overlays import read_pixels
+from sa2va_lab.views.overlays import read_pixels, window
 
 CLOSEST = 24  # pixels a side at the last zoom: single pixels can be counted
 OUTLINE = style.FALSE_POSITIVE  # orange: seen on the grey of an angiogram, and not the yellow of predictions
@@ -45,7 +45,7 @@ def zoom_figure(sample: Sample):
     polygons = trace_mask(truth) if drawn is None else drawn
 
     height, width = truth.shape
-    row, column = _find_thin_place(truth)
+    centre = _find_thin_place(truth)
     sides = [max(height, width), max(min(height, width) // 5, CLOSEST), CLOSEST]
     with style.drawing(style.WIDTH * 1.06) as figure:
         panels = figure.subplots(3, 3)
@@ -57,16 +57,16 @@ def zoom_figure(sample: Sample):
         for ax, title in zip(panels[0], titles, strict=True):
             ax.set_title(title)
         for level, side in enumerate(sides):
-            box = (0, width, height, 0) if level == 0 else _box(row, column, side, truth.shape)
+            part = window(truth.shape, (side, side), centre)
             for place, ax in enumerate(panels[level]):
-                _draw_panel(ax, place, pixels, truth, polygons, box, grid=level == 2)
+                _draw_panel(ax, place, pixels, truth, polygons, part, grid=level == 2)
             label = tr("whole image") if level == 0 else tr("{side} x {side} pixels", side=side)
             panels[level][0].set_ylabel(label)
-        for before, after in ((0, 1), (1, 2)):  # where the next row looks
-            left, right, low, high = _box(row, column, sides[after], truth.shape)
-            look = dict(fill=False, edgecolor=style.ACCENT, linewidth=1.4)
-            for ax in panels[before]:
-                ax.add_patch(Rectangle((left, high), right - left, low - high, **look))
+            if level:  # where this row looks
+                rows, columns = part
+                place, look = (columns.start, rows.start), dict(fill=False, edgecolor=style.ACCENT, linewidth=1.4)
+                for ax in panels[level - 1]:
+                    ax.add_patch(Rectangle(place, columns.stop - columns.start, rows.stop - rows.start, **look))
     return figure, tr(
         "{id} at three zooms, from the whole {width} x {height} image to {side} x {side} pixels: "
         "{polygons} outlines with {points} corners become a mask of {area} pixels ({share:.1%} of the"
@@ -198,10 +198,10 @@ def ceiling_figure(ceilings: Sequence[Ceiling]):
     )
 
 
-def _draw_panel(ax, place: int, pixels, truth, polygons, box, *, grid: bool) -> None:
+def _draw_panel(ax, place: int, pixels, truth, polygons, part: tuple[slice, slice], *, grid: bool) -> None:
     """One panel in pycocotools' coordinates: pixel (row, column) covers [column, column + 1) x [row, row + 1)."""
-    height, width = truth.shape
-    extent = (0, width, height, 0)
+    rows, columns = part
+    extent = (0, truth.shape[1], truth.shape[0], 0)
     if place == 1:
         ax.imshow(truth, extent=extent, cmap="gray_r", vmin=0, vmax=1.4, interpolation="nearest")
     else:
@@ -211,17 +211,17 @@ def _draw_panel(ax, place: int, pixels, truth, polygons, box, *, grid: bool) -> 
         veil[truth] = (0.941, 0.894, 0.259, 0.45)
         ax.imshow(veil, extent=extent, interpolation="nearest")
     if place != 1 or grid:
-        thin = box[1] - box[0] > 200
+        thin = columns.stop - columns.start > 200
         for polygon in polygons:
             points = np.vstack([polygon.reshape(-1, 2), polygon[:2]])
             ax.plot(*points.T, color=OUTLINE, linewidth=0.6 if thin else 1.4)
             if not thin:
                 ax.plot(*points.T, ".", color=OUTLINE, markersize=3 if not grid else 6)
-    ax.set_xlim(box[0], box[1])
-    ax.set_ylim(box[2], box[3])
+    ax.set_xlim(columns.start, columns.stop)
+    ax.set_ylim(rows.stop, rows.start)
     if grid:
-        ax.set_xticks(np.arange(box[0], box[1] + 1), minor=True)
-        ax.set_yticks(np.arange(box[3], box[2] + 1), minor=True)
+        ax.set_xticks(np.arange(columns.start, columns.stop + 1), minor=True)
+        ax.set_yticks(np.arange(rows.start, rows.stop + 1), minor=True)
         ax.grid(which="minor", color=style.NEUTRAL, linewidth=0.25)
     ax.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
     for side in ax.spines.values():
@@ -237,10 +237,3 @@ def _find_thin_place(truth: np.ndarray) -> tuple[int, int]:
     height, width = truth.shape
     centre = np.argmin(np.hypot(rows - height / 2, columns - width / 2))
     return int(rows[centre]), int(columns[centre])
-
-
-def _box(row: int, column: int, side: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """(left, right, bottom, top) of a square of pixels around a place, inside an image of (height, width)."""
-    top = int(np.clip(row - side // 2, 0, max(size[0] - side, 0)))
-    left = int(np.clip(column - side // 2, 0, max(size[1] - side, 0)))
-    return left, min(left + side, size[1]), min(top + side, size[0]), top

@@ -7,10 +7,9 @@ controls around it, each with a label and in reach of the keyboard; the figures 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,13 +20,13 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import Pair, pair_up
-from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
+from sa2va_lab.evaluation.metrics import compute_scores
 from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, read_threshold, save_threshold
 from sa2va_lab.language import tr
 from sa2va_lab.views import layers, overlays, style
 from sa2va_lab.views.live import Live
-from sa2va_lab.views.scores import SHOWN_METRICS
-from sa2va_lab.views.tables import name_metric, show
+from sa2va_lab.views.scores import list_scores
+from sa2va_lab.views.tables import tabulate_facts
 from sa2va_lab.views.tuning import draw_sweep
 
 if TYPE_CHECKING:
@@ -84,8 +83,7 @@ class Tuner:
         if not self.dice:
             raise LabError(f"the run {run.folder} holds no prediction so far; resume it, or name another run")
         self.order = sorted(self.dice, key=lambda i: (math.isnan(self.dice[i]), self.dice[i], i))
-        self._samples = {sample.id: sample for sample in dataset.samples}
-        self._kept: OrderedDict = OrderedDict()
+        self.open_sample = lru_cache(KEPT)(self._open_sample)
 
     def look(
         self, sample_id: str, threshold: float, *, min_area: int = 0, holes: int = 0, merge: str | int = "union",
@@ -95,16 +93,20 @@ class Tuner:
         pixels, pair = self.open_sample(sample_id, merge)
         mask = clean_mask(pair.mask(threshold), min_area=min_area, holes=holes)
         mask = mask if pair.ignore is None else mask & ~pair.ignore
-        part = _window(mask.shape, zoom, across, down)
+        height, width = mask.shape
+        part = overlays.window(
+            mask.shape, (height // zoom, width // zoom), (round(down * height), round(across * width))
+        )
         scale = max(1, math.ceil(WIDE / mask[part].shape[1]))
         drawn, ignore = (None if area is None else area[part] for area in (pair.truth, pair.ignore))
         layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, ignore=ignore, scale=scale))
-        case = overlays.Case(sample_id, self._samples[sample_id].group, None, **vars(pair), mask=mask)
-        said = overlays.describe_case(case)
-        near = f"{tr('Probability')}, {sample_id}"
-        picture = layers.show_picture(layer, said, under=layers.encode_photo(pixels[part], quality=90), sharp=scale > 1)
+        case = overlays.Case(sample_id, self.dataset[sample_id].group, None, **vars(pair), mask=mask)
+        under, near = layers.encode_photo(pixels[part], quality=90), f"{tr('Probability')}, {sample_id}"
+        picture = layers.show_picture(layer, overlays.describe_case(case), under=under, sharp=scale > 1)
         beside = layers.show_picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
-        return Look(picture, beside, self._tell(sample_id, mask, pair), self.draw_curve(threshold), mask)
+        answer = next(record["answer"] for record in self.run.records if record["id"] == sample_id)
+        numbers = tabulate_facts(list_scores(mask, pair) | {"Answer": answer or "–"})._repr_html_()
+        return Look(picture, beside, numbers, self.draw_curve(threshold), mask)
 
     def draw_strip(self, threshold: float) -> str:
         """The worst images, small, as buttons that have their id for a name: HTML."""
@@ -142,15 +144,11 @@ class Tuner:
             half=self.choice.at_half,
         )
         address, left, top, width, height = self._sweep
-        across, down = left + threshold * width, top + (1 - here) * height
         return (
             f'<div role="img" aria-label="{escape(said)}" style="position:relative;max-width:570px">'
             f'<img src="{address}" alt="" style="width:100%;display:block">'
-            f'<span style="position:absolute;left:{across:.2%};top:{top:.2%};height:{height:.2%};'
-            f'border-left:2.5px solid {style.FALSE_POSITIVE}"></span>'
-            f'<span style="position:absolute;left:{across:.2%};top:{down:.2%};width:9px;height:9px;margin:-5px;'
-            f'border-radius:50%;border:1px solid #000;background:{style.FALSE_POSITIVE}"></span></div>'
-            f"<p>{escape(said)}</p>"
+            f'<span style="position:absolute;left:{left + threshold * width:.2%};top:{top:.2%};height:{height:.2%};'
+            f'border-left:2.5px solid {style.FALSE_POSITIVE}"></span></div><p>{escape(said)}</p>'
         )
 
     @cached_property
@@ -162,12 +160,6 @@ class Tuner:
             address = layers.encode(style.to_png(figure), "png")
             box = ax.get_position()
         return address, box.x0, 1 - box.y1, box.width, box.height
-
-    def find_start(self) -> float:
-        """The threshold that was saved with the Run, else the best one, else 0.5."""
-        with suppress(LabError):
-            return read_threshold(self.run.folder).value
-        return 0.5 if self.choice is None else self.choice.value
 
     def save(self, threshold: float, *, note: str = "", merge: str | int = "union"):
         """Writes threshold.json into the Run's folder, with where it was chosen; returns its path.
@@ -185,48 +177,14 @@ class Tuner:
             choice = replace(choice, score=float(self._curve[place]), rule="macro")
         return save_threshold(self.run.folder, replace(choice, origin=choice.origin | {"merge": merge}), note=note)
 
-    def count_masks(self, sample_id: str) -> int:
-        """How many [SEG] the answer about a sample had."""
-        return self.run.prediction(sample_id).n_seg
-
-    def _tell(self, sample_id: str, mask: np.ndarray, pair: Pair) -> str:
-        rows = {"Mask, px": f"{mask.sum():,}"}
-        if pair.left_out:
-            rows["Ignored, px"] = f"{pair.left_out:,}"
-        if pair.truth is None:
-            rows["Note"] = tr("not annotated")
-        else:
-            scores = compute_scores(**count_pixels(mask, pair.truth, pair.ignore))
-            rows = {name_metric(name): show(scores[name]) for name in SHOWN_METRICS} | rows
-            if not pair.truth.any():
-                rows["Note"] = tr("ground truth is empty")
-        rows["Answer"] = next(record["answer"] for record in self.run.records if record["id"] == sample_id) or "–"
-        lines = (f"<tr><th>{escape(tr(name))}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
-        return f"<table>{''.join(lines)}</table>"
-
-    def open_sample(self, sample_id: str, merge: str | int = "union"):
-        """Pixels uint8 (H, W, 3), and the `Pair` of prediction and truth; the last KEPT are at hand."""
-        key = (sample_id, merge)
-        if key not in self._kept:
-            sample, prediction = self._samples[sample_id], self.run.prediction(sample_id)
-            try:
-                pixels, pair = overlays.read_pixels(sample.image), pair_up(prediction, sample, merge=merge)
-            except (LabError, OSError):  # moved away: the mask on grey
-                pair = Pair(prediction.probability(merge), None, None)
-                pixels = np.full((*pair.probability.shape, 3), 128, np.uint8)
-            self._kept[key] = pixels, pair
-            if len(self._kept) > KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return self._kept[key]
-
-
-def _window(shape: tuple[int, int], zoom: int, across: float, down: float) -> tuple[slice, slice]:
-    sides = [max(1, side // zoom) for side in shape]
-    starts = [
-        round((whole - side) * min(max(at, 0), 1)) for whole, side, at in zip(shape, sides, (down, across), strict=True)
-    ]
-    return tuple(slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    def _open_sample(self, sample_id: str, merge: str | int = "union") -> tuple[np.ndarray, Pair]:
+        """Pixels uint8 (H, W, 3), and the prediction beside its truth; the last KEPT are at hand."""
+        sample, prediction = self.dataset[sample_id], self.run.prediction(sample_id)
+        try:
+            return overlays.read_pixels(sample.image), pair_up(prediction, sample, merge=merge)
+        except (LabError, OSError):  # moved away: the mask on grey
+            pair = Pair(prediction.probability(merge), None, None)
+            return np.full((*pair.probability.shape, 3), 128, np.uint8), pair
 
 
 def build_widget(tuner: Tuner) -> w.HBox:
@@ -241,7 +199,10 @@ def build_widget(tuner: Tuner) -> w.HBox:
         return kind(*value, description=label, **shape, **how)
 
     union, best_here = (tr("all together"), "union"), 0.5 if tuner.choice is None else tuner.choice.value
-    left = _LEFT.setdefault(tuner.run.folder, {"threshold": tuner.find_start(), "held": None})
+    start = best_here
+    with suppress(LabError):
+        start = read_threshold(tuner.run.folder).value
+    left = _LEFT.setdefault(tuner.run.folder, {"threshold": start, "held": None})
     start, chosen = left["threshold"], left.get("sample")
     steps, pixels = dict(min=0, max=0.999, step=0.001), dict(min=0, max=100_000, step=10)
     slider = dict(min=0, max=1, step=0.05, readout=False)
@@ -279,7 +240,7 @@ def build_widget(tuner: Tuner) -> w.HBox:
 
     def open_sample(_=None) -> None:
         if sample.value is not None:
-            count = tuner.count_masks(sample.value)
+            count = tuner.run.prediction(sample.value).n_seg
             merge.options = [union, *((f"{k + 1}", k) for k in range(count if count > 1 else 0))]
         draw()
 

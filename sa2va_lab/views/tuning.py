@@ -120,17 +120,10 @@ def strip_figure(tuner: Tuner):
     scored = [name for name in tuner.order if not math.isnan(tuner.dice[name])] or tuner.order
     name = scored[len(scored) // 2]
     pixels, pair = tuner.open_sample(name)
-    told = []
-    with style.drawing(2.6, stamp=tuner.run.meta["stamp"]) as figure:
-        for ax, step in zip(figure.subplots(1, len(STEPS)), STEPS, strict=True):
-            overlays.draw_comparison(pixels, pair.mask(step), pair.truth, ax=ax, ignore=pair.ignore)
-            said = f"{step:g}"
-            if name in (tuner.counts.ids if tuner.counts else ()):
-                dice = tuner.counts.select([name]).scores()[0, round(step * BINS)]
-                said += "" if np.isnan(dice) else f": Dice {dice:.2f}"
-            ax.set_title(said)
-            told.append(said)
-        if pair.truth is not None:
-            handles = overlays.legend_handles(pair.ignore)
-            figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8)
+    told = [f"{step:g}" for step in STEPS]
+    if not math.isnan(tuner.dice[name]):
+        scores = tuner.counts.select([name]).scores()[0]
+        told = [f"{step:g}: Dice {show(scores[round(step * BINS)], '.2f')}" for step in STEPS]
+    panels = [(said, pixels, pair, step) for said, step in zip(told, STEPS, strict=True)]
+    figure = overlays.panels_figure(panels, across=len(STEPS), stamp=tuner.run.meta["stamp"])
     return figure, tr("{id} at five thresholds: {steps}.", id=name, steps=", ".join(told))

@@ -67,9 +67,10 @@ def test_what_is_ignored_is_hatched_and_in_the_legend():
     ignore[:, 4:] = True
     overlays.draw_comparison(np.full((4, 6), 255, np.uint8), MASK, TRUTH & ~ignore, ax=axes, ignore=ignore)
     assert {getattr(c, "hatches", [None])[0] for c in axes.collections} == {None, "////", "xxxx"}
-    labels = [handle.get_label() for handle in overlays.legend_handles(None, ignore)]
-    assert labels[-1] == "ignored: in no count"
-    assert len(overlays.legend_handles(None)) == 3
+    for ignored, last in ((ignore, "ignored: in no count"), (None, "false negative")):
+        figure = blank_figure(3, 2)
+        overlays.add_legend(figure, None, ignored)
+        assert figure.legends[0].get_texts()[-1].get_text() == last
     layer = layers.paint_errors(np.zeros((16, 16), bool), None, ignore=np.eye(16, dtype=bool), scale=2)
     assert (layer == layers.HATCH).any()
     assert set(np.unique(layer)) == {layers.VEIL, layers.HATCH}
@@ -114,11 +115,12 @@ def test_figure_of_any_case(empty):
     case = _case(
         mask=blank if empty in ("mask", "both") else MASK, truth=blank if empty in ("truth", "both") else TRUTH
     )
-    figure, alt = overlays.comparison_figure([case, _case(truth=None)], threshold=0.5, stamp="a notice")
-    assert len(figure.subfigs) == 2
-    assert len(figure.legends) == 1
-    assert alt.count("P01-V1-F001") == 2
-    assert style.to_png(figure).startswith(b"\x89PNG")
+    for one, legends in ((case, 1), (_case(truth=None), 0)):
+        figure, alt = overlays.comparison_figure(one, threshold=0.5, stamp="a notice")
+        assert len(figure.axes) == 4
+        assert len(figure.legends) == legends
+        assert "P01-V1-F001" in alt
+        assert style.to_png(figure).startswith(b"\x89PNG")
 
 
 def test_no_boxes_in_place_of_chinese_characters():
@@ -127,14 +129,9 @@ def test_no_boxes_in_place_of_chinese_characters():
         warnings.filterwarnings("error", message="Glyph")
         warnings.filterwarnings("ignore", message="no Chinese font")
         with use_language("zh"):
-            figure, alt = overlays.comparison_figure([_case()], threshold=0.5)
+            figure, alt = overlays.comparison_figure(_case(), threshold=0.5)
         style.to_png(figure)
     assert alt.startswith("最差：P01-V1-F001")
-
-
-def test_no_case_is_refused():
-    with pytest.raises(LabError, match="no case was given"):
-        overlays.comparison_figure([], threshold=0.5)
 
 
 @pytest.mark.parametrize("mode", ["path", "pil", "array"])
