@@ -49,13 +49,9 @@ def measure_baselines(dataset: Dataset, ids: Iterable[str], *, seed: int = 0) ->
     for name, scores in found.items():
         if not scores:
             continue
-        values, of = np.array(list(scores.values())), [groups[sample_id] for sample_id in scores]
-        interval = mean_interval(values, of)
-        mean_dice = float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
-        row = {"name": name, "dice": mean_dice}
-        defined = [group for group, value in zip(of, values, strict=True) if np.isfinite(value)]
-        row |= {"low": interval.low, "high": interval.high, "n_images": len(defined), "n_groups": len(set(defined))}
-        rows.append(row | {"scores": scores})
+        mean = mean_interval([*scores.values()], [groups[sample_id] for sample_id in scores])
+        row = {"name": name, "dice": mean.mean, "low": mean.low, "high": mean.high}
+        rows.append(row | {"n_images": mean.n_images, "n_groups": mean.n_groups, "scores": scores})
     return rows
 
 

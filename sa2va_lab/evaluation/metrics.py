@@ -152,18 +152,9 @@ def summarise(table: pd.DataFrame) -> dict:
     }
     pooled = compute_scores(*(table[count].sum() for count in COUNTS))
     for metric in METRICS:
-        values = table[metric].to_numpy(float)
-        defined = np.isfinite(values)
-        interval = mean_interval(values, table["group"])
-        summary[metric] = {
-            "macro": float(values[defined].mean()) if defined.any() else np.nan,
-            "pooled": pooled[metric],
-            "low": interval.low,
-            "high": interval.high,
-            "n": int(defined.sum()),
-            "n_groups": int(table.loc[defined, "group"].nunique()),
-            "reason": interval.reason,
-        }
+        found = mean_interval(table[metric], table["group"])
+        summary[metric] = {"macro": found.mean, "pooled": pooled[metric], "low": found.low, "high": found.high}
+        summary[metric] |= {"n": found.n_images, "n_groups": found.n_groups, "reason": found.reason}
     return summary
 
 

@@ -62,14 +62,14 @@ def measure_phrase(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> dic
     """
     table = evaluate_run(run, dataset, threshold=threshold)
     there, absent = table[table["truth_area"] > 0], table[table["truth_area"] == 0]
-    interval = mean_interval(there["dice"], there["group"])
+    found = mean_interval(there["dice"], there["group"])
     return {
-        "phrase": run.meta["dataset"]["phrase"],
-        "dice": float(there["dice"].mean()),
-        "low": interval.low,
-        "high": interval.high,
+        "phrase": run.phrase,
+        "dice": found.mean,
+        "low": found.low,
+        "high": found.high,
         "n_there": len(there),
-        "n_groups": int(there["group"].nunique()),
+        "n_groups": found.n_groups,
         "refused": int((absent["n_seg"] == 0).sum()),
         "n_absent": len(absent),
     }

@@ -112,9 +112,9 @@ def summarise_extras(table: pd.DataFrame) -> list[dict]:
     rows = []
     for metric in (*SHAPE_METRICS, *CALIBRATION):
         bounds = (0.0, 1.0) if metric in SHARES else (-np.inf, np.inf)
-        defined, interval = table[metric].notna(), mean_interval(table[metric], table["group"], bounds=bounds)
-        row = {"metric": metric, "macro": float(table[metric].mean()), "low": interval.low, "high": interval.high}
-        rows.append(row | {"n": int(defined.sum()), "n_groups": int(table.loc[defined, "group"].nunique())})
+        found = mean_interval(table[metric], table["group"], bounds=bounds)
+        row = {"metric": metric, "macro": found.mean, "low": found.low, "high": found.high}
+        rows.append(row | {"n": found.n_images, "n_groups": found.n_groups})
     return rows
 
 

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from sa2va_lab.evaluation.intervals import compare_paired, mean_interval
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.runs import Run, choose_samples, find_runs, predict_dataset
@@ -110,15 +108,10 @@ def compare_wordings(run: Run, asked: Sequence[Run], dataset: Dataset, *, thresh
     own, rows = tables[0].loc[shared], []
     for made, table in zip((run, *asked), tables, strict=True):
         here = table.loc[shared]
-        interval, defined = mean_interval(here["dice"], here["group"]), here["dice"].notna()
-        row = {"prompt": made.maker.prompt, "n_images": int(defined.sum())}
-        row["n_groups"] = int(here.loc[defined, "group"].nunique())
-        row["dice"] = float(here.loc[defined, "dice"].mean()) if defined.any() else np.nan
-        row |= {
-            "low": interval.low,
-            "high": interval.high,
-            "answers": dict(Counter(here["answer"].dropna()).most_common()),
-        }
+        found = mean_interval(here["dice"], here["group"])
+        row = {"prompt": made.maker.prompt, "n_images": found.n_images, "n_groups": found.n_groups}
+        row |= {"dice": found.mean, "low": found.low, "high": found.high}
+        row["answers"] = dict(Counter(here["answer"].dropna()).most_common())
         row["difference"] = None if made is run else compare_paired(here["dice"], own["dice"], own["group"])
         rows.append(row)
     return rows
