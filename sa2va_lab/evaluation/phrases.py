@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.paths import as_file_name
-from sa2va_lab.runs import Run, find_runs, predict_dataset
+from sa2va_lab.runs import Run, find_beside, predict_dataset
 
 if TYPE_CHECKING:
     from sa2va_lab.datasets.samples import Dataset
@@ -47,9 +47,7 @@ def predict_others(
 
 def find_others(run: Run, dataset: Dataset) -> list[tuple[Run, Dataset]]:
     """What `predict_others` made for this run before, where the model is no longer at hand; finished ones only."""
-    found = find_runs(run.folder.parent, role="phrase", of=run)
-    same = [made for made in found if made.finished and made.maker.differences(run.maker) in ([], ["prompt"])]
-    by_phrase = {made.phrase: made for made in same}
+    by_phrase = {made.phrase: made for made in find_beside(run, "phrase", but=["prompt"])}
     return [(by_phrase[phrase], dataset.about(phrase)) for phrase in dataset.phrases if phrase in by_phrase]
 
 

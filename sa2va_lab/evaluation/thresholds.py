@@ -6,22 +6,21 @@ there every metric made of counts, at every threshold, over any part of the imag
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.matching import iterate_pairs
-from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, score_parts
+from sa2va_lab.evaluation.metrics import COUNTS, compute_scores
 from sa2va_lab.files import read_json, tell_fault, write_json
 from sa2va_lab.paths import find_given
-from sa2va_lab.runs import find_runs, predict_dataset
+from sa2va_lab.runs import find_beside, predict_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +32,6 @@ BINS = 1000
 THRESHOLDS = np.arange(BINS) / BINS  # 0, .001, ..., .999: a pixel is in the mask strictly above its threshold
 _EDGES = np.append(THRESHOLDS, np.inf).astype(np.float32)
 FILE = "threshold.json"
-RULES = ("macro", "pooled")
 RESAMPLES = 2_000
 STEPS = 20  # bars of the calibration curve
 FLAT = 0.005  # thresholds whose score is this near to the best are as good as the best
@@ -60,13 +58,6 @@ class Counts:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def select(self, ids: Iterable[str]) -> Counts:
-        """The images with these ids, in this order of theirs."""
-        wanted = set(ids)
-        kept = [place for place, name in enumerate(self.ids) if name in wanted]
-        texts = {name: tuple(getattr(self, name)[k] for k in kept) for name in ("ids", "groups", "hashes")}
-        return replace(self, **texts, **{name: getattr(self, name)[kept] for name in ("tp", "fp", "truth", "size")})
-
     def at(self, threshold) -> dict[str, np.ndarray]:
         """tp, fp, fn, tn, each (n,), of the masks at one threshold, or at one an image (n,).
 
@@ -80,25 +71,20 @@ class Counts:
         """The metric of every image at every threshold, float64 (n, 1000), NaN where undefined."""
         return compute_scores(*self._all(self.tp, self.fp), metrics=[metric])[metric]
 
-    def curve(self, metric: str = "dice", rule: str = "macro") -> np.ndarray:
-        """The metric over all images at every threshold, float64 (1000,): mean of images, or of the pooled counts."""
-        above, below = self._parts(metric, rule)
+    def curve(self) -> np.ndarray:
+        """Mean Dice of the images that have one at every threshold, float64 (1000,)."""
+        above, below, _ = _sum_groups(self)
         with np.errstate(invalid="ignore"):
             return above.sum(axis=0) / below.sum(axis=0)
+
+    def pooled(self, metric: str) -> np.ndarray:
+        """The metric of the summed counts of all images at every threshold, float64 (1000,)."""
+        summed = [count.sum(axis=0) for count in self._all(self.tp, self.fp)]
+        return compute_scores(*summed, metrics=[metric])[metric]
 
     def _all(self, tp: np.ndarray, fp: np.ndarray) -> tuple[np.ndarray, ...]:
         truth, rest = (column if tp.ndim == 1 else column[:, None] for column in (self.truth, self.size - self.truth))
         return tp, fp, truth - tp, rest - fp
-
-    def _parts(self, metric: str, rule: str) -> tuple[np.ndarray, np.ndarray]:
-        """Numerators and denominators (n, 1000) whose sums' ratio is the metric over all images."""
-        if rule not in RULES:
-            raise LabError(f"the rule is {rule!r}; expected one of {', '.join(RULES)}")
-        if rule == "pooled":
-            return score_parts(metric, *self._all(self.tp, self.fp))
-        scores = self.scores(metric)
-        defined = np.isfinite(scores)
-        return np.where(defined, scores, 0.0), defined
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,7 @@ class Choice:
     chosen.
     """
 
-    value: float
+    value: Annotated[float, Field(strict=True, ge=0, le=1)]
     reason: str
     metric: str = "dice"
     rule: str = "macro"
@@ -119,14 +105,14 @@ class Choice:
     at_half: float = float("nan")
     low: float = float("nan")
     high: float = float("nan")
-    flat: tuple[float, float] = (float("nan"), float("nan"))
+    flat: tuple[float, float] | None = None
     n_images: int = 0
     n_groups: int = 0
     origin: dict = field(default_factory=dict)
     note: str = ""
 
 
-CHOICE = TypeAdapter(Choice)
+CHOICE, HASHES = TypeAdapter(Choice), TypeAdapter(list[str])
 
 
 def locate(threshold) -> np.ndarray:
@@ -201,19 +187,16 @@ def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLE
     if not len(counts) or not below.any():
         raise LabError("no image with a truth to choose a threshold on; give annotated images")
     with np.errstate(invalid="ignore"):
-        curve = above.sum(axis=0) / below.sum(axis=0)
+        curve = counts.curve()
         best = _find_best(curve)
         low = high = np.nan
         if len(groups) > 1:
             drawn = np.random.default_rng(seed).multinomial(len(groups), [1 / len(groups)] * len(groups), resamples)
             places = np.apply_along_axis(_find_best, 1, (drawn @ above) / (drawn @ below))
             low, high = np.quantile(THRESHOLDS[places], [0.025, 0.975])
-    split, n_images, n_groups = (
-        counts.origin.get("split", ""),
-        int(below[:, best].sum()),
-        int((below[:, best] > 0).sum()),
-    )
-    where = f"{n_images} images of {n_groups} patients" + (", " + f'split "{split}"' if split else "")
+    n_images, n_groups = int(below[:, best].sum()), int((below[:, best] > 0).sum())
+    where = f"{n_images} images of {n_groups} patients"
+    where += f', split "{split}"' if (split := counts.origin.get("split")) else ""
     return Choice(
         value=float(THRESHOLDS[best]),
         reason=f"best mean Dice on {where}",
@@ -260,17 +243,8 @@ def read_threshold(path: Path | str) -> Choice:
     path = path / FILE if path.is_dir() else path
     content = read_json(path)
     try:
-        known = {name: content[name] for name in Choice.__dataclass_fields__ if content.get(name) is not None}
-        value = known["value"]
-        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-            raise ValueError(f"its value is {value!r}")
-        if not isinstance(known.get("origin"), dict):
-            raise ValueError("it does not say where it was chosen")
-        images = known["origin"].get("images", [])
-        if not isinstance(images, list) or not all(isinstance(image, str) for image in images):
-            raise ValueError("its images are no list of hashes")
-        low, high = (np.nan if edge is None else edge for edge in content.get("flat") or (None, None))
-        return CHOICE.validate_python(known | {"value": float(value), "flat": (low, high)})
+        HASHES.validate_python(content["origin"].get("images", []))
+        return CHOICE.validate_python({name: value for name, value in content.items() if value is not None})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"{path} is not a threshold.json ({tell_fault(error)}); save the threshold again") from None
 
@@ -304,10 +278,8 @@ def settle_threshold(asked: str, run: Run, dataset: Dataset, segmenter=None, **h
         return Choice(0.5, reason, origin={"default": True})
     if segmenter is not None:
         beside = {"role": "validation", "of": run, "track": run.meta.get("tracked") or False}
-        made = [predict_dataset(segmenter, dataset, folder=folder, split="val", **beside, **how)]
-    else:
-        made = find_runs(run.folder.parent, role="validation", of=run)
-    val = next((one for one in made if one.finished and not one.maker.differences(run.maker)), None)
+        predict_dataset(segmenter, dataset, folder=folder, split="val", **beside, **how)
+    val = next(iter(find_beside(run, "validation")), None)
     if val is None:
         return Choice(0.5, "the validation split was not predicted", origin={"default": True})
     choice = choose_threshold(count_run(val, dataset))
@@ -334,12 +306,15 @@ def refuse_seen(choice: Choice, run: Run, *, allow: bool = False) -> str:
 def weigh_threshold(choice: Choice, table: pd.DataFrame, counts: Counts) -> dict:
     """What a threshold is worth on the reported images: its Dice, Dice at 0.5, their paired difference and interval.
 
-    Where none was chosen, for want of a validation split, it is the nested one: each patient at the threshold that is
-    best on all others; "value" is then their median. "sweeps": whether any pixel changes between 0.05 and 0.95.
+    "origin": "validation", "given" (by hand or file) or "default". Where none was chosen, for want of a validation
+    split, it is the nested one: each patient at the threshold that is best on all others; "value" is then their median.
+    "sweeps": whether any pixel changes between 0.05 and 0.95.
     """
-    told = {"value": choice.value, "origin": name_origin(choice), "rule": choice.rule, "reason": choice.reason}
+    named = "default" if choice.origin.get("default") else "given"
+    named = "validation" if choice.origin.get("split") == "val" else named
+    told = {"value": choice.value, "origin": named, "rule": choice.rule, "reason": choice.reason}
     scores = table["dice"]
-    if told["origin"] == "default" and len(set(counts.groups)) > 1:
+    if named == "default" and len(set(counts.groups)) > 1:
         places, reason = nest_thresholds(counts)
         told |= {"value": float(np.median(places)), "origin": "nested", "reason": reason}
         scores = table["id"].map(_score(counts, places))
@@ -355,13 +330,6 @@ def _score(counts: Counts, threshold) -> dict[str, float]:
     return dict(zip(counts.ids, compute_scores(**counts.at(threshold), metrics=["dice"])["dice"], strict=True))
 
 
-def name_origin(choice: Choice) -> str:
-    """Where a threshold comes from: "validation", "given" (by hand or file) or "default"."""
-    if choice.origin.get("split") == "val":
-        return "validation"
-    return "default" if choice.origin.get("default") else "given"
-
-
 def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
     """Middle of each of STEPS bars of probability, and the share of its pixels that are truth; both (STEPS,)."""
     edges = np.arange(0, BINS, BINS // STEPS)
@@ -373,8 +341,8 @@ def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
 def _sum_groups(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sums of Dice and numbers of images that have one by group, float64 (n_groups, 1000), and the groups' names."""
     groups, index = np.unique(np.asarray(counts.groups, str), return_inverse=True)
-    sums = [np.zeros((len(groups), BINS)) for _ in range(2)]
-    for total, part in zip(sums, counts._parts("dice", "macro"), strict=True):
+    sums, scores = [np.zeros((len(groups), BINS)) for _ in range(2)], counts.scores()
+    for total, part in zip(sums, (np.nan_to_num(scores), np.isfinite(scores)), strict=True):
         np.add.at(total, index, part)
     return *sums, groups
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from datetime import UTC, datetime
-from functools import partial
+from itertools import chain
 from math import ceil, comb
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,7 @@ import numpy as np
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.accounting import Finding
 from sa2va_lab.evaluation.matching import match_samples
-from sa2va_lab.runs.asking import list_films, predict_samples, track_samples
+from sa2va_lab.runs.asking import ask_run
 from sa2va_lab.runs.seal import read_digest
 from sa2va_lab.runs.shares import deal_samples
 
@@ -125,20 +124,10 @@ def _is_steady(run: Run, segmenter) -> bool:
 
 def _predict(run: Run, samples: dict, segmenter, names: Sequence[str]) -> dict[str, tuple]:
     """(record, prediction) of the named images, each in the company and after the first question that it had."""
-    ranks, batch, made = max(1, len(run.meta.get("ranks", ()))), run.meta.get("batch", 1), {}
-    prompt, by_image = run.meta["prompt"], run.meta.get("own_prompts")
-    own = {name: sample.prompt for name, sample in samples.items() if sample.prompt} if by_image else {}
-    tracked = run.meta.get("tracked")  # of a film all frames hang on each other: it is tracked again whole
-    ask = partial(track_samples, **tracked) if tracked else predict_samples
-    for part in deal_samples([samples[name] for name in run.sample_ids], ranks, films=bool(tracked)):
-        keep, groups = getattr(segmenter, "keep_draft", None), [part[k : k + batch] for k in range(0, len(part), batch)]
-        groups = list_films(part) if tracked else groups
-        wanted = [group for group in groups if {sample.id for sample in group} & set(names)]
-        kept = keep(part[0].image, own.get(part[0].id, prompt)) if keep and wanted else nullcontext()
-        with kept:
-            for group in wanted:
-                told = ask(segmenter, group, prompt, own)
-                made |= {sample.id: (record, prediction) for sample, record, prediction in told if sample.id in names}
+    ranks, tracked, made = max(1, len(run.meta.get("ranks", ()))), bool(run.meta.get("tracked")), {}
+    for part in deal_samples([samples[name] for name in run.sample_ids], ranks, films=tracked):
+        for told in chain.from_iterable(ask_run(segmenter, part, run.meta, names)):
+            made |= {told.sample.id: (told.record, told.prediction)} if told.sample.id in names else {}
     return {name: made[name] for name in names}
 
 

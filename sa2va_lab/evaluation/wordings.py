@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sa2va_lab.evaluation.intervals import compare_paired, mean_interval
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.runs import Run, choose_samples, find_runs, predict_dataset
+from sa2va_lab.runs import Run, choose_samples, find_beside, predict_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,9 +63,7 @@ def ask_otherwise(
 
 def find_asked(run: Run) -> list[Run]:
     """What `ask_otherwise` made for this run before, where the model is no longer at hand; unfinished ones left out."""
-    found = find_runs(run.folder.parent, role="asked", of=run)
-    same = [made for made in found if made.finished and made.maker.differences(run.maker) == ["prompt"]]
-    return sorted(same, key=lambda made: made.folder.name)
+    return sorted(find_beside(run, "asked", but=["prompt"]), key=lambda made: made.folder.name)
 
 
 def list_refused(table: pd.DataFrame) -> list[str]:

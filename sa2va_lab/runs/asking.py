@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -22,6 +24,27 @@ class Told(NamedTuple):
     sample: object
     record: dict
     prediction: Prediction | None
+
+
+def ask_run(segmenter, samples: Sequence, meta: Mapping, wanted: Collection[str]) -> Iterator[list[Told]]:
+    """What became of the wanted samples of a Run, and of those that lie with them in a batch or a film, group by group.
+
+    samples: all of the Run, or of one process's share of it. meta: what run.json says. wanted: ids. The first sample of
+    all is asked first, wanted or not (`keep_draft`): no logits hang on which samples are wanted.
+    """
+    prompt, batch, tracked = meta["prompt"], meta.get("batch", 1), meta.get("tracked")
+    own = {sample.id: sample.prompt for sample in samples if sample.prompt} if meta.get("own_prompts") else {}
+    groups = list_films(samples) if tracked else [samples[k : k + batch] for k in range(0, len(samples), batch)]
+    groups = [group for group in groups if any(sample.id in wanted for sample in group)]
+    keep = getattr(segmenter, "keep_draft", None) if groups else None
+    prepare = getattr(segmenter, "prepare", lambda images: None)
+    with keep(samples[0].image, own.get(samples[0].id, prompt)) if keep else nullcontext():
+        for group, following in zip_longest(groups, groups[1:], fillvalue=()):
+            if tracked:  # of a film all frames hang on each other: it is tracked whole
+                yield from ([told] for told in track_samples(segmenter, group, prompt, own, **tracked))
+            else:
+                prepare([sample.image for sample in (*group, *following)])
+                yield predict_samples(segmenter, group, prompt, own)
 
 
 def predict_samples(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from sa2va_lab import paths
@@ -41,6 +41,12 @@ def find_runs(folder: Path | str, *, role: Role | None = None, of: Run | None = 
 
     found.sort(key=age, reverse=True)
     return [run for run in found if role in (None, run.role) and (of is None or run.of == of.folder.name)]
+
+
+def find_beside(run: Run, role: Role, *, but: Collection[str] = ()) -> list[Run]:
+    """The finished Runs of a role that were made for `run`, by the same model, asked the same but for `but`."""
+    made = find_runs(run.folder.parent, role=role, of=run)
+    return [one for one in made if one.finished and set(one.maker.differences(run.maker)) <= set(but)]
 
 
 def runs_folder(outputs: Path | str | None) -> Path:

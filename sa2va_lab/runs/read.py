@@ -22,7 +22,6 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_json, tell_fault
-from sa2va_lab.paths import as_file_name
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.shown import Shown
 
@@ -73,7 +72,7 @@ class _Start(_Part):
 
 
 class Meta(_Part):
-    """What stands in run.json. `role`, `of`, `batch` and `seal` are missing in Runs of before they were written."""
+    """What stands in run.json. Defaults are for what older Runs lack."""
 
     format: Literal[1]
     stamp: str | None
@@ -206,12 +205,12 @@ class Run(Shown):
     def role(self) -> Role:
         """What it is for: "main", or beside another Run its "validation", a second model ("beside"), other words for
         the same thing ("asked"), another thing ("phrase")."""
-        return self.meta.get("role") or _guess_role(self)[0]
+        return self.meta.get("role") or "main"
 
     @property
     def of(self) -> str | None:
         """The name of the Run that it was made for, None for a main one."""
-        return self.meta.get("of") if self.meta.get("role") else _guess_role(self)[1]
+        return self.meta.get("of")
 
     def prediction(self, sample_id: str) -> Prediction:
         """What was predicted for a sample; LabError when it failed, was not reached, or was damaged since."""
@@ -284,33 +283,11 @@ def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
     began = meta["segmenter"].get("precision", {}).get("actual")
     made = [record.get("precision") or began for record in records if record["error"] is None] or [began]
     version, git = meta["packages"].get("sa2va-lab"), meta["git"]
+    tracked = sorted((meta.get("tracked") or {}).items())
     return Maker(
         weights=meta["segmenter"]["weights_sha256"],
         precision="+".join(map(str, dict.fromkeys(made))),
         prompt=OWN.format(prompt=meta["prompt"]) if meta.get("own_prompts") else meta["prompt"],
         code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
-        tracking=describe_tracking(meta.get("tracked")),
+        tracking=", ".join(f"{name} {value}" for name, value in tracked if value) or "image by image",
     )
-
-
-def describe_tracking(tracked: dict | None) -> str:
-    """How films were followed, as the fact that tells Runs apart."""
-    return (
-        ", ".join(f"{name} {value}" for name, value in sorted(tracked.items()) if value)
-        if tracked
-        else "image by image"
-    )
-
-
-def _guess_role(run: Run) -> tuple[Role, str | None]:
-    """Role and main Run of a Run that does not say them, from the names that were usual before it did: the only place
-    where a name means something."""
-    name, beside = run.folder.name, run.folder.parent
-    usual: dict[str, Role] = {"_val": "validation", "_beside": "beside", f"_{as_file_name(run.phrase or '')}": "phrase"}
-    if beside.name == "asked":
-        beside, usual = beside.parent, {f"_{name.rpartition('_')[2]}": "asked"}
-    for ending, role in usual.items():
-        main = name.removesuffix(ending)
-        if main not in ("", name) and (beside / main / META).is_file():
-            return role, main
-    return "main", None

@@ -14,19 +14,18 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from itertools import zip_longest
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, hash_splits, write_json, write_whole
-from sa2va_lab.runs.asking import Told, list_films, predict_samples, track_samples
-from sa2va_lab.runs.read import LINES, LOGITS, META, Role, Run, describe_maker, describe_tracking, open_run, read_lines
+from sa2va_lab.runs.asking import Told, ask_run, list_films
+from sa2va_lab.runs.read import LINES, LOGITS, META, SAME, Role, Run, describe_maker, open_run, read_lines
 from sa2va_lab.runs.seal import list_edits, seal_run
 from sa2va_lab.sa2va.processing import phrase_prompt
 
@@ -129,8 +128,9 @@ def check_request(
     _refuse_foreign(folder)
     if (folder / META).exists():
         run = open_run(folder)
-        here = describe_maker(run.meta | {"own_prompts": False} | _choose_prompt(chosen, prompt))
-        asked = {"prompt": here.prompt, "tracking": describe_tracking(tell_tracking(track))}
+        now = {"own_prompts": False, "tracked": tell_tracking(track)} | _choose_prompt(chosen, prompt)
+        here = describe_maker(run.meta | now)
+        asked = {"prompt": here.prompt, "tracking": here.tracking}
         _refuse_other(run, asked if batch == "auto" else asked | {"batch": str(batch)})
         if run.sample_ids != [sample.id for sample in chosen.samples]:
             _refuse(run, "images", len(run.sample_ids), len(chosen.samples))
@@ -258,8 +258,7 @@ def _refuse_other(run: Run, here: dict[str, str]) -> None:
 
 def _list_facts(meta: dict) -> dict[str, str]:
     maker = describe_maker(meta)
-    facts = {"weights": maker.weights, "precision": maker.precision, "prompt": maker.prompt}
-    facts |= {"tracking": maker.tracking}
+    facts = {name: getattr(maker, name) for name in SAME}
     return facts | {"batch": str(meta.get("batch", 1)), "images": meta["dataset"]["manifest_sha256"]}
 
 
@@ -303,24 +302,11 @@ def _start(folder: Path, meta: dict) -> None:
 
 
 def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: bool, progress: bool) -> None:
-    run, samples, batch = open_run(folder), chosen.samples, meta["batch"]
-    own = {sample.id: sample.prompt for sample in samples if sample.prompt} if meta.get("own_prompts") else {}
+    run, samples = open_run(folder), chosen.samples
     done = {record["id"] for record in run.records} - (set(run.failed_ids) if retry_failed else set())
     before, noted = run.meta.get("steps", []), None
-    batches = [samples[start : start + batch] for start in range(0, len(samples), batch)]
-    batches = list_films(samples) if meta.get("tracked") else batches
-    rest = [group for group in batches if any(sample.id not in done for sample in group)]
-    keep = getattr(segmenter, "keep_draft", None) if rest else None  # always by the first sample of all, done or not
     bar = tqdm(total=len(samples), initial=len(done), unit="image", disable=not progress, dynamic_ncols=True)
-    kept = keep(samples[0].image, own.get(samples[0].id, meta["prompt"])) if keep else nullcontext()
-    prepare = getattr(segmenter, "prepare", lambda images: None)
-
-    def predict(group: list, following: list) -> Iterator[list[Told]]:
-        if tracked := meta.get("tracked"):
-            yield from ([told] for told in track_samples(segmenter, group, meta["prompt"], own, **tracked))
-        else:
-            prepare([sample.image for sample in (*group, *following)])
-            yield predict_samples(segmenter, group, meta["prompt"], own)
+    asked = ask_run(segmenter, samples, meta, {sample.id for sample in samples} - done)
 
     def write(made: list[Told], steps: list[dict]) -> None:
         nonlocal noted
@@ -340,13 +326,12 @@ def _predict_rest(segmenter, chosen, meta: dict, folder: Path, *, retry_failed: 
             bar.update()
 
     # one thread packs and writes what is done, while the next images are with the model
-    with bar, kept, open(folder / LINES, "ab") as lines, ThreadPoolExecutor(1) as writer:
+    with bar, closing(asked), open(folder / LINES, "ab") as lines, ThreadPoolExecutor(1) as writer:
         writing = writer.submit(list)
-        for group, following in zip_longest(rest, rest[1:], fillvalue=()):
-            bar.set_postfix_str(group[0].id)
-            for made in predict(group, following):
-                writing.result()  # at most one batch waits to be written; a full disk ends the run here
-                writing = writer.submit(write, made, list(segmenter.provenance.get("steps", [])))
+        for made in asked:
+            bar.set_postfix_str(made[-1].sample.id)
+            writing.result()  # at most one batch waits to be written; a full disk ends the run here
+            writing = writer.submit(write, made, list(segmenter.provenance.get("steps", [])))
         writing.result()
 
 

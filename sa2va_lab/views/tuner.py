@@ -171,7 +171,7 @@ class Tuner:
             raise LabError(tr(saved, reason=tr(self.reason)))
         choice, place = self.choice, round(threshold * BINS)
         if not math.isclose(threshold, choice.value):
-            nothing = dict(low=math.nan, high=math.nan, flat=(math.nan, math.nan))
+            nothing = dict(low=math.nan, high=math.nan, flat=None)
             where = f"{len(self.counts)} images of {len(set(self.counts.groups))} patients"
             choice = replace(choice, value=place / BINS, reason=f"set by eye on {where}", **nothing)
             choice = replace(choice, score=float(self._curve[place]), rule="macro")

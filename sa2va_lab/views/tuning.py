@@ -27,7 +27,7 @@ def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
     if not math.isnan(choice.low):
         again = tr("the patients it was chosen on, drawn again")
         facts["95 % interval of the choice"] = [show((choice.low, choice.high), "g"), again]
-    if not math.isnan(choice.flat[0]):
+    if choice.flat:
         facts["As good as the best"] = [show(choice.flat, "g"), tr("less than {least:g} is lost there", least=FLAT)]
     if weighed["origin"] == "nested":
         nested = [f"{weighed['value']:g}", tr(weighed["reason"])]
@@ -60,7 +60,7 @@ def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None
     with style.drawing(3.6, stamp=stamp) as figure:
         sweep, tradeoff, calibration = figure.subplots(1, 3)
         curve, place = draw_sweep(sweep, counts, choice), round(choice.value * BINS)
-        recall, precision = counts.curve("recall", "pooled"), counts.curve("precision", "pooled")
+        recall, precision = counts.pooled("recall"), counts.pooled("precision")
         tradeoff.plot(recall, precision, color="black")
         tradeoff.plot(recall[place], precision[place], "o")
         tradeoff.set(xlabel=tr("Recall, pooled"), ylabel=tr("Precision, pooled"), xlim=(0, 1), ylim=(0, 1.02))
@@ -122,7 +122,7 @@ def strip_figure(tuner: Tuner):
     pixels, pair = tuner.open_sample(name)
     told = [f"{step:g}" for step in STEPS]
     if not math.isnan(tuner.dice[name]):
-        scores = tuner.counts.select([name]).scores()[0]
+        scores = tuner.counts.scores()[tuner.counts.ids.index(name)]
         told = [f"{step:g}: Dice {show(scores[round(step * BINS)], '.2f')}" for step in STEPS]
     panels = [(said, pixels, pair, step) for said, step in zip(told, STEPS, strict=True)]
     figure = overlays.panels_figure(panels, across=len(STEPS), stamp=tuner.run.meta["stamp"])

@@ -101,10 +101,10 @@ def test_pooled_and_macro_differ_where_images_differ_in_size():
     small = ([0.2, 0.1], [1, 0])
     counts = counts_of([large, small], ["a", "b"])
     assert choose_threshold(counts).value == 0.199
-    pooled = counts.curve("dice", "pooled")
+    pooled = counts.pooled("dice")
     assert pooled[500] == pooled.max() > pooled[199]  # one pixel is lost, ten false ones are avoided
-    assert counts.curve("dice", "pooled")[500] == pytest.approx(180 / 181)
-    assert counts.curve("iou", "macro")[150] == pytest.approx((90 / 100 + 1) / 2)
+    assert pooled[500] == pytest.approx(180 / 181)
+    assert counts.scores("iou").mean(axis=0)[150] == pytest.approx((90 / 100 + 1) / 2)
 
 
 def test_an_image_without_anything_counts_only_where_something_is_found(by_hand):
@@ -133,10 +133,8 @@ def test_nested_choices_never_see_their_own_patient(by_hand):
 
 
 def test_what_cannot_be_chosen_is_refused(by_hand):
-    with pytest.raises(LabError, match="rule is 'best'"):
-        by_hand.curve(rule="best")
     with pytest.raises(LabError, match="no image with a truth"):
-        choose_threshold(by_hand.select([]))
+        choose_threshold(counts_of([([0.0], [0])], "a"))
     for threshold in (-0.1, 1.0, np.nan, 0.1234):
         with pytest.raises(LabError, match="the threshold is"):
             by_hand.at(threshold)
@@ -160,9 +158,6 @@ def test_counts_of_a_run_agree_with_its_table(made):
         for metric in METRICS:
             column = counts.scores(metric)[:, round(threshold * BINS)]
             assert np.array_equal(column, table[metric].to_numpy(), equal_nan=True)
-    part = counts.select(["P03-V1-F001"])
-    assert len(part) == 1
-    assert (part.at(0.5)["tp"] == counts.at(0.5)["tp"][4]).all()
 
 
 def test_a_threshold_goes_to_disk_and_comes_back(made, tmp_path):
@@ -185,10 +180,10 @@ def test_a_threshold_goes_to_disk_and_comes_back(made, tmp_path):
     [
         ("{", "Expecting"),
         ("[]", "list"),
-        ('{"value": 1.5, "reason": "", "origin": {}}', "value is 1.5"),
-        ('{"value": true, "reason": "", "origin": {}}', "value is True"),
-        ('{"value": 0.5, "reason": ""}', "does not say where"),
-        ('{"value": 0.5, "reason": "", "origin": {"images": [1]}}', "no list of hashes"),
+        ('{"value": 1.5, "reason": "", "origin": {}}', "value: .*less than or equal to 1"),
+        ('{"value": true, "reason": "", "origin": {}}', "value: .*valid number"),
+        ('{"value": 0.5, "reason": ""}', "origin"),
+        ('{"value": 0.5, "reason": "", "origin": {"images": [1]}}', "valid string"),
         ('{"value": 0.5, "origin": {"images": []}}', "reason"),
     ],
 )
