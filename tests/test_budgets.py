@@ -20,7 +20,7 @@ ROOMS = {
     "runs": 1_260, "datasets": 4_690, "training": 1_760, "evaluation": 2_530, "views": 4_010, "reports": 1_170,
     "commands": 830, "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 23_970, 8_330
+PACKAGE_LINES, CORE_LINES = 23_960, 8_360
 
 
 def count_lines(*rooms: str) -> int:
