@@ -20,6 +20,7 @@ from sa2va_lab.datasets.geometry import OUTSIDE, examine, reach_outside
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look
+from sa2va_lab.datasets.polygons import dice_of
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import image_name
 from sa2va_lab.datasets.widths import measure_widths
@@ -192,7 +193,7 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
     widths.append(across[:: -(-len(across) // 1000) or 1])
     beside = None if beside is None else beside & counted
     if beside is not None and (truth | beside).any():
-        dice = 2 * np.count_nonzero(truth & beside) / (np.count_nonzero(truth) + np.count_nonzero(beside))
+        dice = dice_of(truth, beside)
         if dice < AGREEMENT:
             found.append(Defect("truth_disagrees", f"its mask file and its outlines have a Dice of {dice:.3f}"))
     return found

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sa2va_lab.datasets.drawings import DrawnTruth
-from sa2va_lab.datasets.polygons import RASTERISERS, fill_otherwise
+from sa2va_lab.datasets.polygons import RASTERISERS, dice_of, fill_otherwise
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
 from sa2va_lab.prediction import Prediction
@@ -77,12 +77,12 @@ def go_through_grid(truth: np.ndarray, *, grid: int = GRID, canvas: int = CANVAS
     wanted = _bring_down(truth, grid)
     logits = wanted - np.float32(0.5)
     mask = Prediction(logits[None], truth.shape, "", canvas=canvas).mask()
-    best, found = _dice(mask, truth), mask
+    best, found = dice_of(mask, truth), mask
     for _ in range(steps):
         logits = logits + np.float32(0.7) * (wanted - _bring_down(mask, grid))
         mask = Prediction(logits[None], truth.shape, "", canvas=canvas).mask()
-        if _dice(mask, truth) > best:
-            best, found = _dice(mask, truth), mask
+        if dice_of(mask, truth) > best:
+            best, found = dice_of(mask, truth), mask
     return found
 
 
@@ -105,7 +105,7 @@ def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
             if mask is None:
                 continue
             mask = sample.leave_out(mask)
-            scores[name].append(_dice(mask, truth))
+            scores[name].append(dice_of(mask, truth))
             for place, area in enumerate((mask & truth, mask, truth)):
                 counts[name][:, place] += np.bincount(classes[area], minlength=len(CLASSES))
     return [
@@ -123,7 +123,3 @@ def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
         for name, found in scores.items()
         if found
     ]
-
-
-def _dice(mask: np.ndarray, truth: np.ndarray) -> float:
-    return float(2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth)))

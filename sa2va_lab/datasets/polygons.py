@@ -95,6 +95,11 @@ def fill_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.n
     return coco.decode(runs).astype(bool)
 
 
+def dice_of(one: np.ndarray, other: np.ndarray) -> float:
+    """Dice of two masks; 0 where both are empty."""
+    return float(2 * np.count_nonzero(one & other) / max(np.count_nonzero(one) + np.count_nonzero(other), 1))
+
+
 def fill_otherwise(polygons: Sequence[np.ndarray], size: tuple[int, int], *, by: str) -> np.ndarray:
     """The same as bool (H, W) by one of RASTERISERS, to see what the choice is worth; no metric is made of it."""
     if by == "pycocotools":

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sa2va_lab.datasets.copies import CopiedThing, Copy, copy_image
-from sa2va_lab.datasets.export import Export, export_masks
+from sa2va_lab.datasets.export import Export, copy_image, export_masks
 from sa2va_lab.datasets.splits import image_name
+from sa2va_lab.datasets.writers import CopiedThing, Copy
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import match_samples
 
