@@ -16,11 +16,10 @@ from tqdm.auto import tqdm
 from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Account, Defect
 from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, DrawnTruth, MaskFile
-from sa2va_lab.datasets.geometry import OUTSIDE, examine, reach_outside
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look
-from sa2va_lab.datasets.polygons import dice_of
+from sa2va_lab.datasets.polygons import OUTSIDE, dice_of, examine, reach_outside
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import image_name
 from sa2va_lab.datasets.widths import measure_widths

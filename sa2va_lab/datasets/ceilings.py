@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from sa2va_lab.datasets.drawings import DrawnTruth
-from sa2va_lab.datasets.polygons import RASTERISERS, dice_of, fill_otherwise
+from sa2va_lab.datasets.polygons import OTHERS, dice_of, fill_otherwise
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
 from sa2va_lab.prediction import Prediction
@@ -45,8 +45,7 @@ class Ceiling:
 
 def rasteriser_ceilings(dataset: Dataset) -> list[Ceiling]:
     """A ceiling for each other rasteriser; none for truths that are mask files, which nobody rasterises."""
-    others = [name for name in RASTERISERS if name != "pycocotools"]
-    return _compare(dataset, {name: partial(_draw_again, name) for name in others})
+    return _compare(dataset, {name: partial(_draw_again, name) for name in OTHERS})
 
 
 def _draw_again(name: str, sample: Sample, truth: np.ndarray) -> np.ndarray | None:

@@ -80,19 +80,14 @@ def _cut(piece: Piece) -> Iterator[Piece]:
 
 def _fit(one: Piece, other: Piece) -> bool:
     """Whether two parts touch and are together in one piece without a hole."""
+    from skimage.measure import euler_number
+
     for axis in (0, 1):
         (low, high), (there, end) = ((p[1 + axis], p[1 + axis] + p[0].shape[axis]) for p in (one, other))
         if low > end or there > high:
             return False
     # pieces less holes; two parts that have none enclose nothing unless they touch
-    return _euler_number(_unite(one, other)[0]) == 1
-
-
-def _euler_number(mask: np.ndarray) -> int:
-    """Pieces (sides touch) less holes of a bool (h, w): pixels, less pairs side by side, plus full squares of four."""
-    down, right = mask[1:] & mask[:-1], mask[:, 1:] & mask[:, :-1]
-    pairs = np.count_nonzero(down) + np.count_nonzero(right)
-    return np.count_nonzero(mask) - pairs + np.count_nonzero(down[:, 1:] & down[:, :-1])
+    return euler_number(_unite(one, other)[0], connectivity=1) == 1
 
 
 def _unite(one: Piece, other: Piece) -> Piece:

@@ -1,4 +1,4 @@
-"""Outlines to masks, by one rasteriser; and what another one would have made of them.
+"""Outlines to masks, by one rasteriser, and what another one would have made of them; and what is odd about an outline.
 
 pycocotools is the rasteriser that Sa2VA trains with. Two rasterisers differ by up to a pixel along every outline,
 which on vessels two pixels wide is a quarter of the Dice; so there is one here, and every report names it.
@@ -22,12 +22,9 @@ FARTHEST_COORDINATE = 1e6
 LONGEST_OUTLINE = 1e6
 LARGEST_IMAGE = 2**28  # pixels; pycocotools counts them in 32 bits, and a mask of this size takes 256 MiB
 
-RASTERISERS = {
-    "pycocotools": "pixels whose centre lies inside; what Sa2VA trains with",
-    "skimage": "pixels whose centre lies inside, half a pixel off: (0, 0) is the centre of its first pixel",
-    "skimage, shifted": "skimage with that half pixel taken back",
-    "like cv2.fillPoly": "corners cut off to whole pixels, and every pixel that the outline touches",
-}
+OUTSIDE = 1.0  # pixels that an outline may leave the image by: annotators click on the border
+OVERLAP = 0.002  # share of an object that may be covered twice: outlines that touch share a pixel here and there
+OTHERS = ("skimage", "skimage, shifted", "like cv2.fillPoly")  # other rasterisers, see `fill_otherwise`
 
 
 def rasteriser() -> str:
@@ -41,26 +38,22 @@ def read_polygon(values: object) -> tuple[np.ndarray | None, Defect | None]:
         return None, Defect("wrong_type", "is not a list of coordinates")
     try:
         polygon = np.asarray(values)
-    except (ValueError, OverflowError, RecursionError):
-        return None, Defect("bad_coordinates", "mixes numbers and lists, or holds an impossible number")
+    except (ValueError, OverflowError, RecursionError):  # lists among numbers, or an impossible number
+        polygon = np.asarray([None])
     if polygon.size == 0:
         return None, Defect("few_points", "is empty")
-    if polygon.ndim == 1 and polygon.dtype == object and None in values:  # NaN, for which JSON has no word
-        said = "has a coordinate that is not a finite number, or holds something other than numbers"
-        return None, Defect("bad_coordinates", said)
-    if polygon.ndim != 1 or polygon.dtype.kind not in "iuf":
-        return None, Defect("bad_coordinates", "holds something other than numbers")
+    if polygon.ndim != 1 or polygon.dtype.kind not in "iuf" or not np.isfinite(polygon).all():
+        return None, Defect("bad_coordinates", "holds something other than finite numbers")
     if len(polygon) % 2:
         return None, Defect("bad_coordinates", f"has an odd number of coordinates ({len(polygon)})")
     if len(polygon) < 6:
         return None, Defect("few_points", f"has {len(polygon) // 2} of the 3 points it needs")
     polygon = polygon.astype(np.float64)
-    farthest = np.abs(polygon).max()
-    if not np.isfinite(farthest):
-        return None, Defect("bad_coordinates", "has a coordinate that is not a finite number")
-    if farthest > FARTHEST_COORDINATE or _outline_length(polygon, farthest) > LONGEST_OUTLINE:
-        return None, Defect("bad_coordinates", "has coordinates that belong to no image")
-    return polygon, None
+    if np.abs(polygon).max() <= FARTHEST_COORDINATE:
+        points = polygon.reshape(-1, 2)
+        if np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum() <= LONGEST_OUTLINE:
+            return polygon, None
+    return None, Defect("bad_coordinates", "has coordinates that belong to no image")
 
 
 def read_runs(value: object, size: tuple[int, int]) -> tuple[dict | None, Defect | None]:
@@ -101,9 +94,11 @@ def dice_of(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def fill_otherwise(polygons: Sequence[np.ndarray], size: tuple[int, int], *, by: str) -> np.ndarray:
-    """The same as bool (H, W) by one of RASTERISERS, to see what the choice is worth; no metric is made of it."""
-    if by == "pycocotools":
-        return fill_polygons(polygons, size)
+    """The same as bool (H, W) by one of OTHERS, to see what the choice is worth; no metric is made of it.
+
+    "skimage" puts the centre of the first pixel at (0, 0), half a pixel off; "shifted" takes that back. cv2.fillPoly
+    cuts corners off to whole pixels and takes every pixel that the outline touches.
+    """
     if by == "like cv2.fillPoly":
         picture = Image.new("1", size[::-1])
         for polygon in polygons:
@@ -115,6 +110,79 @@ def fill_otherwise(polygons: Sequence[np.ndarray], size: tuple[int, int], *, by:
     for polygon in polygons:
         mask[draw.polygon(polygon[1::2] - shift, polygon[0::2] - shift, size)] = True
     return mask
+
+
+def examine(
+    polygons: Sequence[np.ndarray], size: tuple[int, int] | None, seen: set[bytes]
+) -> tuple[list[np.ndarray], list[Defect]]:
+    """The outlines of one object that are worth keeping, and what is odd about them.
+
+    size: (height, width) of the image, None where nobody knows. seen: the outlines of the image so far; grows.
+    """
+    kept, odd = [], []
+    for place, polygon in enumerate(polygons, 1):
+        if polygon.tobytes() in seen:
+            odd.append(Defect("duplicate_annotation", f"polygon {place} is there already"))
+            continue
+        seen.add(polygon.tobytes())
+        if covers_nothing(polygon):
+            odd.append(Defect("zero_area", f"polygon {place} covers no pixel"))
+            continue
+        kept.append(polygon)
+        if crosses_itself(polygon):
+            odd.append(Defect("self_intersection", f"polygon {place} crosses itself"))
+        if size and reach_outside(polygon, size) > OUTSIDE:
+            away = reach_outside(polygon, size)
+            odd.append(Defect("out_of_bounds", f"polygon {place} leaves the image by {away:.0f} pixels"))
+    twice = count_twice(kept, size) if size else 0
+    if twice:
+        text = f"{twice} pixels are covered by more than one of its {len(kept)} polygons"
+        odd.append(Defect("overlap", text))
+    return kept, odd
+
+
+def crosses_itself(polygon: np.ndarray, *, most: int = 1500) -> bool:
+    """Whether two sides of a polygon (2n,) properly cross; sides that only touch do not.
+
+    An outline of more than `most` points is thinned first, which may hide a very small crossing.
+    """
+    points = polygon.reshape(-1, 2)
+    points = points[:: -(-len(points) // most)]
+    after = np.roll(points, -1, axis=0)
+    step = after - points
+    # side[i, j]: on which side of the line through edge i the start of edge j lies
+    side = np.sign(
+        step[:, None, 0] * (points[None, :, 1] - points[:, None, 1])
+        - step[:, None, 1] * (points[None, :, 0] - points[:, None, 0])
+    )
+    apart = side * np.roll(side, -1, axis=1) < 0
+    return bool((apart & apart.T).any())
+
+
+def reach_outside(polygon: np.ndarray, size: tuple[int, int]) -> float:
+    """How far an outline leaves an image of (height, width), in pixels; 0 where it does not."""
+    x, y = polygon[0::2], polygon[1::2]
+    return float(max(-x.min(), -y.min(), x.max() - size[1], y.max() - size[0], 0))
+
+
+def covers_nothing(polygon: np.ndarray) -> bool:
+    """Whether an outline covers not one pixel, wherever the image ends."""
+    x, y = polygon[0::2], polygon[1::2]
+    corner = np.floor([x.min(), y.min()])
+    sides = np.ceil([np.ptp(y), np.ptp(x)]).astype(int) + 2
+    if sides.prod() > 2**24:  # so wide and covering nothing: drawn on its own picture it would be seen
+        return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) < 1
+    return not fill_polygons([polygon - np.tile(corner, len(x))], (int(sides[0]), int(sides[1]))).any()
+
+
+def count_twice(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> int:
+    """How often pixels of an image of (height, width) are covered again by another of the polygons; 0 for a few."""
+    if len(polygons) < 2:
+        return 0
+    drawn = coco.frPyObjects(list(polygons), *size)
+    union = int(coco.area(coco.merge(drawn)))
+    twice = sum(int(coco.area(each)) for each in drawn) - union  # one by one: of 256 and more its count overflows
+    return twice if twice > max(OVERLAP * union, 2) else 0
 
 
 def _read_counts(text: str) -> list[int] | None:
@@ -132,12 +200,3 @@ def _read_counts(text: str) -> list[int] | None:
             counts.append(value + counts[-2] if len(counts) > 2 else value)
             value, shift = 0, 0
     return None if shift else counts
-
-
-def _outline_length(polygon: np.ndarray, farthest: float) -> float:
-    """Length in steps of a pixel, diagonals counting one; an upper bound where that is short enough."""
-    bound = len(polygon) * farthest  # points times the longest step there can be, 2 * farthest
-    if bound <= LONGEST_OUTLINE:
-        return bound
-    points = polygon.reshape(-1, 2)
-    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())

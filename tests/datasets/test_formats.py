@@ -96,7 +96,7 @@ def test_the_users_flat_nesting_is_recognised(make_folder, square):
         ([["S"]], None, None, "no list of phrases"),
         ([["S"]], [], None, "0 phrases for 1 objects"),
         ([["S", [1, 1]]], ["vessel"], 9, "object 1, polygon 2 has 1 of the 3 points it needs: skipped"),
-        ([["S", [1, 1, float("nan"), 2, 3, 3]]], ["vessel"], 9, "polygon 2 has a coordinate that is not a finite"),
+        ([["S", [1, 1, float("nan"), 2, 3, 3]]], ["vessel"], 9, "polygon 2 holds something other than finite numbers"),
         ([[[1, 1]]], ["vessel"], None, "the truth is unknown"),
         ([[]], ["vessel"], None, "object 1 has no polygon"),
         ([{"counts": "x"}], ["vessel"], None, "object 1 is not a list of polygons"),
