@@ -6,13 +6,14 @@ them fit nothing, it is not they that are wrong but how they were read, and that
 
 from __future__ import annotations
 
-import os
 import re
+from collections import Counter
 from collections.abc import Collection
-from difflib import SequenceMatcher
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
 
 from sa2va_lab.datasets.defects import Account, Defect
-from sa2va_lab.datasets.drawings import CHECK, Found, MaskFile
+from sa2va_lab.datasets.drawings import Found, MaskFile
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
@@ -24,15 +25,8 @@ LOOKED_AT = 12  # truths that an opening looks at, at least
 def settle(folder: Folder, found: Found) -> tuple[list[Account], list[Defect]]:
     """The accounts of all that was read, and what is wrong with them.
 
-    Raises LabError where more than half of the things of a file, or of the images that were annotated, fit nothing.
+    Raises LabError where more than half of the images that were annotated are not there.
     """
-    defects = []
-    for stray in found.strays:
-        if 2 * stray.count > stray.total:
-            wrong = stray.wrong.format(n=f"{stray.count} of {stray.total}")
-            raise LabError(f"{wrong}: {stray.pair}; correct one of the two")
-        if not stray.noted:
-            defects.append(Defect("orphan_file", stray.wrong.format(n=stray.count)))
     first = found.drawings.get(1, {})
     missing = [image for image in first if image not in folder.listed and not folder.path(image).exists()]
     if 2 * len(missing) > len(first):
@@ -40,20 +34,16 @@ def settle(folder: Folder, found: Found) -> tuple[list[Account], list[Defect]]:
             f"{len(missing)} of the {len(first)} images that are annotated are not there: "
             f"{pair_up(missing, folder.listed)}; copy them into the data folder, or correct their names"
         )
-    accounts = []
-    for things, met in found.met.items():
-        every = [d for each in (1, 2, CHECK) for d in found.drawings.get(each, {}).values()]
-        every += [ignored for ignored in found.ignored.values() if isinstance(ignored, MaskFile)]
-        drawn = [drawing for drawing in every if things in drawing.counts]
-        read, lost = (sum(drawing.counts[things][place] for drawing in drawn) for place in (0, 1))
-        lost += sum(stray.count for stray in found.strays if stray.things == things and not stray.noted)
-        accounts.append(Account(things, met, read, lost))
-        if not accounts[-1].closed:
-            defects.append(Defect("unaccounted", f"of {met} {things} {read} were read and {lost} not"))
-    images = {*folder.listed, *first}
-    whole = len(first) - len(missing)
-    accounts.append(Account("images", len(images), whole, len(images) - whole))
-    return accounts, defects
+    every = [drawing for by_image in found.drawings.values() for drawing in by_image.values()]
+    read, lost = Counter(), Counter(found.lost)
+    for drawing in every + [ignored for ignored in found.ignored.values() if isinstance(ignored, MaskFile)]:
+        things, used, useless = drawing.counts
+        read[things], lost[things] = read[things] + used, lost[things] + useless
+    accounts = [Account(things, met, read[things], lost[things]) for things, met in found.met.items()]
+    odd = [Defect("unaccounted", f"of {a.met} {a.things} {a.read} were read and {a.lost} not") for a in accounts]
+    odd = [defect for defect, account in zip(odd, accounts, strict=True) if not account.closed]
+    images, whole = len({*folder.listed, *first}), len(first) - len(missing)
+    return [*accounts, Account("images", images, whole, images - whole)], odd
 
 
 def pair_up(lost: Collection[str], there: Collection[str]) -> str:
@@ -61,17 +51,16 @@ def pair_up(lost: Collection[str], there: Collection[str]) -> str:
     name."""
     if not there or not lost:
         return "there are none at all"
-    stems = [os.path.splitext(os.path.basename(name))[0] for name in lost]
-    own, ending = stems[0], os.path.splitext(next(iter(lost)))[1]
-    others = [os.path.splitext(os.path.basename(name)) for name in sorted(there)[:500]]
-    other, its = max(others, key=lambda each: SequenceMatcher(None, own, each[0]).ratio())
+    stems = [Path(name).stem for name in lost]
+    there = {Path(name).stem: Path(name).suffix for name in sorted(there)[:500]}
+    own, [other] = stems[0], get_close_matches(stems[0], there, 1, 0)
     same = SequenceMatcher(None, own, other).find_longest_match()
     rest = own[same.a + same.size :]
     rest = rest if len(stems) > 1 and all(stem.endswith(rest) for stem in stems) else shape(rest)  # of all: no name
-    dots = "..." * (same.size > 0)
+    dots, ending = "..." * (same.size > 0), Path(next(iter(lost))).suffix
     own = f"{shape(own[: same.a])}{dots}{rest}"
-    other = f"{shape(other[: same.b])}{dots}{shape(other[same.b + same.size :])}"
-    return f'one is called like "{own}{ending}", and what is there like "{other}{its}"'
+    said = f"{shape(other[: same.b])}{dots}{shape(other[same.b + same.size :])}"
+    return f'one is called like "{own}{ending}", and what is there like "{said}{there[other]}"'
 
 
 def shape(text: str) -> str:

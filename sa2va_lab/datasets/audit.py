@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Account, Defect
-from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, DrawnTruth, MaskFile
+from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, MaskFile
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look
@@ -149,7 +149,7 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
             row["objects"] = sum(thing.phrase == sample.phrase for thing in drawing.things)
             row["polygons"] = sum(len(t.polygons) + len(t.runs) for t in drawing.things if t.phrase == sample.phrase)
             if any(not thing.empty for thing in drawing.things):
-                outlines.setdefault(_hash(drawing), []).append(sample.id)
+                outlines.setdefault(replace(drawing.join(drawing.things), size=None).sha256(), []).append(sample.id)
         audit.rows.append(row)
         if noted:
             audit.defects[sample.id] = noted
@@ -207,12 +207,12 @@ def _check_drawing(drawing: Drawing, size: tuple[int, int] | None) -> Iterator[D
         yield Defect("size_mismatch", text)
     seen: set[bytes] = set()
     for number, thing in enumerate(drawing.things, 1):
-        polygons = DrawnTruth(tuple(thing.polygons), (), drawing.size).scaled(size or drawing.size or (0, 0))
+        polygons = drawing.join([thing]).scaled(size or drawing.size or (0, 0))
         for defect in examine(polygons, size or drawing.size, seen)[1]:
             yield Defect(defect.kind, f"object {number}: {defect.text}")
 
 
-def _check_across(audit: Audit, outlines: dict[bytes, list[str]], pairs: list[Pair]) -> None:
+def _check_across(audit: Audit, outlines: dict[str, list[str]], pairs: list[Pair]) -> None:
     """What only shows between samples: outlines copied, pictures seen twice."""
     for ids in outlines.values():
         for name in ids if len(ids) > 1 else ():
@@ -275,12 +275,6 @@ def write_sizes(audit: Audit) -> Path:
         raise LabError(f"{path} exists already; move it away first, or add to it by hand")
     sizes = {image_name(audit.dataset, name): [size[1], size[0]] for name, size in audit.suspected.items()}
     return write_json(path, sizes)
-
-
-def _hash(drawing: Drawing) -> bytes:
-    polygons = tuple(polygon for thing in drawing.things for polygon in thing.polygons)
-    runs = tuple(runs for thing in drawing.things for runs in thing.runs)
-    return DrawnTruth(polygons, runs).sha256().encode()
 
 
 def _count(values) -> dict[str, int]:

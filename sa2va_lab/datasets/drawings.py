@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -104,7 +104,7 @@ class MaskFile:
     outside: bool = False
     defects = ()
     size = None  # a file is never scaled: its size must be the image's
-    counts = {"masks": (1, 0)}
+    counts = ("masks", 1, 0)
 
     @property
     def phrases(self) -> Counter[str]:
@@ -228,11 +228,11 @@ class Drawing:
         return None if self.size == UNIT else self.size
 
     @property
-    def counts(self) -> dict[str, tuple[int, int]]:
-        """How many annotations were read, and how many came to nothing, which is noted."""
+    def counts(self) -> tuple[str, int, int]:
+        """That these are annotations, how many were read, and how many came to nothing, which is noted."""
         lost = sum(thing.count for thing in self.things if thing.empty or thing.phrase is None)
         read = sum(thing.count for thing in self.things) - lost + self.aside
-        return {"annotations": (read, lost if self.defects else 0)}
+        return "annotations", read, lost if self.defects else 0
 
     def state_size(self, size: list) -> bool:
         """Takes the [width, height] that a file states; says whether it is one."""
@@ -257,23 +257,31 @@ class Drawing:
             drawn = [drawn]
             if all(defect.kind != "flat_nesting" for defect in self.defects):
                 self.note("flat_nesting", f"{label} is a flat polygon (object > coordinates), perhaps others as well")
-        kept = []
-        for number, values in enumerate(drawn, 1):
-            polygon, defect = read_polygon(values)
-            if defect:
-                self.note(defect.kind, f"{label}, polygon {number} {defect.text}: skipped")
-            else:
-                kept.append(polygon)
-        return kept
+        return [
+            polygon
+            for number, values in enumerate(drawn, 1)
+            for polygon in self.keep_polygon(values, f"{label}, polygon {number}")
+        ]
+
+    def keep_polygon(self, values: object, label: str) -> list[np.ndarray]:
+        """A polygon, if it is usable; else that is noted."""
+        polygon, defect = read_polygon(values)
+        if defect:
+            self.note(defect.kind, f"{label} {defect.text}: skipped")
+        return [] if defect else [polygon]
 
     def truth(self, phrase: str | None) -> DrawnTruth | None:
         """What there is to find; None when something was drawn of which nothing is usable, which is not "nothing"."""
         chosen = [thing for thing in self.things if thing.phrase == phrase]
         if all(thing.empty for thing in chosen) and any(thing.phrase in (phrase, None) for thing in self.things):
             return None
-        polygons = tuple(polygon for thing in chosen for polygon in thing.polygons)
-        runs = tuple(runs for thing in chosen for runs in thing.runs)
-        return DrawnTruth(polygons, runs, self.size)
+        return self.join(chosen)
+
+    def join(self, things: Iterable[Thing]) -> DrawnTruth:
+        """Some of its things together."""
+        things = list(things)
+        polygons = tuple(polygon for thing in things for polygon in thing.polygons)
+        return DrawnTruth(polygons, tuple(runs for thing in things for runs in thing.runs), self.size)
 
 
 def read_origin(value: object) -> dict[str, str | float] | None:
@@ -293,19 +301,6 @@ def open_entry(drawings: dict[str, Drawing], image: str, size: tuple[int, int] |
     return drawing
 
 
-@dataclass(frozen=True)
-class Stray:
-    """Things of which a reader could make nothing: count of them all, what is wrong, one pair to show, and whether
-    the samples' own defects say so already."""
-
-    things: str
-    count: int
-    total: int
-    wrong: str
-    pair: str
-    noted: bool = False
-
-
 @dataclass
 class Found:
     """What a format's reader hands over.
@@ -314,8 +309,8 @@ class Found:
     phrases: how many objects each has, the first one the default; None counts those of the first annotator.
     unnamed: what to find where the annotations name no phrase; "" where that must be asked for.
     ignored, prompts, origins: what `Sample` says of them, by image name, of those that have any.
-    splits: image names by split, where the files say so. met: how many annotations or files there are. strays: those
-    of which nothing could be made.
+    splits: image names by split, where the files say so. met: how many annotations or files there are. lost: those of
+    them of which nothing could be made, and no drawing says so.
     """
 
     format: str
@@ -330,11 +325,18 @@ class Found:
     origins: dict[str, Mapping] = field(default_factory=dict)
     splits: dict[str, list[str]] = field(default_factory=dict)
     met: Counter[str] = field(default_factory=Counter)
-    strays: list[Stray] = field(default_factory=list)
+    lost: Counter[str] = field(default_factory=Counter)
 
     def stray(self, things: str, lost: list, total: int, wrong: str, pair: str, *, noted: bool = False) -> None:
-        """Notes those of all things of a file that fit nothing, if there are any."""
-        self.strays += [Stray(things, len(lost), total, wrong, pair, noted)] if lost else []
+        """Notes those of all things of a file that fit nothing, unless their drawings do.
+
+        Raises LabError, with a pair to show, where they are more than half of them: then it is how they were read.
+        """
+        if 2 * len(lost) > total:
+            raise LabError(f"{len(lost)} of {total} {wrong}: {pair}; correct one of the two")
+        if lost and not noted:
+            self.defects.append(Defect("orphan_file", f"{len(lost)} {wrong}"))
+            self.lost[things] += len(lost)
 
     def drawn(self) -> Iterator[Drawing]:
         """Everything that was drawn as outlines."""

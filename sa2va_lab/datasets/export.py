@@ -215,7 +215,7 @@ def _mend_things(drawing: Drawing, size: tuple[int, int]) -> tuple[list[CopiedTh
     for thing in drawing.things:
         if thing.phrase is None or thing.empty:
             continue
-        polygons, odd = examine(DrawnTruth(tuple(thing.polygons), (), drawing.size).scaled(size), size, seen)
+        polygons, odd = examine(drawing.join([thing]).scaled(size), size, seen)
         kinds += [defect.kind for defect in odd]
         if thing.runs or REDRAWN & {defect.kind for defect in odd}:
             mask = DrawnTruth(tuple(polygons)).rasterise(size)

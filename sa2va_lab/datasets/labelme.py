@@ -21,7 +21,7 @@ from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.naming import SECOND, match_files
-from sa2va_lab.datasets.polygons import fill_polygons, read_polygon
+from sa2va_lab.datasets.polygons import fill_polygons
 from sa2va_lab.errors import LabError
 
 NAME = "labelme"
@@ -167,11 +167,7 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
             "not_an_area", f"{label} is a {kind if kind in OPEN else 'shape'}, which encloses nothing: left out"
         )
         return
-    polygon, defect = read_polygon(flat)
-    if defect:
-        drawing.note(defect.kind, f"{label} {defect.text}: skipped")
-    else:
-        thing.polygons.append(polygon)
+    thing.polygons += drawing.keep_polygon(flat, label)
 
 
 def _add_mask(drawing: Drawing, thing: Thing, encoded: object, box: list, label: str) -> None:

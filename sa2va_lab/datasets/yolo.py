@@ -11,7 +11,6 @@ from sa2va_lab.datasets.accounts import pair_up
 from sa2va_lab.datasets.drawings import UNIT, UNSAID, Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.naming import FIRST, match_files, read_place
-from sa2va_lab.datasets.polygons import read_polygon
 from sa2va_lab.errors import LabError
 
 NAME = "yolo"
@@ -42,9 +41,9 @@ def find(folder: Folder, file: Path | None) -> Found | None:
                 _add(drawing, row, names, f"line {number}")
     total = found.met["annotations"] = sum(len(said) for name, said in rows.items() if matches[name])
     pair = pair_up(lost, folder.listed)
-    found.stray("label files", lost, len(rows), "{n} label files belong to no image", pair)
+    found.stray("label files", lost, len(rows), "label files belong to no image", pair)
     pair = f"the classes are such as {next(iter(names), '')!r}, a line begins with {next(iter(unknown), '')[:20]!r}"
-    found.stray("annotations", unknown, total, "{n} annotations are of no known class", pair, noted=True)
+    found.stray("annotations", unknown, total, "annotations are of no known class", pair, noted=True)
     return found
 
 
@@ -78,10 +77,7 @@ def _add(drawing: Drawing, row: list[str], names: dict[str, str], label: str) ->
     if len(numbers) == 4:
         drawing.note("not_an_area", f"{label} is a box, no outline: left out")
         return
-    polygon, defect = read_polygon(numbers)
-    if defect:
-        drawing.note(defect.kind, f"{label} {defect.text}: skipped")
-    elif abs(polygon - 0.5).max() > 1:
+    thing.polygons = drawing.keep_polygon(numbers, label)
+    if any(abs(polygon - 0.5).max() > 1 for polygon in thing.polygons):
         drawing.note("bad_coordinates", f"{label} has coordinates that are no shares of the image's sides: skipped")
-    else:
-        thing.polygons.append(polygon)
+        thing.polygons = []
