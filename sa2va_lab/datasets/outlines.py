@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
+from scipy import ndimage
+from skimage import measure
 
 EIGHT = np.ones((3, 3), bool)
 Piece = tuple[np.ndarray, int, int]  # bool (h, w), and the row and column of the picture that it begins at
@@ -20,8 +22,6 @@ def trace_mask(mask: np.ndarray, *, tolerance: float = 0.0) -> list[np.ndarray]:
 
     tolerance: how far, in pixels, a simplified outline may leave the traced one; 0 keeps every corner.
     """
-    from skimage import measure
-
     polygons = []
     for piece, top, left in split_holes(mask):
         # moved to its place first: simplifying breaks ties by the last bit, which the place decides
@@ -49,14 +49,10 @@ def split_holes(mask: np.ndarray) -> list[Piece]:
 
 def count_holes(mask: np.ndarray) -> int:
     """How many background regions of a bool (H, W) are enclosed by it."""
-    from scipy import ndimage
-
     return int(ndimage.label(~np.pad(mask, 1), structure=EIGHT)[1]) - 1
 
 
 def _components(mask: np.ndarray, top: int = 0, left: int = 0) -> Iterator[Piece]:
-    from scipy import ndimage
-
     labels, _ = ndimage.label(mask)
     for number, box in enumerate(ndimage.find_objects(labels), 1):
         yield labels[box] == number, top + box[0].start, left + box[1].start
@@ -64,8 +60,6 @@ def _components(mask: np.ndarray, top: int = 0, left: int = 0) -> Iterator[Piece
 
 def _cut(piece: Piece) -> Iterator[Piece]:
     """Parts without holes: cut along the middle row of the first hole until there is none."""
-    from scipy import ndimage
-
     mask, top, left = piece
     background, count = ndimage.label(~np.pad(mask, 1), structure=EIGHT)
     if count == 1:
@@ -80,14 +74,12 @@ def _cut(piece: Piece) -> Iterator[Piece]:
 
 def _fit(one: Piece, other: Piece) -> bool:
     """Whether two parts touch and are together in one piece without a hole."""
-    from skimage.measure import euler_number
-
     for axis in (0, 1):
         (low, high), (there, end) = ((p[1 + axis], p[1 + axis] + p[0].shape[axis]) for p in (one, other))
         if low > end or there > high:
             return False
     # pieces less holes; two parts that have none enclose nothing unless they touch
-    return euler_number(_unite(one, other)[0], connectivity=1) == 1
+    return measure.euler_number(_unite(one, other)[0], connectivity=1) == 1
 
 
 def _unite(one: Piece, other: Piece) -> Piece:

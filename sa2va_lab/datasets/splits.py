@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_dataset
@@ -160,9 +162,6 @@ def _tell(pairs: list[Pair]) -> str:
 
 def _join_groups(dataset: Dataset, pairs: list[Pair]) -> dict[str, int]:
     """A number for every group, the same one for groups that a pair of near duplicates joins."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     group_of = {sample.id: sample.group for sample in dataset}
     places = {group: number for number, group in enumerate(sorted(set(group_of.values())))}
     ends = [[places[group_of[name]] for name in (pair.first, pair.second)] for pair in pairs]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage
+from skimage.morphology import skeletonize
 
 EDGES = (2.0, 4.0, 8.0, 16.0)  # pixels; the classes are up to 2, 2 to 4, ..., more than 16
 CLASSES = ("≤ 2 px", "2–4 px", "4–8 px", "8–16 px", "> 16 px")
@@ -20,8 +22,6 @@ def measure_widths(mask: np.ndarray) -> np.ndarray:
 
 def classify_pixels(mask: np.ndarray) -> np.ndarray:
     """The width class of the nearest centre line for every pixel of the picture: int8 (H, W), -1 without a mask."""
-    from scipy import ndimage
-
     line, distance = _lines(mask)
     if not line.any():
         return np.full(mask.shape, -1, np.int8)
@@ -31,9 +31,6 @@ def classify_pixels(mask: np.ndarray) -> np.ndarray:
 
 
 def _lines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    from scipy import ndimage
-    from skimage.morphology import skeletonize
-
     if not mask.any():
         return np.zeros(mask.shape, bool), np.zeros(mask.shape)
     # the picture goes on beyond its border: a vessel that leaves it is not thin there
