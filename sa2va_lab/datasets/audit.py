@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Account, Defect
 from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, MaskFile
-from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint, pairs_across
+from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look
 from sa2va_lab.datasets.polygons import OUTSIDE, dice_of, examine, reach_outside
@@ -48,12 +48,14 @@ class Audit:
     widths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     suspected: dict[str, tuple[int, int]] = field(default_factory=dict)
 
+    def note(self, sample_id: str, kind: str, text: str) -> None:
+        """Records one more defect of a sample."""
+        self.defects.setdefault(sample_id, []).append(Defect(kind, text))
+
     def by_kind(self) -> dict[str, list[str]]:
         """Ids by kind of defect, in the order of KINDS; a defect of the folder has the id ""."""
-        found: dict[str, list[str]] = {kind: [] for kind in KINDS}
-        for sample_id, defects in self.defects.items():
-            for kind in dict.fromkeys(defect.kind for defect in defects):
-                found[kind].append(sample_id)
+        kinds = {name: {defect.kind for defect in defects} for name, defects in self.defects.items()}
+        found = {kind: [name for name in kinds if kind in kinds[name]] for kind in KINDS}
         return {kind: ids for kind, ids in found.items() if ids}
 
     @property
@@ -154,7 +156,8 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
         if noted:
             audit.defects[sample.id] = noted
     audit.widths = np.concatenate(widths) if widths else audit.widths
-    _check_across(audit, outlines, find_near_duplicates(prints))
+    audit.pairs = find_near_duplicates(prints)
+    _check_across(audit, outlines)
     _suspect_sizes(audit)
     return audit
 
@@ -212,24 +215,20 @@ def _check_drawing(drawing: Drawing, size: tuple[int, int] | None) -> Iterator[D
             yield Defect(defect.kind, f"object {number}: {defect.text}")
 
 
-def _check_across(audit: Audit, outlines: dict[str, list[str]], pairs: list[Pair]) -> None:
+def _check_across(audit: Audit, outlines: dict[str, list[str]]) -> None:
     """What only shows between samples: outlines copied, pictures seen twice."""
     for ids in outlines.values():
         for name in ids if len(ids) > 1 else ():
-            others = ", ".join(other for other in ids if other != name)
-            audit.defects.setdefault(name, []).append(Defect("copied_annotation", f"the same outlines as {others}"))
-    audit.pairs = pairs
-    for pair in pairs:
+            audit.note(name, "copied_annotation", f"the same outlines as {', '.join(i for i in ids if i != name)}")
+    split_of = {name: split for split, ids in audit.dataset.splits.items() for name in ids}
+    for pair in audit.pairs:
         for one, other in ((pair.first, pair.second), (pair.second, pair.first)):
             text = f"nearly the same picture as {other} of another group (likeness {pair.likeness:.3f})"
-            audit.defects.setdefault(one, []).append(Defect("near_duplicate", text))
-    for pair, first, second in pairs_across(pairs, audit.dataset.splits):
-        for one, other, here, there in (
-            (pair.first, pair.second, first, second),
-            (pair.second, pair.first, second, first),
-        ):
-            text = f'in "{here}", and nearly the same picture as {other} in "{there}"'
-            audit.defects.setdefault(one, []).append(Defect("split_near_duplicate", text))
+            audit.note(one, "near_duplicate", text)
+            here, there = split_of.get(one), split_of.get(other)
+            if here and there and here != there:
+                text = f'in "{here}", and nearly the same picture as {other} in "{there}"'
+                audit.note(one, "split_near_duplicate", text)
 
 
 def _suspect_sizes(audit: Audit) -> None:
@@ -260,7 +259,7 @@ def _suspect_sizes(audit: Audit) -> None:
         audit.suspected[row["id"]] = size
         whose = "its outlines leave" if row["id"] in outside else "the outlines of another frame of its video leave"
         text = f"{whose} the image and would fit {size[1]}x{size[0]}: say so in sizes.json if it is so"
-        audit.defects.setdefault(row["id"], []).append(Defect("size_suspected", text))
+        audit.note(row["id"], "size_suspected", text)
 
 
 def write_sizes(audit: Audit) -> Path:

@@ -119,7 +119,7 @@ def _read(folder: Folder, path: Path, found: Found, annotator: int) -> list[str]
         found.words += "ids of different types matched by their values, "
     found.met["annotations"] += len(content["annotations"])
     pair = _compare(ids, strangers, "images", "image_id")
-    found.stray("annotations", strangers, len(content["annotations"]), "annotations belong to no image", pair)
+    found.stray("annotations", strangers, len(content["annotations"]), "{n} annotations belong to no image", pair)
     return list(dict.fromkeys(names))
 
 
@@ -166,7 +166,7 @@ def _read_categories(path: Path, content: dict, found: Found) -> dict[str, str]:
         found.words += f"the one category taken for category_id {next(iter(used))[:20]}, "
         return dict.fromkeys(used, *phrases.values())
     pair = _compare(list(phrases), unknown, "categories", "category_id")
-    found.stray("annotations", unknown, len(said), "annotations are of no known category", pair, noted=True)
+    found.stray("annotations", unknown, len(said), "{n} annotations are of no known category", pair, noted=True)
     return phrases
 
 

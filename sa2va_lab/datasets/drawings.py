@@ -333,9 +333,9 @@ class Found:
         Raises LabError, with a pair to show, where they are more than half of them: then it is how they were read.
         """
         if 2 * len(lost) > total:
-            raise LabError(f"{len(lost)} of {total} {wrong}: {pair}; correct one of the two")
+            raise LabError(f"{wrong.format(n=f'{len(lost)} of {total}')}: {pair}; correct one of the two")
         if lost and not noted:
-            self.defects.append(Defect("orphan_file", f"{len(lost)} {wrong}"))
+            self.defects.append(Defect("orphan_file", wrong.format(n=len(lost))))
             self.lost[things] += len(lost)
 
     def drawn(self) -> Iterator[Drawing]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.naming import read_place, split_of
-from sa2va_lab.datasets.pseudonyms import ALONE, PSEUDONYM
+from sa2va_lab.datasets.pseudonyms import ALONE
 from sa2va_lab.errors import LabError
 
 # Tried in this order on the name without its ending; the first that fits every image is used, and the reason shows it.
@@ -36,21 +36,15 @@ def find_groups(
     table = folder.table("groups.json")
     if table is not None:
         return *_by_table(folder, images, table), True
-    stems = [_stem(image) for image in images]
-    if stems and all(PSEUDONYM.fullmatch(stem) for stem in stems):
-        places = {i: (stem.split("-")[0], stem.rsplit("-", 1)[0]) for i, stem in zip(images, stems, strict=True)}
-        return places, f"{_count(places)} groups by the pseudonyms that the images are named by", False
-    for name, expression in PATTERNS.items():
-        found = [re.search(expression, stem) for stem in stems]
-        if name != "patient_V#_F#" and len(folders := _by_folder(images)) > 1:
-            break
-        if not all(found) or not found:
-            continue
-        patients = {match["patient"] for match in found}
-        if 1 < len(patients) < len(images) or (len(patients) == 1 < len(images) and name == "patient_V#_F#"):
+    folders = _by_folder(images)
+    for name, expression in PATTERNS.items() if len(folders) < 2 else [next(iter(PATTERNS.items()))]:
+        found = [re.search(expression, _stem(image)) for image in images]
+        patients = {match["patient"] for match in found if match}
+        some = len(patients) > 1 or name == "patient_V#_F#"
+        if all(found) and some and len(patients) < len(images):
             places = {image: _place(match) for image, match in zip(images, found, strict=True)}
             return places, f'{len(patients)} groups by the file names, read as "{name}"', False
-    if len(folders := _by_folder(images)) > 1:
+    if len(folders) > 1:
         places = {image: place for each in folders.values() for image, place in each.items()}
         return places, f"{len(folders)} groups by the folders that the images lie in", False
     alone = {image: (ALONE + image, "") for image in images}

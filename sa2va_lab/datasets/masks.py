@@ -94,7 +94,7 @@ def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> No
     found.words += f"{twice} more masks of the same images left out, " if twice else ""
     lost = [name for name, match in matches.items() if match is None]
     found.met["masks"] += len(matches)
-    found.stray("masks", lost, len(matches), "masks belong to no image", pair_up(lost, folder.listed))
+    found.stray("masks", lost, len(matches), "{n} masks belong to no image", pair_up(lost, folder.listed))
     endings = Counter(match.ending for match in fits.values() if match.ending)
     if found.format == NAME:
         by = " ".join(endings)

@@ -46,19 +46,13 @@ def read_splits(
         )
     splits = {}
     for split, images in stated.items():
-        chosen = []
+        chosen = set()
         for number, name in enumerate(images, 1):
             place = f'entry {number} of split "{split}"'
-            sample = samples.get(name) if isinstance(name, str) else None
-            sample = sample or samples.get(folder.image(name, place))
-            if sample is None:
-                raise LabError(
-                    f'entry {number} of split "{split}" names an image that is not in the data folder; '
-                    "correct splits.json"
-                )
-            chosen.append(sample)
-        order = {sample.id: place for place, sample in enumerate(samples.values())}
-        splits[split] = sorted({sample.id for sample in chosen}, key=order.get)
+            chosen.add(folder.image(name, place))
+            if not chosen <= samples.keys():
+                raise LabError(f"{place} names an image that is not in the data folder; correct splits.json")
+        splits[split] = [sample.id for image, sample in samples.items() if image in chosen]
     refuse_cuts(splits, {sample.id: sample.group for sample in samples.values()})
     return splits
 
@@ -86,9 +80,7 @@ def refuse_near_duplicates(first: Dataset, second: Dataset) -> None:
 
     Decodes every image of both.
     """
-    here, there = fingerprint_dataset(first), fingerprint_dataset(second)
-    pairs = find_near_duplicates(here, there)
-    if pairs:
+    if pairs := find_near_duplicates(fingerprint_dataset(first), fingerprint_dataset(second)):
         raise LabError(
             f"{len(pairs)} pairs of nearly identical frames lie on both sides ({_tell(pairs)}); expected none, or a "
             "test would be on what was trained; put their patients on one side"
@@ -110,7 +102,8 @@ def draw_splits(
     if {"all", ABOUT} & set(shares):
         raise LabError(f'the splits are called {", ".join(shares)}; "all" and "{ABOUT}" are taken, choose other names')
     pairs = find_near_duplicates(fingerprint_dataset(dataset))
-    groups, sizes, vessels = _group_shares(dataset, _join_groups(dataset, pairs))
+    groups = _join_groups(dataset, pairs)
+    sizes, vessels = _group_shares(dataset, groups)
     if len(sizes) < len(shares):
         raise LabError(
             f"{len(sizes)} groups cannot make {len(shares)} splits; expected a group for each at least, where groups "
@@ -138,12 +131,11 @@ def fold_shares(count: int) -> dict[str, float]:
 def write_splits(dataset: Dataset, splits: Mapping[str, list[str]], *, seed: int, reason: str) -> Path:
     """Writes splits.json into the data folder (image names, as other tools read them), with its seed and hash.
 
-    Raises LabError where there is one already, and for splits that cut a group.
+    Raises LabError where there is one already.
     """
     path = dataset.root / "splits.json"
     if path.exists():
         raise LabError(f"{path} exists already; move it away first, so that no split is lost")
-    refuse_cuts(splits, {sample.id: sample.group for sample in dataset})
     content = {name: [image_name(dataset, sample_id) for sample_id in ids] for name, ids in splits.items()}
     content[ABOUT] = {"seed": seed, "sha256": hash_splits(splits), "how": reason}
     return write_json(path, content)
@@ -170,8 +162,8 @@ def _join_groups(dataset: Dataset, pairs: list[Pair]) -> dict[str, int]:
     return {group: int(joined[place]) for group, place in places.items()}
 
 
-def _group_shares(dataset: Dataset, groups: dict[str, int]) -> tuple[dict[str, int], np.ndarray, np.ndarray]:
-    """Groups by number; images and mean share of vessel pixels of each number (NaN where nothing is annotated)."""
+def _group_shares(dataset: Dataset, groups: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Images and mean share of vessel pixels of each number of `groups` (NaN where nothing is annotated)."""
     sizes, total, known = (np.zeros(max(groups.values(), default=-1) + 1) for _ in range(3))
     for sample in dataset:
         sizes[groups[sample.group]] += 1
@@ -179,7 +171,7 @@ def _group_shares(dataset: Dataset, groups: dict[str, int]) -> tuple[dict[str, i
         total[groups[sample.group]] += truth.mean()
         known[groups[sample.group]] += 1
     with np.errstate(invalid="ignore"):
-        return groups, sizes, total / known
+        return sizes, total / known
 
 
 def _draw(sizes: np.ndarray, vessels: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, str]:

@@ -41,9 +41,9 @@ def find(folder: Folder, file: Path | None) -> Found | None:
                 _add(drawing, row, names, f"line {number}")
     total = found.met["annotations"] = sum(len(said) for name, said in rows.items() if matches[name])
     pair = pair_up(lost, folder.listed)
-    found.stray("label files", lost, len(rows), "label files belong to no image", pair)
+    found.stray("label files", lost, len(rows), "{n} label files belong to no image", pair)
     pair = f"the classes are such as {next(iter(names), '')!r}, a line begins with {next(iter(unknown), '')[:20]!r}"
-    found.stray("annotations", unknown, total, "annotations are of no known class", pair, noted=True)
+    found.stray("annotations", unknown, total, "{n} annotations are of no known class", pair, noted=True)
     return found
 
 

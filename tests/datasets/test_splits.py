@@ -8,7 +8,7 @@ from PIL import Image
 
 from sa2va_lab import cli
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint, fingerprint_dataset, pairs_across
+from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint, fingerprint_dataset
 from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.datasets.splits import (
     draw_splits,
@@ -214,9 +214,3 @@ def test_different_people_are_not_alike(chasedb1):
     prints = fingerprint_dataset(open_dataset(chasedb1))
     assert len(prints) == 8
     assert find_near_duplicates(prints) == []
-
-
-def test_pairs_across_splits():
-    pairs = [Pair("a", "b", 0.99), Pair("a", "c", 0.98), Pair("a", "d", 0.97)]
-    splits = {"train": ["a", "c"], "test": ["b"]}
-    assert pairs_across(pairs, splits) == [(pairs[0], "train", "test")]
