@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from glob import glob
 from pathlib import Path
 
 from sa2va_lab.datasets.naming import IMAGES, part_images, role_of, split_of
@@ -24,6 +25,10 @@ FILMS = DICOMS.union(VIDEOS)
 TEXT_SUFFIXES = frozenset({".json", ".txt", ".yaml", ".yml"})
 ALL_SUFFIXES = IMAGE_SUFFIXES | TEXT_SUFFIXES | FILMS | {".gz"}
 DEEPEST = 6  # folders below the data folder
+
+
+class Outside(LabError):
+    """A name leads out of the data folder."""
 
 
 class Folder:
@@ -54,48 +59,38 @@ class Folder:
         self.words += f"{films} films (videos, DICOM) left out: predict them as films, " if films else ""
 
     def _walk(self) -> dict[str, str]:
-        """Paths of all files by name, as far as they may belong to the data: see `naming` for the folders.
+        """Paths of all files by name, as far as they may belong to the data (see `naming` for the folders): nothing
+        hidden, regular files and links to them, and of linked folders those at the top that say what lies in them.
 
         Where the folder itself holds images and no folder of images or splits, it is all there is, but for folders of
         masks and annotations: it may be anybody's folder of anything.
         """
         top = self.inside(self.root)
-        folders, found = self._scan(top, top)
-        roles = {path: role_of(os.path.basename(path)) for path in folders}
-        roles |= {path: IMAGES for path in folders if split_of(os.path.basename(path), whole=True)}
-        bare = not any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in found)
-        waiting = folders if bare and IMAGES not in roles.values() else [path for path in folders if roles[path]]
-        elsewhere = sum(_count_images(path) for path in folders if path not in waiting)
-        self.words += f"{elsewhere} image files in other folders left out, " if elsewhere else ""
-        for here in waiting:
-            depth = here.count(os.sep) - top.count(os.sep)
-            below, files = self._scan(here, top)
-            waiting += below if depth < DEEPEST else []
-            found |= files
-        return found
-
-    def _scan(self, here: str, top: str) -> tuple[list[str], dict[str, str]]:
-        """The folders in a folder, in order, and its files by name below `top`; nothing hidden, and regular files and
-        links to them only."""
-        try:
-            entries = sorted(os.scandir(here), key=lambda entry: entry.name)
-        except OSError as error:
-            raise LabError(f"{here} cannot be read ({error.strerror}); correct its permissions") from error
-        folders, files = [], {}
-        for number, entry in enumerate(entries, 1):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir(follow_symlinks=False) or (entry.is_dir() and here == top and role_of(entry.name)):
-                folders.append(self.inside(entry.path) if entry.is_symlink() else entry.path)
-                continue
-            ending = os.path.splitext(entry.name)[1].lower()
-            dicom = not ending and is_dicom(Path(entry.path))
-            if dicom or ending in ALL_SUFFIXES:
-                link = f"a symbolic link in {here} (file {number})"
-                path = self.inside(entry.path, link) if entry.is_symlink() else entry.path
-                if entry.is_file():
-                    files[_below(path, top)] = path
-        return folders, files
+        found = {}
+        for here, folders, names in os.walk(top, onerror=_refuse, followlinks=True):
+            names = [name for name in names if name[0] != "."]
+            folders[:] = [name for name in folders if name[0] != "."]
+            links = {name for name in folders if os.path.islink(os.path.join(here, name))}
+            if here == top:
+                folders[:] = [name for name in folders if name not in links or role_of(name)]
+                roles = {name: IMAGES if split_of(name, whole=True) else role_of(name) for name in folders}
+                if any(map(is_image, names)) or IMAGES in roles.values():
+                    folders[:] = [name for name in folders if roles[name]]
+                others = [os.path.join(top, name) for name in roles.keys() - {*folders}]
+                elsewhere = sum(is_image(n) for other in others for p in ("*", "*/*") for n in glob(p, root_dir=other))
+                self.words += f"{elsewhere} image files in other folders left out, " if elsewhere else ""
+            elif here.count(os.sep) - top.count(os.sep) == DEEPEST:
+                folders.clear()
+            else:
+                folders[:] = [name for name in folders if name not in links]
+            for path in (os.path.join(here, name) for name in names):
+                ending = os.path.splitext(path)[1].lower()
+                if ending in ALL_SUFFIXES or (not ending and is_dicom(Path(path))):
+                    self.inside(path, f"a symbolic link in {here}")
+                    found |= {_below(path, top): path} if os.path.isfile(path) else {}
+            for name in links.intersection(folders):
+                self.inside(os.path.join(here, name))
+        return dict(sorted(found.items()))
 
     def annotation_files(self) -> list[Path]:
         """The JSON files that may be annotations of any format."""
@@ -117,7 +112,7 @@ class Folder:
         except (OSError, ValueError):
             raise LabError(f"{shown} is not a possible file name; correct it") from None
         if os.path.commonpath([self.real, real]) != self.real:
-            raise LabError(f"{shown} leads out of the data folder {self.root}; copy the file into that folder")
+            raise Outside(f"{shown} leads out of the data folder {self.root}; copy the file into that folder")
         return os.path.normpath(path)
 
     def image(self, name: object, where: str, near: Path | None = None) -> str:
@@ -148,14 +143,11 @@ class Folder:
         A name of another machine (`images\\a.jpg`, `/data/upload/4/a.jpg`) is the image of its base name, where there
         is one such image that no other name of the file fits. What is found nowhere stays what it is called.
         """
-        found: list[str | LabError] = []
-        names = list(names)
+        names, found = list(names), []
         for name, where in names:
             try:
                 found.append(self.image(name, where, near))
-            except LabError as error:
-                if not isinstance(name, str) or "leads out" not in str(error):
-                    raise
+            except Outside as error:
                 found.append(error)
         taken = set(found) & self.listed.keys()
         asked = Counter(_base(name) for name in {name for name, _ in names})
@@ -167,7 +159,7 @@ class Folder:
             fits = there.get(_base(name), [])
             if found[number] not in taken and len(fits) == asked[_base(name)] == 1:
                 found[number], moved = fits[0], moved + 1
-            if isinstance(found[number], LabError):
+            if isinstance(found[number], Outside):
                 raise found[number]
         self.words += f"{moved} images found by their base names, " if moved else ""
         return found
@@ -227,14 +219,13 @@ def second_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_obs2{path.suffix}")
 
 
-def _count_images(folder: str, *, below: bool = True) -> int:
-    """How many image files lie in a folder and, if `below`, in those in it; none where it cannot be read."""
-    try:
-        entries = [entry for entry in os.scandir(folder) if entry.name[0] != "."]
-    except OSError:
-        return 0
-    inside = sum(_count_images(e.path, below=False) for e in entries if below and e.is_dir(follow_symlinks=False))
-    return inside + sum(os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES for entry in entries)
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _refuse(error: OSError) -> None:
+    raise LabError(f"{error.filename} cannot be read ({error.strerror}); correct its permissions") from error
 
 
 def _base(name: str) -> str:
