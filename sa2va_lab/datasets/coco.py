@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from sa2va_lab.datasets.accounts import shape
@@ -78,51 +79,41 @@ def _read(folder: Folder, path: Path, found: Found, annotator: int) -> list[str]
     for part in ("images", "annotations", "categories"):
         if not isinstance(content.get(part, []), list):
             raise LabError(f'"{part}" in {path} is {kind_of(content[part])}; expected a list')
-    phrases = _read_categories(path, content, found)
-    drawings = found.drawings.setdefault(annotator, {})
-    by_id: dict[str, Drawing] = {}
     images = content["images"]
-    for number, image in enumerate(images, 1):
-        if not isinstance(image, dict) or _id(image.get("id")) is None:
+    annotations = [each if isinstance(each, dict) else {} for each in content["annotations"]]
+    phrases = _read_categories(path, content.get("categories", []), annotations, found)
+    ids = [_id(image.get("id")) if isinstance(image, dict) else None for image in images]
+    count = Counter(ids)
+    for number, key in enumerate(ids, 1):
+        if key is None or count[key] > 1:
             raise LabError(
-                f"image {number} of {path.name} is {kind_of(image)} without an id; expected id, file_name, width and "
-                "height"
+                f"image {number} of {path.name} is {kind_of(images[number - 1])} without an id, or with the id of "
+                "another image; expected id, file_name, width and height, and an id for each: export the file again"
             )
     info = content.get("info")
     origins = info.get(ORIGIN) if isinstance(info, dict) else {}
     places = ((image.get("file_name"), f"image {number} of {path.name}") for number, image in enumerate(images, 1))
     names = folder.match(places, path.parent)
-    for number, (image, name) in enumerate(zip(images, names, strict=True), 1):
-        if _id(image["id"]) in by_id:
-            raise LabError(
-                f"image {number} of {path.name} has the id of another image; expected an id for each, export the file "
-                "again"
-            )
-        drawing = by_id[_id(image["id"])] = open_entry(drawings, name)
+    drawings = found.drawings.setdefault(annotator, {})
+    by_id: dict[str | None, Drawing] = {}
+    for key, image, name in zip(ids, images, names, strict=True):
+        drawing = by_id[key] = open_entry(drawings, name)
         found.origins[name] = read_origin(origins.get(image["file_name"]) if isinstance(origins, dict) else None)
-        size = [image.get("width"), image.get("height")]
-        drawing.state_size(size)
-        if drawing.size is None:
-            drawing.note("wrong_type", "the file states no size for it: taken as the image's own")
+        drawing.state_size([image.get("width"), image.get("height")])
     strangers = []
-    for annotation in content["annotations"]:
-        drawing = by_id.get(_id(_owner(annotation)))
-        if drawing is None:
-            strangers.append(_owner(annotation))
+    for annotation in annotations:
+        owner = annotation.get("image_id")
+        if _id(owner) in by_id:
+            _add(by_id[_id(owner)], annotation, phrases)
         else:
-            _add(drawing, annotation, phrases)
-    ids = [image["id"] for image in images]
-    kinds = [{kind_of(value) for value in values} for values in (ids, map(_owner, content["annotations"]))]
-    if not kinds[1] <= kinds[0]:
+            strangers.append(owner)
+    said = [image["id"] for image in images]
+    if not {kind_of(each.get("image_id")) for each in annotations} <= set(map(kind_of, said)):
         found.words += "ids of different types matched by their values, "
-    found.met["annotations"] += len(content["annotations"])
-    pair = _compare(ids, strangers, "images", "image_id")
-    found.stray("annotations", strangers, len(content["annotations"]), "{n} annotations belong to no image", pair)
+    found.met["annotations"] += len(annotations)
+    pair = _compare(said, strangers, "images", "image_id")
+    found.stray("annotations", strangers, len(annotations), "{n} annotations belong to no image", pair)
     return list(dict.fromkeys(names))
-
-
-def _owner(annotation: object) -> object:
-    return annotation.get("image_id") if isinstance(annotation, dict) else None
 
 
 def _id(value: object) -> str | None:
@@ -140,21 +131,20 @@ def _compare(ids: list, asked: list, there: str, key: str) -> str:
     return f"the ids of {there} are such as {one!r}, an annotation's {key} is {other!r}{kinds}"
 
 
-def _read_categories(path: Path, content: dict, found: Found) -> dict[str, str]:
+def _read_categories(path: Path, categories: list, annotations: list[dict], found: Found) -> dict[str | None, str]:
     """Phrases by category id. Where the file names none, all objects are of the phrase that is asked for; of several
     ids each is a phrase."""
-    phrases, categories = {}, content.get("categories", [])
+    phrases: dict[str | None, str] = {}
     for category in categories:
-        if isinstance(category, dict) and _id(category.get("id")) is not None:
-            name = category.get("name")
-            if not isinstance(name, str) or not name.strip():
-                continue
-            if phrases.setdefault(_id(category["id"]), name.strip()) != name.strip():
-                raise LabError(
-                    f"the category id {category['id']} stands for two names in {path.name}; "
-                    "expected an id for each, export the file again"
-                )
-    said = [a.get("category_id") for a in content["annotations"] if isinstance(a, dict)]
+        key, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
+        if _id(key) is None or not isinstance(name, str) or not name.strip():
+            continue
+        if phrases.setdefault(_id(key), name.strip()) != name.strip():
+            raise LabError(
+                f"the category id {key} stands for two names in {path.name}; "
+                "expected an id for each, export the file again"
+            )
+    said = [annotation.get("category_id") for annotation in annotations if annotation]
     used = dict.fromkeys(key for value in said if (key := _id(value)) is not None)
     unknown = [value for value in said if _id(value) not in phrases]
     if not categories:

@@ -234,13 +234,14 @@ class Drawing:
         read = sum(thing.count for thing in self.things) - lost + self.aside
         return "annotations", read, lost if self.defects else 0
 
-    def state_size(self, size: list) -> bool:
-        """Takes the [width, height] that a file states; says whether it is one."""
-        if is_size(size):
-            if self.size not in (None, (size[1], size[0])):
-                self.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
-            self.size = (size[1], size[0])
-        return is_size(size)
+    def state_size(self, size: list) -> None:
+        """Takes the [width, height] that a file states; what is none is noted."""
+        if not is_size(size):
+            self.note("wrong_type", "its file states no size for it: taken as the image's own")
+            return
+        if self.size not in (None, (size[1], size[0])):
+            self.note("size_mismatch", "its annotation files state different sizes: the last one is taken")
+        self.size = (size[1], size[0])
 
     def note(self, kind: str, text: str) -> None:
         """Records that something is wrong."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from glob import glob
 from pathlib import Path
 
-from sa2va_lab.datasets.naming import IMAGES, part_images, role_of, split_of
+from sa2va_lab.datasets.naming import IMAGES, Match, match_files, part_images, role_of, split_of
 from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import DICOMS, MOST_PIXELS, VIDEOS, is_dicom, read_json
@@ -168,9 +168,10 @@ class Folder:
         """Where the image of a name lies, or would."""
         return Path(self.listed.get(name) or os.path.normpath(os.path.join(self.images, name)))
 
-    def named(self, image: str) -> str:
-        """An image's name below the data folder itself."""
-        return image if self.images == self.root else f"{self.images.name}/{image}"
+    def pair(self, files: Iterable[str]) -> dict[str, Match | None]:
+        """The image of each file by `naming.match_files`."""
+        prefix = "" if self.images == self.root else f"{self.images.name}/"
+        return match_files(files, {prefix + image: image for image in self.listed})
 
     def size(self, image: str) -> tuple[int, int] | None:
         """(height, width) of an image, by its header; None where it cannot be read."""

@@ -8,7 +8,6 @@ annotator's machine (`imagePath`) are read past and dropped.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 from pathlib import Path
@@ -20,7 +19,7 @@ from pycocotools import mask as coco
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin
 from sa2va_lab.datasets.folders import Folder
-from sa2va_lab.datasets.naming import SECOND, match_files
+from sa2va_lab.datasets.naming import SECOND
 from sa2va_lab.datasets.polygons import fill_polygons
 from sa2va_lab.errors import LabError
 
@@ -28,7 +27,6 @@ NAME = "labelme"
 IGNORE = "ignore"  # the label of ReasonSeg's regions that are neither
 TWO_OR_FOUR = ("rectangle", "rotation", "oriented_rectangle", "quadrilateral")  # by two corners or by all four
 CIRCLE_POINTS = 64
-OPEN = ("point", "points", "line", "linestrip")  # the kinds of LabelMe that are no area; others may be anything
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
@@ -39,14 +37,16 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     if not read:
         return None
     found = Found(NAME, f"LabelMe, {read} files: ", {1: {}})
-    matches = match_files(contents, {folder.named(name): name for name in folder.listed})
+    matches = folder.pair(contents)
     strangers, met = [], 0
     for name, content in contents.items():
-        match, path = matches[name], paths[name]
+        match = matches[name]
         drawings = found.drawings.setdefault(2 if match and match.role == SECOND else 1, {})
         if content is not None:
-            image = match.image if match else _named(folder, content.get("imagePath"))
-            image = image or f"{name.removesuffix(path.suffix).removeprefix('images/')}.png"
+            # a path from another machine: its end may name an image, and the path itself is never opened
+            stated = str(content.get("imagePath")).replace("\\", "/").rpartition("/")[2]
+            stated = stated if stated in folder.listed else name.rpartition(".")[0].removeprefix("images/") + ".png"
+            image = match.image if match else stated
             shapes = content["shapes"]
             met += len(shapes) if isinstance(shapes, list) else 1
             _add(open_entry(drawings, image), content)
@@ -104,18 +104,10 @@ def _paint(shapes: list[tuple[np.ndarray, bool]], size: tuple[int, int] | None) 
     return DrawnTruth((), (coco.encode(canvas),), size)
 
 
-def _named(folder: Folder, stated: object) -> str | None:
-    """The image of the folder that a path from another machine ends in; the path itself is never opened."""
-    if not isinstance(stated, str):
-        return None
-    name = re.split(r"[\\/]", stated)[-1]
-    return name if name in folder.listed else None
-
-
 def _add(drawing: Drawing, content: dict) -> None:
     size = [content.get("imageWidth"), content.get("imageHeight")]
-    if not drawing.state_size(size) and size != [None, None]:
-        drawing.note("wrong_type", "its imageWidth and imageHeight are no size: taken as the image's own")
+    if size != [None, None]:
+        drawing.state_size(size)
     if content.get("imageData") or re.search(r"[\\/]", str(content.get("imagePath") or "")):
         drawing.note("private_metadata", "its annotation file holds a copy of the image or a path: dropped")
     shapes = content["shapes"]
@@ -148,24 +140,23 @@ def _add(drawing: Drawing, content: dict) -> None:
 def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
     kind = shape.get("shape_type") or "polygon"
     points = shape.get("points")
-    flat = _flatten(points)
-    if flat is None:
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
         drawing.note("wrong_type", f"{label}: its points are not a list of x and y: skipped")
         return
+    flat = [value for point in points for value in point]
+    two = len(flat) == 4 and all(type(value) in (int, float) and abs(value) < 1e6 for value in flat)
     if kind == "mask":
-        _add_mask(drawing, thing, shape.get("mask"), flat, label)
+        _add_mask(drawing, thing, shape.get("mask"), flat if two else [-1, -1], label)
         return
-    if kind in TWO_OR_FOUR and len(flat) == 4 and _finite(flat):
-        (left, top), (right, bottom) = flat[:2], flat[2:]
+    if kind in TWO_OR_FOUR and two:
+        (left, top), (right, bottom) = points
         flat = [left, top, right, top, right, bottom, left, bottom]
-    elif kind == "circle" and len(flat) == 4 and _finite(flat):
+    elif kind == "circle" and two:
         turns = np.linspace(0, 2 * np.pi, CIRCLE_POINTS, endpoint=False)
         radius = float(np.hypot(flat[2] - flat[0], flat[3] - flat[1]))
         flat = np.stack([flat[0] + radius * np.cos(turns), flat[1] + radius * np.sin(turns)], 1).ravel()
     elif kind not in ("polygon", *TWO_OR_FOUR):
-        drawing.note(
-            "not_an_area", f"{label} is a {kind if kind in OPEN else 'shape'}, which encloses nothing: left out"
-        )
+        drawing.note("not_an_area", f"{label} is no outline and encloses nothing: left out")
         return
     thing.polygons += drawing.keep_polygon(flat, label)
 
@@ -173,28 +164,15 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
 def _add_mask(drawing: Drawing, thing: Thing, encoded: object, box: list, label: str) -> None:
     """A shape of LabelMe's kind "mask": a PNG in base64 that lies with its first pixel on the first point."""
     try:
-        if drawing.size is None or not isinstance(encoded, str) or len(box) < 2 or not _finite(box):
+        left, top = int(box[0]), int(box[1])
+        if drawing.size is None or left < 0 or top < 0:
             raise ValueError
         with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as opened:
             piece = np.asarray(opened.convert("L")) > 0
-        left, top = int(box[0]), int(box[1])
         whole = np.zeros(drawing.size, np.uint8, order="F")
-        if left < 0 or top < 0:
-            raise ValueError
         part = whole[top : top + piece.shape[0], left : left + piece.shape[1]]
         part[:] = piece[: part.shape[0], : part.shape[1]]
-    except (ValueError, OSError, binascii.Error, SyntaxError, Image.DecompressionBombError):
+    except (TypeError, ValueError, OSError, SyntaxError, Image.DecompressionBombError):
         drawing.note("wrong_type", f"{label} is a mask that cannot be read: skipped")
         return
     thing.runs.append(coco.encode(whole))
-
-
-def _flatten(points: object) -> list | None:
-    """[[x, y], ...] as [x, y, ...]; what is no pair of coordinates makes it None."""
-    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
-        return None
-    return [value for point in points for value in point]
-
-
-def _finite(values: list) -> bool:
-    return all(type(value) in (int, float) and abs(value) < 1e6 for value in values)

@@ -9,7 +9,7 @@ from pathlib import Path
 from sa2va_lab.datasets.accounts import pair_up
 from sa2va_lab.datasets.drawings import BACKGROUND, CHECK, REST, UNNAMED, Found, MaskFile
 from sa2va_lab.datasets.folders import Folder, kind_of
-from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND, match_files
+from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND
 from sa2va_lab.errors import LabError
 
 NAME = "mask folder"
@@ -70,7 +70,7 @@ def _read_values(folder: Folder, table: object) -> tuple[dict[str, tuple[int, ..
 
 def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> None:
     """Mask files by the name of their image, into `found`; those of no image are strays."""
-    matches = match_files(folder.masks, {folder.named(name): name for name in folder.listed})
+    matches = folder.pair(folder.masks)
     fits = {name: match for name, match in matches.items() if match}
     strong = any(match.role == FIRST and not match.weak for match in fits.values())
     twice = 0

@@ -103,16 +103,15 @@ class Match(NamedTuple):
     weak: bool
 
 
-def match_files(files: Iterable[str], images: Mapping[str, str] | Iterable[str]) -> dict[str, Match | None]:
+def match_files(files: Iterable[str], images: Mapping[str, str]) -> dict[str, Match | None]:
     """The image of every file, None where no one image fits; see the module for the rule.
 
-    images: names below the data folder; a mapping gives the name to return for each. Raises LabError where two images
-    have the place and stem that a file has.
+    images: {name below the data folder: what to return for it}. Raises LabError where two images have the place and
+    stem that a file has.
     """
-    names = dict(images) if isinstance(images, Mapping) else {name: name for name in images}
     exact: dict[tuple, list[str]] = {}
     anywhere: dict[str, list[str]] = {}
-    for name in names:
+    for name in images:
         place = read_place(name)
         for stem in (place.stem, *(place.stem[: -len(end)] for end in _split_endings(place.stem))):
             exact.setdefault((place.dirs, stem), []).append(name)
@@ -135,7 +134,7 @@ def match_files(files: Iterable[str], images: Mapping[str, str] | Iterable[str])
         roles = {role, place.role}
         role = next((each for each in (FIELD, SECOND) if each in roles), FIRST)
         weak = place.weak or (ending in WEAK and place.role in ("", IMAGES))
-        found[file] = Match(names[hits[0]], role, ending, weak) if hits else None
+        found[file] = Match(images[hits[0]], role, ending, weak) if hits else None
     return found
 
 

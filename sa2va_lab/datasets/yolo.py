@@ -10,7 +10,7 @@ import yaml
 from sa2va_lab.datasets.accounts import pair_up
 from sa2va_lab.datasets.drawings import UNIT, UNSAID, Drawing, Found, Thing, open_entry
 from sa2va_lab.datasets.folders import Folder
-from sa2va_lab.datasets.naming import FIRST, match_files, read_place
+from sa2va_lab.datasets.naming import FIRST, read_place
 from sa2va_lab.errors import LabError
 
 NAME = "yolo"
@@ -19,7 +19,7 @@ NAME = "yolo"
 def find(folder: Folder, file: Path | None) -> Found | None:
     """What the folder's label files say; None where there are none."""
     texts = {} if file else {name: path for name, path in folder.texts.items() if name.lower().endswith(".txt")}
-    matches = match_files(texts, {folder.named(name): name for name in folder.listed})
+    matches = folder.pair(texts)
     labels = {name for name in texts if read_place(name).role == FIRST}
     labels = labels or {name for name, match in matches.items() if match}
     names = _read_names(folder)

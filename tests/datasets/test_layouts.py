@@ -195,7 +195,7 @@ def test_what_names_say():
         "test",
     ]
     assert part_images(["a.png", "a_gt.png", "b_gt.png"]) == (["a.png", "b_gt.png"], ["a_gt.png"], [])
-    assert match_files(["labels/x/f.txt", "labels/y/f.txt"], ["x/f.png"])["labels/y/f.txt"] is None
+    assert match_files(["labels/x/f.txt", "labels/y/f.txt"], {"x/f.png": "f"})["labels/y/f.txt"] is None
 
 
 def save(root, name, pixels, **how):
