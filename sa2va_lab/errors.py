@@ -1,6 +1,8 @@
 """The one exception that a user is meant to read, and what a terminal may be shown."""
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 
 class LabError(Exception):
@@ -13,6 +15,12 @@ class LabError(Exception):
 
     def __init__(self, sentence: str):
         super().__init__(harmless(sentence))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """What may have been meant by a name that is not known, or what is."""
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
 
 
 def harmless(text: str, *, keep: str = "\n") -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import current_language, join_sentences, read_catalogue, tr, use_language
+from sa2va_lab.reports.index import IF_SEEN
 from sa2va_lab.views.comparisons import BASELINES, EXTRAS
 from sa2va_lab.views.findings import ALWAYS, SENTENCES
 from sa2va_lab.views.gallery import MISTAKES, SUSPECTS
@@ -60,7 +61,7 @@ def strings(node):
 def test_every_text_is_in_the_catalogue(sources):
     wanted = {text for call, text in sources if call == "tr" and re.search(r"[a-z]{2}", text)}
     wanted |= {sentence for pair in SENTENCES.values() for sentence in pair} | set(
-        (ALWAYS | BASELINES | EXTRAS | PARTS | SEEN | SUSPECTS).values()
+        (ALWAYS | BASELINES | EXTRAS | IF_SEEN | PARTS | SEEN | SUSPECTS).values()
     )
     wanted |= {text for about in MISTAKES.values() for text in about}
     assert sorted(wanted - set(read_catalogue("zh"))) == []

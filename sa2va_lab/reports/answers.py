@@ -7,13 +7,14 @@ written, and read by the index, through the models below: the numbers that the i
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
 from pathlib import Path
-from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sa2va_lab.files import plain, write_json
 from sa2va_lab.language import join_words, tr
@@ -217,29 +218,15 @@ class Followed(Metrics):
     asked: dict[str, int] = {}
 
 
-class Said(NamedTuple):
-    """The numbers of all notebooks of a report, of those that did not run the defaults."""
+class Said(Metrics):
+    """The numbers of a report's notebooks that the index reads; of those that did not run the defaults."""
 
-    inspected: Metrics
-    audited: Audited
-    trained: Trained
-    evaluated: Evaluated
-    tuned: Tuned
-    sorted: Sorted
-    planned: Planned
-    followed: Followed
-
-
-NOTEBOOKS = (
-    "00_inspect",
-    "01_dataset",
-    "02_loss_curves",
-    "03_evaluation",
-    "04_threshold_tuning",
-    "05_error_gallery",
-    "06_precision_vram",
-    "07_films",
-)
+    audited: Audited = Field(Audited(), alias="01_dataset")
+    trained: Trained = Field(Trained(), alias="02_loss_curves")
+    evaluated: Evaluated = Field(Evaluated(), alias="03_evaluation")
+    tuned: Tuned = Field(Tuned(), alias="04_threshold_tuning")
+    sorted: Sorted = Field(Sorted(), alias="05_error_gallery")
+    planned: Planned = Field(Planned(), alias="06_precision_vram")
 
 
 @dataclass(frozen=True)
@@ -284,10 +271,21 @@ def find_answer(notebook) -> dict | None:
 
 def read_metrics(report: dict) -> Said:
     """The numbers of a report's notebooks, from what its own metrics.json holds (see `runner.run_report`)."""
-    answers = [(report["notebooks"].get(stem) or {}).get("answer") or {} for stem in NOTEBOOKS]
-    models = (Metrics, Audited, Trained, Evaluated, Tuned, Sorted, Planned, Followed)
-    pairs = zip(models, answers, strict=True)
-    return Said(*(model.model_validate(said.get("metrics") or {}, context={"read": True}) for model, said in pairs))
+    answers = {stem: part["answer"]["metrics"] for stem, part in report["notebooks"].items() if part["answer"]}
+    return Said.model_validate(answers, context={"read": True})
+
+
+def show(value, form: str = ".3f") -> str:
+    """A value as it stands in tables: texts as they are, counts in full, other numbers by `form`, the two ends of an
+    interval as one text; a dash for what is not defined."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple):
+        ends = [show(end, form) for end in value]
+        return "–" if "–" in ends else " – ".join(ends)
+    if value is None or math.isnan(value):
+        return "–"
+    return f"{value:,}" if isinstance(value, Integral) else f"{value:{form}}"
 
 
 def say_size(count: int | None) -> str:

@@ -22,7 +22,7 @@ HTML_LANG = {"en": "en", "zh": "zh-Hans"}
 
 def render_notebook(notebook, *, title: str, home: str | None = None) -> str:
     """An executed notebook (nbformat 4) as one self-contained page. home: link back to the index, if there is one."""
-    return _render("notebook.html.j2", steps=_group(notebook.cells), title=title, home=home)
+    return render("notebook.html.j2", steps=_group(notebook.cells), title=title, home=home)
 
 
 def render_index(report: dict, *, folder: Path | None = None) -> str:
@@ -34,7 +34,7 @@ def render_index(report: dict, *, folder: Path | None = None) -> str:
     first = [answers[MAIN]] if MAIN in answers else list(answers.values())
     metrics = answers.get(MAIN, {}).get("metrics", {})
     blocks = build_blocks(report, pictures=find_pictures(folder, report) if folder else None)
-    return _render(
+    return render(
         "index.html.j2",
         title=tr("Report “{name}”", name=report["name"]),
         report=report,
@@ -80,7 +80,8 @@ def _group(cells) -> list[dict]:
     return [*steps, {"codes": codes, "said": said, "outputs": []}] if codes else steps
 
 
-def _render(template: str, **values) -> str:
+def render(template: str, **values) -> str:
+    """A page from one of our templates, in the current language."""
     page = _environment().get_template(template)
     return page.render(tr=tr, html_lang=HTML_LANG[current_language()], **values)
 

@@ -11,10 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sa2va_lab.language import join_words, tr
-from sa2va_lab.reports.answers import Evaluated, Mistake, Planned, Threshold, read_metrics, say_refused, say_size
+from sa2va_lab.reports.answers import Evaluated, Mistake, Planned, Threshold, read_metrics, say_refused, say_size, show
 
 FEW_PATIENTS = 10  # below it, an interval says more about who happened to be in the sample than about the model
 MOST_MISTAKES = 3
+IF_SEEN = {
+    "yes": "Measure again on patients that were not in training; this Dice says how well the images were learnt.",
+    "unknown": "Write down which images the model was trained on (a split called “train”); sa2va-lab split parts them "
+    "by patient.",
+    "foreign": "Put your own checkpoint in the place of the demo model: --model. The demo has never seen such images.",
+}
 
 
 @dataclass
@@ -91,79 +97,48 @@ def _open(report: dict, key: str, title: str, stem: str, *, says: bool = False) 
 
 def list_steps(report: dict) -> list[str]:
     """What to do next, the most urgent first: what makes the numbers wrong comes before what makes them better."""
-    said, steps = read_metrics(report), []
+    said = read_metrics(report)
     scored, gallery, problems = said.evaluated, said.sorted, said.audited.audit.problems
     alarms, threshold = said.trained.alarms, scored.threshold or said.tuned.threshold
-    if failed := [stem for stem, part in report["notebooks"].items() if part["error"]]:
-        steps.append(
-            tr(
-                "Let the failed notebooks run: {names}. The same command with --resume tries them again.",
-                names=join_words(failed),
-            )
-        )
-    if any(finding.alarm for finding in scored.honesty):
-        steps.append(
-            tr("Explain the marked findings under “Can these numbers be believed?”. Until then no number here counts.")
-        )
-    if leaking := problems.get("split_near_duplicate"):
-        steps.append(
-            tr("Part the splits again: {count} images are nearly the same as one in another split.", count=len(leaking))
-        )
-    if problems:
-        steps.append(
-            tr(
-                "Repair the annotations ({kinds} kinds of defect): sa2va-lab audit DATA --fix NEW_FOLDER writes a "
-                "repaired copy.",
-                kinds=len(problems),
-            )
-        )
-    if seen := _say_seen(scored.seen):
-        steps.append(seen)
-    if alarms:
-        steps.append(
-            tr(
-                "Before training again, settle what the log reveals; findings that need a look: {count}.",
-                count=len(alarms),
-            )
-        )
-    if threshold and threshold.matters:
-        steps.append(
-            tr(
-                "Use threshold {value:g} from now on, and do not choose it again on the images that you report.",
-                value=threshold.value,
-            )
-        )
-    if 0 < (patients := scored.summary.dice.n_groups or scored.summary.n_groups) < FEW_PATIENTS:
-        steps.append(
-            tr("Annotate more patients rather than more frames: {n} patients make a wide interval.", n=patients)
-        )
-    if gallery.suspect_truths:
-        steps.append(
-            tr("Look again at annotations that seem wrong: {ids}.", ids=join_words(gallery.suspect_truths[:12]))
-        )
-    for mistake in gallery.mistakes[:1]:
-        steps.append(
-            tr("Work on the commonest mistake, {title}. {help}", title=mistake.title, help=mistake.help).strip()
-        )
-    return steps or [tr("Nothing here asks for an action.")]
-
-
-def _say_seen(seen: str) -> str:
-    match seen:
-        case "yes":
-            return tr(
-                "Measure again on patients that were not in training; this Dice says how well the images were learnt."
-            )
-        case "unknown":
-            return tr(
-                "Write down which images the model was trained on (a split called “train”); sa2va-lab split parts them "
-                "by patient."
-            )
-        case "foreign":
-            return tr(
-                "Put your own checkpoint in the place of the demo model: --model. The demo has never seen such images."
-            )
-    return ""
+    failed = [stem for stem, part in report["notebooks"].items() if part["error"]]
+    leaking, worst = problems.get("split_near_duplicate", ()), next(iter(gallery.mistakes), None)
+    patients = scored.summary.dice.n_groups or scored.summary.n_groups
+    steps = [
+        failed
+        and tr(
+            "Let the failed notebooks run: {names}. The same command with --resume tries them again.",
+            names=join_words(failed),
+        ),
+        any(finding.alarm for finding in scored.honesty)
+        and tr("Explain the marked findings under “Can these numbers be believed?”. Until then no number here counts."),
+        leaking
+        and tr(
+            "Part the splits again: {count} images are nearly the same as one in another split.", count=len(leaking)
+        ),
+        problems
+        and tr(
+            "Repair the annotations ({kinds} kinds of defect): sa2va-lab audit DATA --fix NEW_FOLDER writes a repaired "
+            "copy.",
+            kinds=len(problems),
+        ),
+        scored.seen in IF_SEEN and tr(IF_SEEN[scored.seen]),
+        alarms
+        and tr(
+            "Before training again, settle what the log reveals; findings that need a look: {count}.", count=len(alarms)
+        ),
+        threshold
+        and threshold.matters
+        and tr(
+            "Use threshold {value:g} from now on, and do not choose it again on the images that you report.",
+            value=threshold.value,
+        ),
+        0 < patients < FEW_PATIENTS
+        and tr("Annotate more patients rather than more frames: {n} patients make a wide interval.", n=patients),
+        gallery.suspect_truths
+        and tr("Look again at annotations that seem wrong: {ids}.", ids=join_words(gallery.suspect_truths[:12])),
+        worst and tr("Work on the commonest mistake, {title}. {help}", title=worst.title, help=worst.help).strip(),
+    ]
+    return [step for step in steps if step] or [tr("Nothing here asks for an action.")]
 
 
 def find_pictures(folder: Path, report: dict) -> dict[str, dict]:
@@ -203,10 +178,10 @@ def _fill_quality(block: Block, scored: Evaluated) -> None:
     block.columns = [tr("What predicts"), tr("Dice, mean of images"), tr("95 % interval")]
     block.columns += [tr("N images"), tr("N patients")]
     for title, mean in {"this model": scored.summary.dice, **scored.beside}.items():
-        block.rows.append([tr(title), _three(mean.macro), _span(mean), _whole(mean.n), _whole(mean.n_groups)])
+        block.rows.append([tr(title), *map(show, (mean.macro, (mean.low, mean.high), mean.n, mean.n_groups))])
     for row in scored.baselines:
-        counts = [_whole(row.n_images), _whole(row.n_groups)]
-        block.rows.append([tr(row.title or row.name), _three(row.dice), _span(row), *counts])
+        numbers = (row.dice, (row.low, row.high), row.n_images, row.n_groups)
+        block.rows.append([tr(row.title or row.name), *map(show, numbers)])
     block.sentences += [tr(scored.verified)] if scored.verified else []
     block.alarms = say_refused(scored.refused)
     if not scored.baselines:
@@ -218,45 +193,30 @@ def _fill_quality(block: Block, scored: Evaluated) -> None:
 def _fill_threshold(block: Block, found: Threshold | None) -> None:
     if found is None:
         return
+    chosen = "A pixel counts as found above {value:g} ({origin})."
     if found.origin == "nested":
-        block.sentences.append(
-            tr(
-                "A pixel counts as found above 0.5, for want of a validation split. Chosen for each patient on all "
-                "others, the threshold would be {value:g} at the median.",
-                value=found.value,
-            )
+        chosen = (
+            "A pixel counts as found above 0.5, for want of a validation split. Chosen for each patient on all others, "
+            "the threshold would be {value:g} at the median."
         )
-    else:
-        origin = tr(found.reason or found.origin)
-        block.sentences.append(
-            tr("A pixel counts as found above {value:g} ({origin}).", value=found.value, origin=origin)
-        )
+    block.sentences.append(tr(chosen, value=found.value, origin=tr(found.reason or found.origin)))
     if found.value == 0.5:  # there is nothing to compare
         return
-    numbers = dict(difference=found.difference, low=found.low, high=found.high)
-    if None in numbers.values():
-        block.sentences.append(tr("Whether it matters is not known: it was not compared with 0.5."))
-    elif found.matters:
-        block.sentences.append(
-            tr(
-                "It matters: against 0.5, Dice changes by {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}).",
-                **numbers,
-            )
+    weight = "It matters: against 0.5, Dice changes by {difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."
+    if None in (found.difference, found.low, found.high):
+        weight = "Whether it matters is not known: it was not compared with 0.5."
+    elif not found.matters:
+        weight = (
+            "It hardly matters: against 0.5, Dice changes by {difference:+.3f}, which cannot be told from none (95 % "
+            "interval {low:+.3f} to {high:+.3f})."
         )
-    else:
-        block.sentences.append(
-            tr(
-                "It hardly matters: against 0.5, Dice changes by {difference:+.3f}, which cannot be told from none (95 "
-                "% interval {low:+.3f} to {high:+.3f}).",
-                **numbers,
-            )
-        )
+    block.sentences.append(tr(weight, difference=found.difference, low=found.low, high=found.high))
 
 
 def _fill_mistakes(block: Block, found: list[Mistake], pictures: dict) -> None:
     for mistake in found[:MOST_MISTAKES]:
         title = mistake.title[:1].upper() + mistake.title[1:]
-        caption = tr("{title}: {images} images.", title=title, images=_whole(mistake.images))
+        caption = tr("{title}: {images} images.", title=title, images=show(mistake.images))
         block.pictures.append({"caption": f"{caption} {mistake.help}".strip()} | pictures.get(mistake.kind, {}))
 
 
@@ -265,9 +225,9 @@ def _fill_precision(block: Block, planned: Planned) -> None:
     block.columns += [tr("Seconds an image"), tr("Dice, mean of images"), tr("95 % interval")]
     block.columns += [tr("Same mask as fp32 (IoU)"), tr("Why")]
     for row in planned.precisions:
-        seconds = "–" if row.seconds is None else f"{row.seconds:.2f}"
-        numbers = [say_size(row.forecast_bytes), say_size(row.own_bytes), seconds, _three(row.dice), _span(row)]
-        block.rows.append([row.precision, row.device, *numbers, _three(row.agreement), tr(row.reason)])
+        sizes = [say_size(row.forecast_bytes), say_size(row.own_bytes), show(row.seconds, ".2f")]
+        numbers = map(show, (row.dice, (row.low, row.high), row.agreement))
+        block.rows.append([row.precision, row.device, *sizes, *numbers, tr(row.reason)])
 
 
 def _fill_honesty(block: Block, scored: Evaluated) -> None:
@@ -283,15 +243,3 @@ def _fill_honesty(block: Block, scored: Evaluated) -> None:
                 **counts,
             )
         ]
-
-
-def _three(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _whole(value: int | None) -> str:
-    return "–" if value is None else str(value)
-
-
-def _span(row) -> str:
-    return "–" if row.low is None or row.high is None else f"{row.low:.3f} – {row.high:.3f}"

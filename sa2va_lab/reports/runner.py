@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import os
 import platform
@@ -12,9 +10,12 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
-from sa2va_lab.errors import LabError
-from sa2va_lab.files import plain, read_json, write_json, write_whole
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from sa2va_lab.errors import LabError, suggest
+from sa2va_lab.files import hash_value, plain, read_json, write_json, write_whole
 from sa2va_lab.language import tr, use_language
 from sa2va_lab.paths import find_root, new_folder, real, shown_name
 from sa2va_lab.reports.answers import FILE, find_answer
@@ -25,7 +26,9 @@ UNFINISHED = ".part"
 WIDGET = "application/vnd.jupyter.widget-view+json"  # such as a progress bar: dead once its kernel is gone
 FORM = "form"  # the tag of a cell that is for JupyterLab alone
 NAMES = {"finetune": "fine-tune"}
-TRUE, FALSE = ("true", "yes", "1", "on"), ("false", "no", "0", "off")
+PACKAGES = ("sa2va_lab", "torch", "transformers", "papermill")
+NO_BOOL = BeforeValidator(lambda value: None if isinstance(value, bool) else value)
+PLAIN = {"int": Annotated[int, NO_BOOL], "float": Annotated[float, NO_BOOL], "bool": bool}
 
 
 def run_report(
@@ -61,10 +64,16 @@ def run_report(
     words = _list_words(parameters, outputs)
     use_language(str(parameters.get("lang") or "en"))
     outputs.mkdir(parents=True, exist_ok=True)
-    report = _describe(name, parameters, list(notebooks)) | {"left_out": left_out or {}}
-    told = json.dumps(plain(report["parameters"]), sort_keys=True)
-    report |= {"parameters": _hide(plain(report["parameters"]), words)}
-    report |= {"parameters_sha256": hashlib.sha256(told.encode()).hexdigest()}
+    report = {
+        "name": name,
+        "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
+        "asked": list(notebooks),
+        "parameters": _hide(plain(parameters), words),
+        "versions": {"python": platform.python_version()} | {package: version(package) for package in PACKAGES},
+        "notebooks": {},
+        "left_out": left_out or {},
+        "parameters_sha256": hash_value(plain(parameters)),
+    }
     folder = _find_unfinished(outputs / "reports", report) if resume else None
     if folder is None:
         final = new_folder(outputs / "reports", name)
@@ -160,9 +169,7 @@ def check_parameters(notebooks: dict[str, Path], parameters: dict) -> dict[str, 
     known = {key for declared in accepted.values() for key in declared}
     for key in parameters:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(sorted(known))}"
-            raise LabError(f"no parameter is called {key!r} in {', '.join(notebooks)}; {hint}")
+            raise LabError(f"no parameter is called {key!r} in {', '.join(notebooks)}; {suggest(key, sorted(known))}")
     return {
         stem: {key: convert_value(key, value, declared[key]) for key, value in parameters.items() if key in declared}
         for stem, declared in accepted.items()
@@ -179,21 +186,11 @@ def _accepted(path: Path) -> dict[str, str]:
 
 def convert_value(key: str, value, kind: str):
     """`value` as the type called `kind`; LabError when it cannot be."""
-    try:
-        if kind in ("int", "float"):
-            if isinstance(value, bool):
-                raise ValueError
-            number = float(value)
-            if kind == "int" and number != int(number):
-                raise ValueError
-            return int(number) if kind == "int" else number
-        if kind == "bool":
-            word = str(value).lower()
-            if word not in TRUE + FALSE:
-                raise ValueError
-            return word in TRUE
-    except (ValueError, TypeError, OverflowError):
-        raise LabError(f"{key} is {value!r}; expected a value of type {kind}") from None
+    if kind in PLAIN:
+        try:
+            return TypeAdapter(PLAIN[kind]).validate_python(value)
+        except ValidationError:
+            raise LabError(f"{key} is {value!r}; expected a value of type {kind}") from None
     if kind != "str":
         return value
     if key not in PATHS or not str(value):
@@ -208,26 +205,10 @@ def convert_value(key: str, value, kind: str):
 
 
 def _find_notebook(stem: str) -> Path:
-    folder = find_root() / "notebooks"
-    path = folder / f"{stem.removesuffix('.ipynb')}.ipynb"
+    path = find_root() / "notebooks" / f"{stem.removesuffix('.ipynb')}.ipynb"
     if not path.is_file():
-        known = list_notebooks()
-        near = difflib.get_close_matches(stem, known, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(known)}"
-        raise LabError(f"no notebook is called {stem!r}; {hint}")
+        raise LabError(f"no notebook is called {stem!r}; {suggest(stem, list_notebooks())}")
     return path
-
-
-def _describe(name: str, parameters: dict, asked: list[str]) -> dict:
-    packages = ("sa2va_lab", "torch", "transformers", "papermill")
-    return {
-        "name": name,
-        "created": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S}",
-        "asked": asked,
-        "parameters": dict(parameters),
-        "versions": {"python": platform.python_version()} | {package: version(package) for package in packages},
-        "notebooks": {},
-    }
 
 
 def _list_words(parameters: dict, outputs: Path) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sa2va_lab.errors import LabError
+from sa2va_lab.errors import LabError, suggest
 from sa2va_lab.files import read_as, write_whole
 
 FILE = "lab.yml"
@@ -67,8 +66,7 @@ def read_settings(path: Path | str) -> Settings:
         raise LabError(f"{path} holds {type(content).__name__}; expected lines such as data: my/images.")
     for key in content:
         if key not in Settings.model_fields:
-            near = difflib.get_close_matches(str(key), Settings.model_fields, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(Settings.model_fields)}"
+            hint = suggest(str(key), Settings.model_fields)
             raise LabError(f"{path} says {key!r:.80}, which means nothing here; {hint}")
     try:
         settings = Settings(**content)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from IPython.display import HTML
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
@@ -21,9 +20,9 @@ from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
 from sa2va_lab.evaluation.wordings import find_asked, measure_refused
 from sa2va_lab.files import write_whole
-from sa2va_lab.language import current_language, join_sentences, tr
+from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Refused, Sorted, say_refused, say_sample
-from sa2va_lab.reports.html import HTML_LANG
+from sa2va_lab.reports.html import render
 from sa2va_lab.views import layers, overlays, style
 from sa2va_lab.views.scores import SHOWN_METRICS
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate
@@ -247,11 +246,8 @@ def write_gallery(table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Pa
     """
     folder = Path(folder)
     rows = choose_cases(table, most=most).to_dict("records")
-    loader = PackageLoader("sa2va_lab.reports", "template")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True, undefined=StrictUndefined)
-    page = environment.get_template("gallery.html.j2").render(
-        tr=tr,
-        html_lang=HTML_LANG[current_language()],
+    page = render(
+        "gallery.html.j2",
         title=tr("Error gallery of {name}", name=run.folder.name),
         stamp=run.meta["stamp"],
         cards=[_make_card(row, table.attrs, run, dataset) for row in rows],

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from html import escape
-from numbers import Integral
 
 from sa2va_lab.language import tr
+from sa2va_lab.reports.answers import show
 
 _NUMBER = re.compile(r"[-−+]?[\d,]*\.?\d+( ?(%|[KMG]iB))?|–")
 
@@ -23,11 +22,6 @@ class Table:
 
     columns: list[str]
     rows: list[list[str]]
-
-    def __post_init__(self):
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"a row has {len(row)} cells, expected {len(self.columns)}: {row}")
 
     def _repr_html_(self) -> str:
         sides = [self._side(place) for place in range(len(self.columns))]
@@ -72,19 +66,6 @@ def tabulate_facts(facts: dict[str, object], *heads: str) -> Table:
     """A row a fact. facts: {name in English: its value, or a list with a value for each further column}."""
     rows = [[tr(name), *map(show, value if isinstance(value, list) else [value])] for name, value in facts.items()]
     return Table([tr(head) for head in heads or ("What", "Value")], rows)
-
-
-def show(value, form: str = ".3f") -> str:
-    """A value as it stands in tables: texts as they are, counts in full, other numbers by `form`, the two ends of an
-    interval as one text; a dash for what is not defined."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, tuple):
-        ends = [show(end, form) for end in value]
-        return "–" if "–" in ends else " – ".join(ends)
-    if value is None or math.isnan(value):
-        return "–"
-    return f"{value:,}" if isinstance(value, Integral) else f"{value:{form}}"
 
 
 def name_metric(metric: str) -> str:
