@@ -13,7 +13,6 @@ from sa2va_lab.datasets.ceilings import rasteriser_ceilings, resolution_ceilings
 from sa2va_lab.datasets.export import export_dataset
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.datasets.splits import draw_splits, fold_shares, refuse_near_duplicates, write_splits
-from sa2va_lab.views.audits import ceiling_table
 
 
 def audit(
@@ -59,6 +58,8 @@ def audit(
     if fix is not None:
         print(f"{len(changes)} changes in the copy {fix}; changes.json there lists them")
     if ceilings:
+        from sa2va_lab.views.audits import ceiling_table  # matplotlib comes with it
+
         print(f"\nDice that a perfect model would have, by vessel width:\n{ceiling_table(drawn)}")
 
 

@@ -285,15 +285,14 @@ def _run_notebook(path: Path, folder: Path, parameters: dict, words: dict[str, s
 
 def _kernel_manager() -> type:
     """Starts kernels with this very interpreter, whatever kernels are or are not installed for Jupyter."""
-    from ipykernel.kernelspec import get_kernel_dict
-    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.kernelspec import KernelSpecManager
     from jupyter_client.manager import AsyncKernelManager
     from traitlets import default
 
     class SameInterpreter(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            return KernelSpec(**get_kernel_dict())
+        @default("kernel_spec_manager")
+        def _know_none_that_is_installed(self) -> KernelSpecManager:
+            return KernelSpecManager(kernel_dirs=[])
 
         @default("transport_encryption")
         def _encrypt_where_possible(self) -> str:

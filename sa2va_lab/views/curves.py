@@ -7,6 +7,7 @@ is set beside the loss, not derived from it.
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,18 +95,21 @@ def finding_table(found: Audit) -> Table:
 def curves_figure(found: Audit):
     """Every loss raw and smoothed, what it is without weights, its share; rate, time and memory: (figure, alt)."""
     run = found.run
-    panels = [(_draw_loss, (name,)) for name in run.losses]
+    panels = [partial(_draw_loss, found=found, name=name) for name in run.losses]
     if len(found.weights) > 1:
-        panels.append((_draw_bare, ()))
+        bare = [(f"{name} ÷ {weight:g}", _follow_bare(found, name)) for name, weight in found.weights.items()]
+        panels.append(partial(_draw_lines, courses=bare, title=tr("Parts ÷ their weights")))
     if TOTAL in run.losses and len(run.parts) > 1:
-        panels.append((_draw_shares, ()))
+        panels.append(partial(_draw_shares, found=found))
     singles = {"lr": ("Learning rate", 1), "time": ("Seconds an iteration", 1), "memory": ("GPU memory, GiB", 1 / 1024)}
-    panels += [(_draw_single, (name, *single)) for name, single in singles.items() if name in run.records]
+    for name, (title, scale) in singles.items():
+        if name in run.records:
+            panels.append(partial(_draw_single, found=found, name=name, title=title, scale=scale))
     rows = math.ceil(len(panels) / 2)
     with style.drawing(0.6 + 2.15 * rows, stamp=_stamp([found])) as figure:
         axes = figure.subplots(rows, 2, squeeze=False).flat
-        for place, (draw, what) in enumerate(panels):
-            draw(axes[place], found, *what)
+        for place, draw in enumerate(panels):
+            draw(axes[place])
             _set_up(axes[place], found.iterations, label=place >= len(panels) - 2)
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
@@ -147,8 +151,7 @@ def dice_figure(found: Audit, run_folder: Path | str):
     dice, low, high = (summary["dice"].get(key) for key in ("macro", "low", "high"))
     with style.drawing(2.8, stamp=_stamp([found])) as figure:
         left, right = figure.subplots(1, 2, width_ratios=(3, 1), sharey=True)
-        places, values = found.run.curve(name)
-        _draw_course(left, values / weight, follow(places, values / weight))
+        _draw_course(left, found.run.curve(name)[1] / weight, _follow_bare(found, name))
         left.set_title(tr("Training loss of the Dice part ÷ weight"))
         left.set_ylim(0, 1.05)
         _set_up(left, found.iterations)
@@ -254,12 +257,9 @@ def _draw_course(ax, values: np.ndarray, course: Course) -> None:
     ax.plot(course.iterations, course.mean, color=style.ACCENT, linewidth=1.8)
 
 
-def _draw_bare(ax, found: Audit) -> None:
-    courses = []
-    for name, weight in found.weights.items():
-        iterations, values = found.run.curve(name)
-        courses.append((f"{name} ÷ {weight:g}", follow(iterations, values / weight)))
-    _draw_lines(ax, courses, tr("Parts ÷ their weights"))
+def _follow_bare(found: Audit, name: str) -> Course:
+    iterations, values = found.run.curve(name)
+    return follow(iterations, values / found.weights[name])
 
 
 def _draw_lines(ax, courses: list[tuple[str, Course]], title: str) -> None:

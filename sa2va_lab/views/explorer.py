@@ -28,7 +28,7 @@ from sa2va_lab.paths import new_folder
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.asking import hide_names
 from sa2va_lab.sa2va.processing import phrase_prompt
-from sa2va_lab.views import layers, overlays
+from sa2va_lab.views import overlays
 from sa2va_lab.views.scores import list_scores
 from sa2va_lab.views.tables import tabulate_facts
 
@@ -199,7 +199,7 @@ class Explorer:
         """(HTML of the picture, HTML of what is told). objects: which [SEG] are shown, all if not given. place: which
         frame. What was marked is outlined in purple; the ground truth is set beside the mask where there is one."""
         if self.shown is None:
-            layer, said = np.full(self.pixels.shape[:2], layers.CLEAR, np.uint8), tr("Image") + f", {self.name}"
+            layer, said = np.full(self.pixels.shape[:2], overlays.CLEAR, np.uint8), tr("Image") + f", {self.name}"
             return _draw(self._outline(layer, 1), said, self.pixels), ""
         prediction, name = self.shown.predictions[place], self.shown.names[place]
         if prediction.error:  # a frame that cannot be read
@@ -209,9 +209,9 @@ class Explorer:
         pair = self.pair(self.shown, place, objects)
         mask = pair.mask(threshold)
         scale = max(1, math.ceil(WIDE / mask.shape[1]))
-        layer = layers.paint_errors(mask, pair.truth, ignore=pair.ignore, scale=scale)
+        layer = overlays.paint_errors(mask, pair.truth, ignore=pair.ignore, scale=scale)
         layer = self._outline(layer, scale) if name == self.name else layer
-        said = overlays.describe_case(self.case(name, pair, mask))
+        said = self.tell(name, mask, pair.truth)
         facts = {"Answer": prediction.answer or "–", "[SEG]": prediction.n_seg} | list_scores(mask, pair)
         return _draw(layer, said, pixels), tabulate_facts(facts)._repr_html_()
 
@@ -243,17 +243,17 @@ class Explorer:
         write_json(folder / "provenance.json", told)
         return folder
 
-    def case(self, name: str, pair: Pair, mask: np.ndarray) -> overlays.Case:
-        """An image's answer as it is told in words."""
+    def tell(self, name: str, mask: np.ndarray, truth: np.ndarray | None) -> str:
+        """An image's answer in words."""
         sample = self.find(name)
-        return overlays.Case(name, sample.group if sample else name, None, **vars(pair), mask=mask)
+        return overlays.describe_case(overlays.name_case(name, sample.group if sample else name), mask, truth)
 
     def _outline(self, layer: np.ndarray, scale: int) -> np.ndarray:
         for region in self.regions:
-            layer[find_boundaries(layers.enlarge(region, scale), mode="thick")] = layers.BROKEN
+            layer[find_boundaries(overlays.enlarge(region, scale), mode="thick")] = overlays.BROKEN
         return layer
 
 
 def _draw(layer: np.ndarray, said: str, pixels: np.ndarray) -> str:
-    under, sharp = layers.encode_photo(pixels, quality=90), layer.shape[1] > pixels.shape[1]
-    return layers.show_picture(layers.encode_layer(layer), said, under=under, sharp=sharp, more=" data-sketch")
+    under, sharp = overlays.encode_photo(pixels, quality=90), layer.shape[1] > pixels.shape[1]
+    return overlays.show_picture(overlays.encode_layer(layer), said, under=under, sharp=sharp, more=" data-sketch")

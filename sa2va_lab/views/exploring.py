@@ -113,8 +113,8 @@ def build_explorer(explorer: Explorer) -> w.HBox:
         if explorer.shown and explorer.name in explorer.shown.names:
             frame.value = min(explorer.shown.names.index(explorer.name) + 1, frame.max)
 
-    def mark(kind: str, points: list) -> None:
-        explorer.mark(kind, points)
+    def mark(tool: str, points: list) -> None:
+        explorer.mark(tool, points)
         say(tr("Region {n} is marked: ask about region{n}.", n=len(explorer.regions)))
         draw()
 
@@ -126,7 +126,7 @@ def build_explorer(explorer: Explorer) -> w.HBox:
         one.observe(act, "value")
     idea.observe(lambda change: setattr(question, "value", change.new or question.value), "value")
     tool.observe(lambda change: setattr(picture, "tool", change.new), "value")
-    picture.on_mark(mark)
+    picture.on("tool", mark)
     ask.on_click(lambda _: put(lambda text: explorer.ask(text, go_on=go_on.value)))
     track.on_click(follow)
     keep.on_click(
@@ -137,25 +137,8 @@ def build_explorer(explorer: Explorer) -> w.HBox:
     clear.on_click(forget_regions)
     image.value = next(iter(explorer.images), None)
     refresh()
-    left = [
-        image,
-        upload,
-        idea,
-        question,
-        go_on,
-        w.HBox([ask, track]),
-        threshold,
-        objects,
-        frame,
-        tool,
-        w.HBox([clear, keep]),
-        status,
-        told,
-    ]
-    right = [w.HTML(f"<p><em>{escape(tr(explorer.segmenter.stamp or ''))}</em></p>"), picture, past]
-    return w.HBox(
-        [
-            w.VBox(left, layout=w.Layout(flex="0 0 28em")),
-            w.VBox(right, layout=w.Layout(flex="1 1 0", min_width="0")),
-        ]
-    )
+    asking = [image, upload, idea, question, go_on, w.HBox([ask, track])]
+    looking = [threshold, objects, frame, tool, w.HBox([clear, keep]), status, told]
+    left = w.VBox(asking + looking, layout=w.Layout(flex="0 0 28em"))
+    stamp = w.HTML(f"<p><em>{escape(tr(explorer.segmenter.stamp or ''))}</em></p>")
+    return w.HBox([left, w.VBox([stamp, picture, past], layout=w.Layout(flex="1 1 0", min_width="0"))])

@@ -49,6 +49,4 @@ def _read(pictures: Sequence[Path], *, even: bool) -> Iterator[Image.Image]:
     for path in pictures:
         with open_image(path) as opened:
             size = size or tuple(side + (side % 2 if even else 0) for side in opened.size)
-            canvas = Image.new("RGB", size)
-            canvas.paste(opened.convert("RGB"))
-            yield canvas
+            yield opened.convert("RGB").crop((0, 0, *size))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 from html import escape
 
@@ -23,7 +22,7 @@ def show_form(namespace: dict) -> w.Accordion | None:
 
     None where nobody could use it: outside a notebook, and in Voila, which has run every cell already.
     """
-    cells = [source for source in namespace.get("In", ()) if _is_typed(source)]
+    cells = [source for source in namespace.get("In", ()) if "\nlang: str = " in source]  # declared with its type
     if not cells or os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
         return None
     declared = [one for one in PythonTranslator.inspect({"source": cells[-1]}) if one.inferred_type_name in CONTROLS]
@@ -31,15 +30,6 @@ def show_form(namespace: dict) -> w.Accordion | None:
         said = w.HTML(f"<p>{escape(tr('What is set here holds for the cells below: run them afterwards.'))}</p>")
         rows = [_make_row(one, namespace, said) for one in declared if one.name in namespace]
         return w.Accordion([w.VBox([said, *rows])], titles=[tr("Parameters as a form")], selected_index=None)
-
-
-def _is_typed(source: str) -> bool:
-    """Whether a cell is a notebook's parameters: the language is declared there with its type."""
-    try:
-        body = ast.parse(source).body
-    except SyntaxError:  # a line magic
-        return False
-    return "lang" in {ast.unparse(node.target) for node in body if isinstance(node, ast.AnnAssign)}
 
 
 def _make_row(declared, namespace: dict, said: w.HTML) -> w.HBox:

@@ -23,7 +23,7 @@ from sa2va_lab.files import write_whole
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Refused, Sorted, say_refused, say_sample
 from sa2va_lab.reports.html import render
-from sa2va_lab.views import layers, overlays, style
+from sa2va_lab.views import overlays, style
 from sa2va_lab.views.scores import SHOWN_METRICS
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate
 
@@ -104,7 +104,6 @@ def name_kind(kind: str) -> str:
 
 def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
     """The commonest mistake, what it costs, how many annotations to look at again; the numbers of every kind."""
-    found = summarise_mistakes(table)
     scored = table[table["dice"].notna()]
     suspects = table.loc[table["suspect"] != "", "id"].tolist()
     mistakes = [
@@ -112,34 +111,31 @@ def answer_gallery(table: pd.DataFrame, run: Run) -> Answer:
         | {"title": name_kind(row["kind"]), "help": tr(MISTAKES[row["kind"]][2])}
         | {"images": row["any"], "largest": row["images"], "pixel_share": row["share"]}
         | {"share": row["any"] / len(scored)}
-        for row in found
+        for row in summarise_mistakes(table)
         if row["pixels"]
     ]
     metrics = {"mistakes": mistakes, "cases": len(scored), "suspect_truths": suspects, "run": run.folder.name}
     metrics |= {"threshold": table.attrs["threshold"], "usual_truth_area": table.attrs["usual"]}
     metrics = Sorted(refused=Refused(**measure_refused(table, find_asked(run))), **metrics)
-    if not mistakes:
-        return Answer(
-            tr(
-                "No mistake can be named: no image of this Run has both a prediction and an annotation in "
-                "which anything is wrong."
-            ),
-            metrics,
-            stamp=run.meta["stamp"],
+    said = [
+        tr(
+            "No mistake can be named: no image of this Run has both a prediction and an annotation in which anything "
+            "is wrong."
         )
-    first, dice = mistakes[0], float(scored["dice"].mean())
-    sample = say_sample(len(scored), scored["group"].nunique(), grouped=table.attrs.get("grouped", False))
-    values = dict(kind=first["title"], share=first["pixel_share"], images=first["largest"], sample=sample)
-    sentence = tr(
-        "The commonest mistake is “{kind}”: {share:.0%} of the wrong pixels in {sample}, the largest "
-        "in {images} images; without it mean Dice would be {after:.3f} instead of {dice:.3f}. Annotations "
-        "to look at again: {suspects}.",
-        dice=dice,
-        after=dice + first["gain"],
-        suspects=len(suspects),
-        **values,
-    )
-    return Answer(join_sentences([sentence, *say_refused(metrics.refused)]), metrics, stamp=run.meta["stamp"])
+    ]
+    if mistakes:
+        first, dice = mistakes[0], float(scored["dice"].mean())
+        values = {"kind": first["title"], "share": first["pixel_share"], "images": first["largest"], "dice": dice}
+        values |= {"after": dice + first["gain"], "suspects": len(suspects)}
+        sentence = tr(
+            "The commonest mistake is “{kind}”: {share:.0%} of the wrong pixels in {sample}, the largest "
+            "in {images} images; without it mean Dice would be {after:.3f} instead of {dice:.3f}. Annotations "
+            "to look at again: {suspects}.",
+            sample=say_sample(len(scored), scored["group"].nunique(), grouped=table.attrs.get("grouped", False)),
+            **values,
+        )
+        said = [sentence, *say_refused(metrics.refused)]
+    return Answer(join_sentences(said), metrics, stamp=run.meta["stamp"])
 
 
 def mistake_table(table: pd.DataFrame) -> Table:
@@ -265,39 +261,33 @@ def write_gallery(table: pd.DataFrame, run: Run, dataset: Dataset, *, folder: Pa
 def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
     sample = dataset[row["id"]]
     pair = pair_up(run.prediction(sample.id), sample)
-    probability, mask, truth = pair.probability, pair.mask(attrs["threshold"]), pair.truth
-    step = max(1, math.ceil(max(mask.shape) / SIDE))
-    small = mask[::step, ::step]
-    ignore = None if pair.ignore is None else pair.ignore[::step, ::step]
+    mask, truth = pair.mask(attrs["threshold"]), pair.truth
+    step = math.ceil(max(mask.shape) / SIDE)
+    small = np.s_[::step, ::step]
+    ignore = None if pair.ignore is None else pair.ignore[small]
     try:
-        photo = layers.encode_photo(overlays.read_pixels(sample.image)[::step, ::step], quality=70)
+        pixels = overlays.read_pixels(sample.image)[small]
     except (LabError, OSError):  # moved away since: masks and numbers are still worth a look
-        photo = layers.encode_photo(np.full((*small.shape, 3), 128, np.uint8))
-    said = overlays.describe_case(
-        overlays.Case(sample.id, sample.group, None, probability, mask, truth, dice=row["dice"])
-    )
-    image, predicted = tr("Image"), tr("Prediction")
+        pixels = np.full((*mask[small].shape, 3), 128, np.uint8)
+    said = overlays.describe_case(overlays.name_case(sample.id, sample.group, dice=row["dice"]), mask, truth)
+    pictures = [(tr("Image"), None, "")]  # (title, layer, alt, if not the title)
     if truth is None:
-        pictures = [(predicted, layers.paint_errors(small, None, ignore=ignore), said)]
-        wrong = 1
+        pictures.append((tr("Prediction"), overlays.paint_errors(mask[small], None, ignore=ignore), said))
     else:
-        drawn, line, annotated = truth[::step, ::step], trace_line(mask, truth), tr("Ground truth")
+        line = trace_line(mask, truth)
         lost = line.lost.sum() / max(int(line.line.sum()), 1)
         broken = "Centreline of {id}: {breaks:.0f} gaps, {lost:.0%} of its length lost."
-        pictures = [
-            (annotated, layers.paint_errors(drawn, None), f"{annotated}, {sample.id}"),
-            (predicted, layers.paint_errors(small, None), f"{predicted}, {sample.id}"),
-            (tr("Right and wrong"), layers.paint_errors(small, drawn, ignore=ignore, scale=2), said),
-            (
-                tr("Centreline: found, lost, gaps"),
-                layers.paint_line(line, truth)[::step, ::step],
-                tr(broken, id=sample.id, breaks=row["breaks"], lost=lost),
-            ),
+        broken = tr(broken, id=sample.id, breaks=row["breaks"], lost=lost)
+        errors = overlays.paint_errors(mask[small], truth[small], ignore=ignore, scale=2)
+        pictures += [
+            (tr("Ground truth"), overlays.paint_errors(truth[small], None), ""),
+            (tr("Prediction"), overlays.paint_errors(mask[small], None), ""),
+            (tr("Right and wrong"), errors, said),
+            (tr("Centreline: found, lost, gaps"), overlays.paint_line(line, truth)[small], broken),
         ]
-        wrong = max(sum(row[kind] for kind in KINDS), 1)
-    pictures = [(image, "", f"{image}, {sample.id}")] + [(t, layers.encode_layer(p), alt) for t, p, alt in pictures]
-    likely = layers.encode_probability(probability[::step, ::step])
-    pictures.append((tr("Probability"), likely, f"{tr('Probability')}, {sample.id}"))
+    pictures = [(title, "" if layer is None else overlays.encode_layer(layer), alt) for title, layer, alt in pictures]
+    pictures.append((tr("Probability"), overlays.encode_probability(pair.probability[small]), ""))
+    wrong = sum(row[kind] for kind in KINDS)
     shares = sorted(((row[kind] / wrong, kind) for kind in KINDS if row[kind] > 0), reverse=True)
     return {
         "id": sample.id,
@@ -306,9 +296,9 @@ def _make_card(row: dict, attrs: dict, run: Run, dataset: Dataset) -> dict:
         "place": row["place"],
         "suspect": tr(SUSPECTS[row["suspect"]]) if row["suspect"] else "",
         "answer": row["answer"] or "",
-        "photo": photo,
-        "size": (small.shape[1], small.shape[0]),
-        "pictures": [{"title": title, "layer": layer, "alt": alt} for title, layer, alt in pictures],
+        "photo": overlays.encode_photo(pixels, quality=70),
+        "size": (pixels.shape[1], pixels.shape[0]),
+        "pictures": [{"title": t, "layer": layer, "alt": alt or f"{t}, {sample.id}"} for t, layer, alt in pictures],
         "numbers": [(name_metric(metric), show(row[metric])) for metric in SHOWN_METRICS],
         "shares": [(name_kind(kind), f"{share:.0%}") for share, kind in shares[:4]],
     }

@@ -29,21 +29,15 @@ PARTS = {
 def answer_inventory(whole: Inventory, finetune: Inventory | None = None) -> Answer:
     """The answer: size and whether anything is missing. whole: the model that would run; finetune: the .pth in it."""
     size, half = say_size(whole.bytes), say_size(2 * whole.parameters)
-    if whole.complete:
-        said = "{parameters} parameters: {stored} as stored, {half} in bf16. Nothing is missing for inference."
-        sentences = [tr(said, parameters=f"{whole.parameters:,}", stored=size, half=half)]
-    else:
-        said = "{parameters} parameters: {stored} as stored. This does not run yet; missing: {missing}."
-        missing = join_words(_name(part) for m in whole.missing for part in m.parts)
-        sentences = [tr(said, parameters=f"{whole.parameters:,}", stored=size, missing=missing)]
+    said = "{parameters:,} parameters: {stored} as stored, {half} in bf16. Nothing is missing for inference."
+    if not whole.complete:
+        said = "{parameters:,} parameters: {stored} as stored. This does not run yet; missing: {missing}."
+    missing = join_words(_name(part) for m in whole.missing for part in m.parts)
+    sentences = [tr(said, parameters=whole.parameters, stored=size, half=half, missing=missing)]
     if finetune is not None:
-        said = "The fine-tune {file} holds {parameters} parameters ({stored}); alone it is no model."
-        own = dict(
-            file=shown_name("fine-tune", finetune.path),
-            parameters=f"{finetune.parameters:,}",
-            stored=say_size(finetune.bytes),
-        )
-        sentences.append(tr(said, **own))
+        said = "The fine-tune {file} holds {parameters:,} parameters ({stored}); alone it is no model."
+        own = dict(parameters=finetune.parameters, stored=say_size(finetune.bytes))
+        sentences.append(tr(said, file=shown_name("fine-tune", finetune.path), **own))
     metrics = Metrics(inventory=whole.to_dict(), finetune=finetune.to_dict() if finetune else None)
     return Answer(join_sentences(sentences), metrics, stamp=_stamp(whole))
 

@@ -28,16 +28,13 @@ class Live(anywidget.AnyWidget):
     def _say_gone(self) -> str:
         return tr("The kernel was restarted, so nothing here works any more: run the cells again.")
 
-    def on_key(self, act: Callable[[str, bool], None]) -> None:
-        """Calls act("Left" | "Right" | "Up" | "Down", whether with shift) at each arrow key."""
-        self.observe(lambda change: act(change.new["key"], change.new["far"]) if "key" in change.new else None, "told")
+    def on(self, what: str, act: Callable[..., None]) -> None:
+        """Calls act at each arrow "key" ("Left", "Right", "Up", "Down") with far, whether with shift; at each click on
+        a part that has a "name"; at each mark with its "tool" and points, [[x, y], ...] from 0 to 1, of a box its first
+        and last corner."""
 
-    def on_click(self, act: Callable[[str], None]) -> None:
-        """Calls act(name) at each click on a part that has one."""
-        self.observe(lambda change: act(change.new["name"]) if "name" in change.new else None, "told")
+        def hear(change) -> None:
+            if what in change.new:
+                act(**{key: value for key, value in change.new.items() if key != "at"})
 
-    def on_mark(self, act: Callable[[str, list], None]) -> None:
-        """Calls act(tool, points) at each mark; points: [[x, y], ...] from 0 to 1, a box's first and last corner."""
-        self.observe(
-            lambda change: act(change.new["tool"], change.new["points"]) if "tool" in change.new else None, "told"
-        )
+        self.observe(hear, "told")

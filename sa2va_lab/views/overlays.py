@@ -1,20 +1,25 @@
 """Masks drawn on images: true positives, false positives, false negatives.
 
-All masks are bool (H, W) and lie on their image pixel for pixel. Nothing here knows where a mask came from.
+All masks are bool (H, W) and lie on their image pixel for pixel. Nothing here knows where a mask came from. Figures are
+matplotlib's. For a browser there are layers, small transparent pictures that it lays over the image: fast to paint,
+small to send. A layer is uint8 (H, W) of places in PALETTE. What is wrong has a pattern as well as a hue.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from PIL import Image
+from scipy.ndimage import maximum_filter
 from skimage.segmentation import find_boundaries
 
 from sa2va_lab.errors import LabError
@@ -40,32 +45,31 @@ LABELS = {
     "ignored": "ignored: in no count",
 }
 RANKS = {"worst": "Worst: {case}", "median": "Median: {case}", "best": "Best: {case}"}
+GAP = "#CC79A7"  # Okabe and Ito's reddish purple: a vessel that is broken
+VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT, HATCH, CLEAR = range(12)
+PALETTE = [
+    # (colour, opacity 0 to 255) by the names above
+    ("#FFFFFF", 120),
+    (style.TRUE_POSITIVE, 190),
+    (style.FALSE_POSITIVE, 130),
+    (style.FALSE_POSITIVE, 255),
+    (style.FALSE_NEGATIVE, 130),
+    (style.FALSE_NEGATIVE, 255),
+    (style.PREDICTION, 190),
+    ("#FFFFFF", 235),
+    (GAP, 255),
+    ("#5F6B73", 90),
+    (style.NEUTRAL, 200),
+    ("#FFFFFF", 0),
+]
 
 
-@dataclass(frozen=True)
-class Case:
-    """One sample, ready to be drawn. image: anything that can be opened as one. probability: float32 (H, W).
-
-    mask: bool (H, W). truth: bool (H, W), or None where nobody annotated. ignore: bool (H, W), or None where all
-    counts. rank: "worst", "median", "best" or None.
-    """
-
-    id: str
-    group: str
-    image: object
-    probability: np.ndarray
-    mask: np.ndarray
-    truth: np.ndarray | None
-    ignore: np.ndarray | None = None
-    rank: str | None = None
-    dice: float = math.nan
-
-    def title(self) -> str:
-        """Which sample this is, of which patient, and how well it did."""
-        words = tr("{id}, patient {group}", id=self.id, group=self.group)
-        if not math.isnan(self.dice):
-            words += tr(", Dice {dice:.3f}", dice=self.dice)
-        return words if self.rank is None else tr(RANKS[self.rank], case=words)
+def name_case(id: str, group: str, *, dice: float = math.nan, rank: str | None = None) -> str:
+    """Which image this is, of which patient, and how well it did. rank: "worst", "median", "best" or None."""
+    words = tr("{id}, patient {group}", id=id, group=group)
+    if not math.isnan(dice):
+        words += tr(", Dice {dice:.3f}", dice=dice)
+    return words if rank is None else tr(RANKS[rank], case=words)
 
 
 def read_pixels(image) -> np.ndarray:
@@ -141,32 +145,32 @@ def add_legend(figure, *ignored: np.ndarray | None) -> None:
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), handlelength=2.2, fontsize=8)
 
 
-def comparison_figure(case: Case, *, threshold: float, stamp: str | None = None):
-    """The image, the probability with its colour bar, the comparison with the truth.
+def comparison_figure(case: tuple[str, object, Pair], *, threshold: float, stamp: str | None = None):
+    """The image, the probability with its colour bar, the comparison with the truth. case: (title, image, pair).
 
     Returns (figure, alt), alt being the sentence that says what is to be seen.
     """
-    pixels = read_pixels(case.image)
+    title, image, pair = case
+    pixels, mask = read_pixels(image), pair.mask(threshold)
     with style.drawing(6.4, stamp=stamp) as figure:
-        figure.suptitle(case.title(), x=0.01, ha="left", fontsize=11, fontweight="bold")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         panels = figure.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
-        image, probability, comparison = (panels[name] for name in ("image", "probability", "comparison"))
-        image.imshow(pixels)
-        scale = probability.imshow(case.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
+        panels["image"].imshow(pixels)
+        probability, comparison = panels["probability"], panels["comparison"]
+        scale = probability.imshow(pair.probability, cmap=style.PROBABILITY, vmin=0, vmax=1)
         place = dict(location="bottom", fraction=0.05, pad=0.03, ticks=sorted({0, threshold, 1}))
         bar = figure.colorbar(scale, ax=probability, **place)
         bar.ax.axvline(threshold, color="white", linewidth=1.5)
-        draw_comparison(pixels, case.mask, case.truth, ax=comparison, ignore=case.ignore)
-        for ax in (image, probability):
-            ax.set_axis_off()
-        image.set_title(tr("Image"))
-        probability.set_title(tr("Probability"))
-        if case.truth is None:
+        draw_comparison(pixels, mask, pair.truth, ax=comparison, ignore=pair.ignore)
+        for name, text in (("image", tr("Image")), ("probability", tr("Probability"))):
+            panels[name].set_axis_off()
+            panels[name].set_title(text)
+        if pair.truth is None:
             comparison.set_title(tr("Mask at {threshold:g} (not annotated)", threshold=threshold))
         else:
             comparison.set_title(tr("Right and wrong at {threshold:g}", threshold=threshold))
-            add_legend(figure, case.ignore)
-    return figure, describe_case(case)
+            add_legend(figure, pair.ignore)
+    return figure, describe_case(title, mask, pair.truth)
 
 
 def panels_figure(panels: Sequence[tuple[str, object, Pair, float]], *, across: int, stamp: str | None = None):
@@ -183,19 +187,15 @@ def panels_figure(panels: Sequence[tuple[str, object, Pair, float]], *, across: 
     return figure
 
 
-def describe_case(case: Case) -> str:
-    """What a sighted reader takes from one row of pictures, in one sentence with numbers."""
-    title = case.title()
-    if case.truth is None:
-        return tr(
-            "{title}: the mask covers {share:.1%} of the image; there is no annotation to compare it with.",
-            title=title,
-            share=case.mask.mean(),
-        )
-    right, false, missed = (int(area.sum()) for area in split_errors(case.mask, case.truth).values())
-    if not case.truth.any():
+def describe_case(title: str, mask: np.ndarray, truth: np.ndarray | None) -> str:
+    """What a sighted reader takes from a mask beside its truth, in one sentence with numbers."""
+    if truth is None:
+        alone = "{title}: the mask covers {share:.1%} of the image; there is no annotation to compare it with."
+        return tr(alone, title=title, share=mask.mean())
+    right, false, missed = (int(area.sum()) for area in split_errors(mask, truth).values())
+    if not truth.any():
         return tr("{title}: the annotation is empty and {false} pixels are predicted.", title=title, false=false)
-    if not case.mask.any():
+    if not mask.any():
         blank = "{title}: nothing is predicted, and all {truth} annotated pixels are missed."
         return tr(blank, title=title, truth=missed)
     return tr(
@@ -224,3 +224,93 @@ def save_overlay(path: Path | str, image, mask: np.ndarray) -> Path:
     drawn = io.BytesIO()
     Image.fromarray(pixels.round().astype(np.uint8)).save(drawn, format="png")
     return write_whole(path, drawn.getvalue())
+
+
+def paint_errors(
+    mask: np.ndarray, truth: np.ndarray | None, *, ignore: np.ndarray | None = None, scale: int = 1
+) -> np.ndarray:
+    """What is right and wrong, each pixel enlarged `scale` times; without a ground truth the mask in its own colour.
+    What is ignored is hatched."""
+    any_of = mask if truth is None else mask | truth
+    layer = np.where(maximum_filter(any_of, 3), HALO, VEIL)
+    if truth is None:
+        layer[mask] = MASK
+    else:
+        areas = split_errors(mask, truth)
+        for kind, place in (("true_positive", RIGHT), ("false_positive", FALSE), ("false_negative", MISSED)):
+            layer[areas[kind]] = place
+    layer = enlarge(layer, scale)
+    down, right = np.ogrid[: layer.shape[0], : layer.shape[1]]
+    layer[(layer == FALSE) & ((down + right) % 5 < 2)] = STRIPE
+    layer[(layer == MISSED) & (down % 4 < 2) & (right % 4 < 2)] = DOT
+    if ignore is not None:
+        layer[enlarge(ignore, scale).astype(bool) & (((down + right) % 8 < 1) | ((down - right) % 8 < 1))] = HATCH
+    return layer
+
+
+def paint_line(line, truth: np.ndarray) -> np.ndarray:
+    """A `mistakes.CentreLine` on its truth: found black, lost blue, gaps purple, three pixels wide."""
+    layer = np.where(truth, FAINT, VEIL).astype(np.uint8)
+    for part, place in ((line.found, RIGHT), (line.lost, DOT), (line.gap, BROKEN)):
+        layer[maximum_filter(part, 3)] = place
+    return layer
+
+
+def encode_layer(layer: np.ndarray) -> str:
+    """A layer as the address (data:) of a PNG."""
+    picture = Image.fromarray(layer.astype(np.uint8)).convert("P")
+    picture.putpalette([int(colour[k : k + 2], 16) for colour, _ in PALETTE for k in (1, 3, 5)])
+    return _address(picture, "png", transparency=bytes(opacity for _, opacity in PALETTE), compress_level=3)
+
+
+def encode_probability(probability: np.ndarray) -> str:
+    """Probabilities in [0, 1] in cividis, as the address of a JPEG."""
+    return encode_photo(matplotlib.colormaps[style.PROBABILITY](probability, bytes=True)[..., :3])
+
+
+def encode_photo(pixels: np.ndarray, *, quality: int = 80) -> str:
+    """uint8 (H, W, 3) as the address of a JPEG."""
+    return _address(Image.fromarray(pixels), "jpeg", quality=quality)
+
+
+def lay_over(pixels: np.ndarray, layer: np.ndarray) -> str:
+    """A layer painted on its image, uint8 (H, W, 3), as the address of one JPEG."""
+    colours = np.array([[*bytes.fromhex(colour[1:]), opacity] for colour, opacity in PALETTE])[layer]
+    share = colours[..., 3:] / 255
+    return encode_photo((pixels * (1 - share) + colours[..., :3] * share).astype(np.uint8), quality=90)
+
+
+def _address(picture, kind: str, **how) -> str:
+    buffer = io.BytesIO()
+    picture.save(buffer, format=kind, **how)
+    return encode(buffer.getvalue(), kind)
+
+
+def encode(content: bytes, kind: str) -> str:
+    """A picture file as an address (data:). kind: "png" or "jpeg"."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def show_picture(
+    address: str, alt: str, *, under: str = "", sharp: bool = False, most: int = 900, more: str = ""
+) -> str:
+    """A picture, over another one where there is one `under` it. sharp: enlarged pixels stay squares, while a smaller
+    picture is smoothed. most: px that it is wide at most. more: attributes of the element."""
+    how = f"background:url({under}) center/100% 100%;" if under else ""
+    how += f"display:block;width:100%;max-width:{most}px;" + ("image-rendering:pixelated" if sharp else "")
+    return f'<img src="{address}" alt="{escape(alt)}" draggable="false" style="{how}"{more}>'
+
+
+def side_by_side(*parts: tuple[str, str, int]) -> str:
+    """HTML of pictures, each with a line below and the px that it needs; two of them share what more there is."""
+    grows = len(parts) == 2
+    cells = [
+        f'<div style="flex:{width * grows} 1 {width}px;min-width:0">{picture}{escape(line)}</div>'
+        for picture, line, width in parts
+    ]
+    return f'<div style="display:flex;flex-wrap:wrap;align-items:flex-start;gap:12px">{"".join(cells)}</div>'
+
+
+def enlarge(layer: np.ndarray, scale: int) -> np.ndarray:
+    """uint8, each pixel as a square of `scale` pixels a side."""
+    return np.repeat(np.repeat(layer.astype(np.uint8), scale, axis=0), scale, axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from itertools import cycle
 
@@ -143,7 +144,7 @@ def memory_table(measured: dict) -> Table:
             "Number format": _name,
             "Forecast": lambda row: say_size(row["forecast_bytes"]),
             "Measured peak": lambda row: say_size(row.get("own_bytes")),
-            "Measured / forecast": lambda row: show(_ratio(row), ".2f"),
+            "Measured / forecast": lambda row: show((row.get("own_bytes") or math.nan) / row["forecast_bytes"], ".2f"),
             "Mapped files, forecast": lambda row: say_size(row.get("forecast_mapped_bytes")),
             "measured": lambda row: say_size(row.get("mapped_bytes")),
             "Why": lambda row: tr(row["reason"]) or "–",
@@ -170,7 +171,7 @@ def change_table(measured: dict) -> Table:
 def pareto_figure(measured: dict, *, stamp: str | None = None):
     """Memory against seconds, and the Dice of each plan that ran; (figure, alt)."""
     rows = [row for row in _ran(measured) if row["own_bytes"]]
-    names = _name_rows(rows)
+    names = list(map(_name, rows))
     front = [name for name, row in zip(names, rows, strict=True) if not any(_beats(other, row) for other in rows)]
     with style.drawing(3.6, stamp=stamp) as figure:
         if rows:
@@ -187,7 +188,7 @@ def pareto_figure(measured: dict, *, stamp: str | None = None):
         "Seconds an image and mean Dice against measured memory: {points}. No other plan is both "
         "smaller and faster than {front}.",
         points=points,
-        front=", ".join(front),
+        front="; ".join(front),
     )
 
 
@@ -211,16 +212,6 @@ def _draw_plans(speed, quality, rows: list[dict], names: list[str], front: list[
 
 def _name(row: dict) -> str:
     return f"{row['precision']}, {row['device']}"
-
-
-def _ratio(row: dict) -> float | None:
-    return row["own_bytes"] / row["forecast_bytes"] if row.get("own_bytes") else None
-
-
-def _name_rows(rows: list[dict]) -> list[str]:
-    """The precisions, with the devices where the precision alone would not tell two rows apart."""
-    short = [f"{row['precision']} + {FILES}" if row["device"].endswith(FILES) else row["precision"] for row in rows]
-    return short if len(set(short)) == len(rows) else [_name(row) for row in rows]
 
 
 def _ran(measured: dict) -> list[dict]:

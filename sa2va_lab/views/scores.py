@@ -21,10 +21,12 @@ from sa2va_lab.reports.answers import Answer, Evaluated, Refused, say_refused, s
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import report_baselines
 from sa2va_lab.views.findings import describe_finding, report_finding
-from sa2va_lab.views.overlays import Case
+from sa2va_lab.views.overlays import name_case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas as pd
 
@@ -208,8 +210,8 @@ def _note(row: dict) -> str:
     return join_words(note for note, applies in notes.items() if applies)
 
 
-def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
-    """The worst, the median and the best image by Dice (fewer if there are fewer), ready to be drawn.
+def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[tuple[str, Path, Pair]]:
+    """The worst, the median and the best image by Dice (fewer if there are fewer): (title, image, pair) each.
 
     Where no image has a Dice, the first three that have a prediction.
     """
@@ -222,9 +224,8 @@ def choose_cases(table: pd.DataFrame, run: Run, dataset: Dataset) -> list[Case]:
     cases = []
     for row, rank in picked:
         sample = dataset[row["id"]]
-        pair = pair_up(run.prediction(sample.id), sample)
-        drawn = vars(pair) | {"mask": pair.mask(table.attrs["threshold"])}
-        cases.append(Case(sample.id, sample.group, sample.image, **drawn, rank=rank, dice=row["dice"]))
+        title = name_case(sample.id, sample.group, dice=row["dice"], rank=rank)
+        cases.append((title, sample.image, pair_up(run.prediction(sample.id), sample)))
     return cases
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr
-from sa2va_lab.views import layers, overlays
+from sa2va_lab.views import overlays
 from sa2va_lab.views.explorer import Explorer, Shown
 from sa2va_lab.views.tables import Table, show, tabulate
 
@@ -103,9 +103,9 @@ def _draw_panels(explorer: Explorer, panels: list[tuple[Shown, int]], threshold:
         answer = shorten(shown.predictions[place].answer, WIDEST)
         title = name if len(shown.names) > 1 else f"{shown.prompt}\n{answer}"
         drawn.append((title, explorer.read(name), pair, threshold))
-        told.append(f"“{shown.prompt}”: {overlays.describe_case(explorer.case(name, pair, pair.mask(threshold)))}")
+        told.append(f"“{shown.prompt}”: {explorer.tell(name, pair.mask(threshold), pair.truth)}")
     figure = overlays.panels_figure(drawn, across=min(len(panels), 3), stamp=explorer.segmenter.stamp)
     for ax, (shown, _) in zip(figure.axes, panels, strict=False):
         for region in shown.regions:
-            ax.contour(region, levels=[0.5], colors=[layers.GAP], linewidths=1.5)
+            ax.contour(region, levels=[0.5], colors=[overlays.GAP], linewidths=1.5)
     return figure, " ".join(told)

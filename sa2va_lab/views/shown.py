@@ -11,7 +11,7 @@ from html import escape
 
 from sa2va_lab.errors import LabError, harmless
 from sa2va_lab.language import tr
-from sa2va_lab.views import layers
+from sa2va_lab.views import overlays
 from sa2va_lab.views.inventories import PARTS
 from sa2va_lab.views.overlays import read_pixels
 from sa2va_lab.views.tables import tabulate_facts
@@ -25,7 +25,7 @@ def draw(thing) -> str:
     pictures = next((draw_all(thing) for name, draw_all in PICTURES.items() if name in names), [])
     facts = {PARTS.get(what, what): tr(harmless(value)) for what, value in thing.facts.items()}
     table = tabulate_facts(facts, names[0], "")._repr_html_()
-    return f"<div>{layers.side_by_side(*pictures) if pictures else ''}{table}</div>"
+    return f"<div>{overlays.side_by_side(*pictures) if pictures else ''}{table}</div>"
 
 
 def _draw_prediction(prediction) -> list:
@@ -36,11 +36,11 @@ def _draw_prediction(prediction) -> list:
     height, width = _shrink(prediction.size) if small is None else small.shape[:2]
     probability = dataclasses.replace(prediction, size=(height, width)).probability()
     said = "; ".join(f"{tr(what)}: {tr(harmless(value))}" for what, value in prediction.facts.items())
-    likely = layers.encode_probability(probability)
-    found = [(layers.show_picture(likely, said, most=width), tr("Probability"), width)]
+    likely = overlays.encode_probability(probability)
+    found = [(overlays.show_picture(likely, said, most=width), tr("Probability"), width)]
     if small is not None:
-        address = layers.lay_over(small, layers.paint_errors(probability > 0.5, None))
-        found.insert(0, (layers.show_picture(address, said, most=width), tr("Prediction"), width))
+        address = overlays.lay_over(small, overlays.paint_errors(probability > 0.5, None))
+        found.insert(0, (overlays.show_picture(address, said, most=width), tr("Prediction"), width))
     return found
 
 
@@ -58,11 +58,11 @@ def _draw_samples(samples: list, side: int) -> list:
             continue
         step = math.ceil(max(pixels.shape[:2]) / side)
         small, alt = pixels[::step, ::step], tr("{id}, not annotated", id=line)
-        address = layers.encode_photo(small)
+        address = overlays.encode_photo(small)
         if truth is not None:
             alt = tr("{id}, {share:.1%} annotated", id=line, share=truth.mean())
-            address = layers.lay_over(small, layers.paint_errors(truth[::step, ::step], None))
-        found.append((layers.show_picture(address, alt, most=small.shape[1]), line, small.shape[1]))
+            address = overlays.lay_over(small, overlays.paint_errors(truth[::step, ::step], None))
+        found.append((overlays.show_picture(address, alt, most=small.shape[1]), line, small.shape[1]))
     return found
 
 

@@ -23,7 +23,7 @@ from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores
 from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, read_threshold, save_threshold
 from sa2va_lab.language import tr
-from sa2va_lab.views import layers, overlays, style
+from sa2va_lab.views import overlays, style
 from sa2va_lab.views.live import Live
 from sa2va_lab.views.scores import list_scores
 from sa2va_lab.views.tables import tabulate_facts
@@ -99,11 +99,11 @@ class Tuner:
         )
         scale = max(1, math.ceil(WIDE / mask[part].shape[1]))
         drawn, ignore = (None if area is None else area[part] for area in (pair.truth, pair.ignore))
-        layer = layers.encode_layer(layers.paint_errors(mask[part], drawn, ignore=ignore, scale=scale))
-        case = overlays.Case(sample_id, self.dataset[sample_id].group, None, **vars(pair), mask=mask)
-        under, near = layers.encode_photo(pixels[part], quality=90), f"{tr('Probability')}, {sample_id}"
-        picture = layers.show_picture(layer, overlays.describe_case(case), under=under, sharp=scale > 1)
-        beside = layers.show_picture(layers.encode_probability(pair.probability[part]), near, sharp=scale > 1)
+        layer = overlays.encode_layer(overlays.paint_errors(mask[part], drawn, ignore=ignore, scale=scale))
+        said = overlays.describe_case(overlays.name_case(sample_id, self.dataset[sample_id].group), mask, pair.truth)
+        under, near = overlays.encode_photo(pixels[part], quality=90), f"{tr('Probability')}, {sample_id}"
+        picture = overlays.show_picture(layer, said, under=under, sharp=scale > 1)
+        beside = overlays.show_picture(overlays.encode_probability(pair.probability[part]), near, sharp=scale > 1)
         answer = next(record["answer"] for record in self.run.records if record["id"] == sample_id)
         numbers = tabulate_facts(list_scores(mask, pair) | {"Answer": answer or "–"})._repr_html_()
         return Look(picture, beside, numbers, self.draw_curve(threshold), mask)
@@ -115,9 +115,9 @@ class Tuner:
             pixels, pair = self.open_sample(name)
             step = math.ceil(max(pair.probability.shape) / THUMB)
             small = [None if area is None else area[::step, ::step] for area in (pair.truth, pair.ignore)]
-            layer = layers.paint_errors(pair.mask(threshold)[::step, ::step], small[0], ignore=small[1])
-            photo = layers.encode_photo(pixels[::step, ::step])
-            picture = layers.show_picture(layers.encode_layer(layer), "", under=photo, most=THUMB)
+            layer = overlays.paint_errors(pair.mask(threshold)[::step, ::step], small[0], ignore=small[1])
+            photo = overlays.encode_photo(pixels[::step, ::step])
+            picture = overlays.show_picture(overlays.encode_layer(layer), "", under=photo, most=THUMB)
             said = name if math.isnan(self.dice[name]) else f"{name}  {self.dice[name]:.3f}"
             buttons.append(
                 f'<button data-name="{escape(name)}" style="display:flex;flex-direction:column;width:{THUMB + 16}px;'
@@ -157,7 +157,7 @@ class Tuner:
         with style.drawing(2.2, width=5.7) as figure:
             ax = figure.subplots()
             draw_sweep(ax, self.counts, self.choice)
-            address = layers.encode(style.to_png(figure), "png")
+            address = overlays.encode(style.to_png(figure), "png")
             box = ax.get_position()
         return address, box.x0, 1 - box.y1, box.width, box.height
 
@@ -212,19 +212,22 @@ def build_widget(tuner: Tuner) -> w.HBox:
     sample = control(w.Select, rows=9, options=[], label=tr("Image, Dice at 0.5"))
     threshold = control(w.FloatSlider, start, readout=False, label=tr("Threshold"), **steps)
     number = control(w.BoundedFloatText, start, label=tr("Threshold, number"), **steps)
-    merge = control(w.Dropdown, options=[union], label="[SEG]")
-    area = control(w.BoundedIntText, 0, label=tr("Minimum area, px"), **pixels)
-    holes = control(w.BoundedIntText, 0, label=tr("Fill holes up to, px"), **pixels)
-    zoom = control(w.Dropdown, options=[1, 2, 4, 8], label=tr("Zoom"))
-    across = control(w.FloatSlider, 0.5, label=tr("Across"), **slider)
-    down = control(w.FloatSlider, 0.5, label=tr("Down"), **slider)
+    how = {  # what `Tuner.look` takes beside a threshold
+        "merge": control(w.Dropdown, options=[union], label="[SEG]"),
+        "min_area": control(w.BoundedIntText, 0, label=tr("Minimum area, px"), **pixels),
+        "holes": control(w.BoundedIntText, 0, label=tr("Fill holes up to, px"), **pixels),
+        "zoom": control(w.Dropdown, options=[1, 2, 4, 8], label=tr("Zoom")),
+        "across": control(w.FloatSlider, 0.5, label=tr("Across"), **slider),
+        "down": control(w.FloatSlider, 0.5, label=tr("Down"), **slider),
+    }
     note = control(w.Text, label=tr("Note"))
     half, best, save = (w.Button(description=text) for text in ("0.5", tr("Best here"), tr("Save")))
     hold = w.ToggleButton(
         left["held"] is not None, description=tr("Hold for comparison"), layout=w.Layout(width="auto")
     )
     best.disabled = save.disabled = tuner.choice is None
-    numbers, curve = w.HTML(layout=w.Layout(flex="0 0 13em")), w.HTML(layout=w.Layout(flex="1 1 0", min_width="0"))
+    wide = w.Layout(flex="1 1 0", min_width="0")
+    numbers, curve = w.HTML(layout=w.Layout(flex="0 0 13em")), w.HTML(layout=wide)
     hint = tr(
         "Arrow keys on the picture: left and right for images, up and down for the threshold, with shift farther."
     )
@@ -241,18 +244,17 @@ def build_widget(tuner: Tuner) -> w.HBox:
     def open_sample(_=None) -> None:
         if sample.value is not None:
             count = tuner.run.prediction(sample.value).n_seg
-            merge.options = [union, *((f"{k + 1}", k) for k in range(count if count > 1 else 0))]
+            how["merge"].options = [union, *((f"{k + 1}", k) for k in range(count if count > 1 else 0))]
         draw()
 
     def draw(_=None) -> None:
-        if sample.value is None or merge.value is None:
+        if sample.value is None or how["merge"].value is None:
             return
-        how = dict(min_area=area.value, holes=holes.value, merge=merge.value, zoom=zoom.value)
-        seen = tuner.look(sample.value, threshold.value, across=across.value, down=down.value, **how)
+        seen = tuner.look(sample.value, threshold.value, **{name: one.value for name, one in how.items()})
         here = seen.picture, tr("{id}, at {threshold:.3f}", id=sample.value, threshold=threshold.value)
         left.update(sample=sample.value, threshold=threshold.value, seen=here)
         beside, widths = (left["held"], (320, 320)) if left["held"] else ((seen.beside, tr("Probability")), (420, 210))
-        pictures.html = layers.side_by_side((*here, widths[0]), (*beside, widths[1]))
+        pictures.html = overlays.side_by_side((*here, widths[0]), (*beside, widths[1]))
         numbers.value, curve.value = seen.numbers, seen.curve
 
     def hold_view(change) -> None:
@@ -272,35 +274,31 @@ def build_widget(tuner: Tuner) -> w.HBox:
         sample.value = name
 
     def keep(_) -> None:
-        words = note.value
-        if area.value or holes.value:
-            words += f" [looked at with minimum area {area.value} px, holes up to {holes.value} px filled]"
+        words, area, holes = note.value, how["min_area"].value, how["holes"].value
+        if area or holes:
+            words += f" [looked at with minimum area {area} px, holes up to {holes} px filled]"
         try:
-            path = tuner.save(threshold.value, note=words.strip(), merge=merge.value)
+            path = tuner.save(threshold.value, note=words.strip(), merge=how["merge"].value)
             said = tr("Saved {path} in the Run {run}.", path=path.name, run=path.parent.name)
             status.value = f"<p role='status'>{said}</p>"
         except LabError as error:
             status.value = f"<p role='alert'>{error}</p>"
 
     w.link((threshold, "value"), (number, "value"), transform=[lambda value: round(value, 3)] * 2)
-    for changed, what in ((fill, (by, search)), (draw, (threshold, merge, area, holes, zoom, across, down))):
-        for one in what:
-            one.observe(changed, "value")
-    sample.observe(open_sample, "value")
+    for one, changed in ((by, fill), (search, fill), (sample, open_sample), (hold, hold_view)):
+        one.observe(changed, "value")
+    for one in (threshold, *how.values()):
+        one.observe(draw, "value")
     half.on_click(lambda _: setattr(threshold, "value", 0.5))
     best.on_click(lambda _: setattr(threshold, "value", best_here))
-    hold.observe(hold_view, "value")
-    pictures.on_key(press)
-    strip.on_click(choose)
+    pictures.on("key", press)
+    strip.on("name", choose)
     save.on_click(keep)
     fill()
     if chosen in tuner.order:
         sample.value = chosen
     open_sample()
-    controls = [by, search, sample, threshold, number, w.HBox([half, best]), hold, merge, area, holes, zoom, across]
-    column = w.VBox([*controls, down, note, save, status], layout=w.Layout(min_width="28em"))
-    stamp = w.HTML(f"<p><em>{tuner.run.meta['stamp'] or ''}</em></p>")
-    told = w.HTML(f"<p>{escape(hint)}</p>")
-    shown = [stamp, pictures, told, w.HBox([numbers, curve]), strip]
-    right = w.VBox(shown, layout=w.Layout(flex="1 1 0", min_width="0"))
-    return w.HBox([column, right])
+    left_side = [by, search, sample, threshold, number, w.HBox([half, best]), hold, *how.values(), note, save, status]
+    stamp, told = w.HTML(f"<p><em>{tuner.run.meta['stamp'] or ''}</em></p>"), w.HTML(f"<p>{escape(hint)}</p>")
+    right = w.VBox([stamp, pictures, told, w.HBox([numbers, curve]), strip], layout=wide)
+    return w.HBox([w.VBox(left_side, layout=w.Layout(min_width="28em")), right])

@@ -41,8 +41,8 @@ def measured():
 
 def test_the_front_leaves_out_what_is_larger_and_slower(measured):
     _, alt = plans.pareto_figure(measured)
-    assert alt.endswith("than fp32, bf16.")
-    assert "int8 30.0 MiB, 4.00 s, 0.600" in alt
+    assert alt.endswith("than fp32, cpu; bf16, cpu.")
+    assert "int8, cpu 30.0 MiB, 4.00 s, 0.600" in alt
 
 
 def test_the_answer_names_least_and_fastest(measured):

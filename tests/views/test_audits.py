@@ -11,7 +11,7 @@ from sa2va_lab.datasets.ceilings import resolution_ceilings
 from sa2va_lab.datasets.defects import KINDS
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import read_catalogue, use_language
-from sa2va_lab.views import audits, style, truths
+from sa2va_lab.views import audits, style
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +86,15 @@ def make_sound(tmp_path):
 @pytest.mark.filterwarnings("ignore:no Chinese font")
 def test_pictures_have_alt_texts_with_numbers(drawn, ceilings, lang):
     use_language(lang)
-    sample = truths.choose_example(drawn)
+    sample = audits.choose_example(drawn)
     shares = sorted(row["share"] for row in drawn.rows if row["share"])
     assert sample.truth().mean() == shares[len(shares) // 2]
     least = min(dice for ceiling in ceilings for dice, _ in ceiling.by_width.values())
     drawings = {
-        "zoom": (truths.zoom_figure(sample), [sample.id, "64 x 48", str(int(sample.truth().sum()))]),
-        "widths": (truths.distribution_figure(drawn), [f"{np.median(drawn.widths):.1f}"]),
-        "matrix": (truths.matrix_figure(drawn), ["P01", "P03"]),
-        "ceilings": (truths.ceiling_figure(ceilings), [f"{least:.2f}"]),
+        "zoom": (audits.zoom_figure(sample), [sample.id, "64 x 48", str(int(sample.truth().sum()))]),
+        "widths": (audits.distribution_figure(drawn), [f"{np.median(drawn.widths):.1f}"]),
+        "matrix": (audits.matrix_figure(drawn), ["P01", "P03"]),
+        "ceilings": (audits.ceiling_figure(ceilings), [f"{least:.2f}"]),
     }  # fmt: skip
     for name, ((figure, alt), expected) in drawings.items():
         assert all(word in alt for word in expected), (name, alt)
@@ -105,17 +105,17 @@ def test_pictures_have_alt_texts_with_numbers(drawn, ceilings, lang):
 def test_an_outline_is_drawn_as_it_is(root):
     dataset = open_dataset(root / "data" / "demo" / "angiograms")
     sample = dataset.samples[0]
-    _, alt = truths.zoom_figure(sample)
+    _, alt = audits.zoom_figure(sample)
     assert f"{len(sample.source().polygons)} outlines with" in alt
 
 
 def test_nothing_to_draw_is_one_sentence(make_sound):
     (make_sound / "masks" / "a.png").unlink()
     audit = audit_dataset(open_dataset(make_sound))
-    for draw in (truths.distribution_figure, truths.matrix_figure, truths.choose_example):
+    for draw in (audits.distribution_figure, audits.matrix_figure, audits.choose_example):
         with pytest.raises(LabError, match="nothing to draw"):
             draw(audit)
     with pytest.raises(LabError, match="nothing to draw"):
-        truths.ceiling_figure([])
+        audits.ceiling_figure([])
     with pytest.raises(LabError, match="nothing to draw"):
-        truths.zoom_figure(audit.dataset.samples[0])
+        audits.zoom_figure(audit.dataset.samples[0])

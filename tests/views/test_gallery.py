@@ -10,7 +10,7 @@ from sa2va_lab import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.mistakes import KINDS, sort_mistakes
 from sa2va_lab.language import use_language
-from sa2va_lab.views import gallery, layers
+from sa2va_lab.views import gallery, overlays
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,13 @@ def looked_at(drawn_run, drawn_data):
 def test_layers_say_right_and_wrong_by_pattern_and_hue():
     mask, truth = np.zeros((20, 20), bool), np.zeros((20, 20), bool)
     mask[2:8, 2:8] = truth[2:8, 5:11] = True
-    layer = layers.paint_errors(mask, truth, scale=2)
+    layer = overlays.paint_errors(mask, truth, scale=2)
     assert layer.shape == (40, 40)
-    assert set(np.unique(layer[4:16, 4:10])) == {layers.FALSE, layers.STRIPE}
-    assert set(np.unique(layer[4:16, 10:16])) == {layers.RIGHT}
-    assert set(np.unique(layer[4:16, 16:22])) == {layers.MISSED, layers.DOT}
-    assert layer[2, 2] == layers.HALO
-    assert set(np.unique(layers.paint_errors(mask, None))) == {layers.MASK, layers.HALO, layers.VEIL}
+    assert set(np.unique(layer[4:16, 4:10])) == {overlays.FALSE, overlays.STRIPE}
+    assert set(np.unique(layer[4:16, 10:16])) == {overlays.RIGHT}
+    assert set(np.unique(layer[4:16, 16:22])) == {overlays.MISSED, overlays.DOT}
+    assert layer[2, 2] == overlays.HALO
+    assert set(np.unique(overlays.paint_errors(mask, None))) == {overlays.MASK, overlays.HALO, overlays.VEIL}
 
 
 def test_a_layer_keeps_its_places_as_a_png():
@@ -38,7 +38,7 @@ def test_a_layer_keeps_its_places_as_a_png():
     from PIL import Image
 
     layer = np.arange(10, dtype=np.uint8).reshape(2, 5)
-    head, body = layers.encode_layer(layer).split(",")
+    head, body = overlays.encode_layer(layer).split(",")
     assert head == "data:image/png;base64"
     colours = np.asarray(Image.open(io.BytesIO(base64.b64decode(body))).convert("RGBA")).reshape(10, 4)
     expected = [(255, 255, 255, 120), (230, 159, 0, 255), (0, 114, 178, 255)]

@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.matching import Pair
 from sa2va_lab.language import use_language
-from sa2va_lab.views import layers, overlays, style
+from sa2va_lab.views import overlays, style
 
 # drawn by hand: "x" is 1
 MASK = np.array([[c == "x" for c in row] for row in ("......", ".xxx..", ".xxx..", "......")])
@@ -20,12 +21,9 @@ def blank_figure(width, height):
         return figure
 
 
-def _case(**changes):
-    values = dict(
-        id="P01-V1-F001", group="P01", image=np.full((4, 6), 90, np.uint8), probability=MASK * np.float32(0.9),
-        mask=MASK, truth=TRUTH, rank="worst", dice=2 / 3,
-    )  # fmt: skip
-    return overlays.Case(**values | changes)
+def _case(*, mask=MASK, truth=TRUTH, rank="worst", dice=2 / 3):
+    title = overlays.name_case("P01-V1-F001", "P01", rank=rank, dice=dice)
+    return title, np.full((4, 6), 90, np.uint8), Pair(mask * np.float32(0.9), truth, None)
 
 
 def test_errors_are_told_apart():
@@ -71,9 +69,9 @@ def test_what_is_ignored_is_hatched_and_in_the_legend():
         figure = blank_figure(3, 2)
         overlays.add_legend(figure, None, ignored)
         assert figure.legends[0].get_texts()[-1].get_text() == last
-    layer = layers.paint_errors(np.zeros((16, 16), bool), None, ignore=np.eye(16, dtype=bool), scale=2)
-    assert (layer == layers.HATCH).any()
-    assert set(np.unique(layer)) == {layers.VEIL, layers.HATCH}
+    layer = overlays.paint_errors(np.zeros((16, 16), bool), None, ignore=np.eye(16, dtype=bool), scale=2)
+    assert (layer == overlays.HATCH).any()
+    assert set(np.unique(layer)) == {overlays.VEIL, overlays.HATCH}
 
 
 def test_without_truth_only_the_prediction_is_drawn():
@@ -106,7 +104,8 @@ def test_without_truth_only_the_prediction_is_drawn():
     ],
 )
 def test_alt_text_states_the_finding(changes, sentence):
-    assert overlays.describe_case(_case(**changes)) == sentence
+    title, _, pair = _case(**changes)
+    assert overlays.describe_case(title, pair.mask(0.5), pair.truth) == sentence
 
 
 @pytest.mark.parametrize("empty", ["mask", "truth", "both", "neither"])
