@@ -189,7 +189,7 @@ def _end_film(film: Film, out: Path, as_json: bool) -> None:
         o.print_json(told | {"defects": [defect.text for defect in film.defects]})
         return
     print(f"{film.shown}: {film.reason}" + (f"; {path.name}: {why}" if path else ""))
-    for defect in film.noted:  # those of frames were said in their lines
+    for defect in [each for each in film.defects if each.kind != "unreadable_image"]:  # those are said in their lines
         print(f"{film.shown}: {defect.text}", file=sys.stderr)
 
 

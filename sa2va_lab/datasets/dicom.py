@@ -18,9 +18,8 @@ from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_windowing, get_decoder, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.films import Film
+from sa2va_lab.datasets.films import Film, refuse_large
 from sa2va_lab.errors import LabError
 
 PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
@@ -32,8 +31,7 @@ TAGS = [
     *("RecommendedDisplayFrameRate", *PALETTE),
 ]
 BURNING = frozenset("US XA RF SC ES XC OT IVUS IVOCT".split())  # modalities whose machines write into the picture
-BURNT = "the DICOM says that text is burnt into it: look whether a name is seen"
-PERHAPS = "the DICOM does not say that no text is burnt into it: look whether a name is seen"
+BURNT = "the DICOM says, or does not deny, that text is burnt into it: look whether a name is seen"
 WORDS = {"lut": "by its VOI LUT", "window": "by its window", "bits": "as stored", "": "without a window"}
 LOOKED_AT = 16  # frames whose values say what is dark and bright where no window does
 
@@ -47,7 +45,9 @@ def open_dicom(path: Path) -> Film:
             head = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
             syntax, shown = head.file_meta.TransferSyntaxUID, str(head.PhotometricInterpretation)
             count, pixels = int(head.get("NumberOfFrames") or 1), int(head.Rows) * int(head.Columns)
-            bits, rate = (int(head.BitsAllocated), int(head.BitsStored)), _read_rate(head)
+            bits = int(head.BitsAllocated), int(head.BitsStored)
+            rate = float(head.get("RecommendedDisplayFrameRate") or head.get("CineRate") or 0)
+            rate = rate or (1000 / float(head.FrameTime) if head.get("FrameTime") else None)  # milliseconds
             modality, burnt = str(head.get("Modality")), str(head.get("BurnedInAnnotation"))
             decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -61,18 +61,11 @@ def open_dicom(path: Path) -> Film:
         raise LabError(
             f"{path} has {bits[1]} bits a pixel, or values of another kind; expected 8 to 16 of grey, RGB or YBR"
         )
-    if pixels > files.MOST_PIXELS:
-        raise LabError(f"{path} has {pixels:,} pixels a frame, more than {files.MOST_PIXELS:,}; make it smaller")
+    refuse_large(path, pixels)
     suspect = burnt == "YES" or (burnt != "NO" and modality in BURNING)
-    noted = [Defect("burnt_in_text", BURNT if burnt == "YES" else PERHAPS)] if suspect else []
+    noted = [Defect("burnt_in_text", BURNT)] if suspect else []
     reason = f"DICOM of {count} frames, {bits[1]} bits, {shown}, {WORDS[_find_window(_settle(head, 0))]}"
-    return Film(path, reason, count, (path,), lambda: _decode(path, head, count), rate, tuple(noted))
-
-
-def _read_rate(head) -> float | None:
-    """Frames a second; FrameTime is in milliseconds."""
-    rate = float(head.get("RecommendedDisplayFrameRate") or head.get("CineRate") or 0)
-    return rate or (1000 / float(head.FrameTime) if head.get("FrameTime") else None)
+    return Film(path, reason, count, (path,), lambda: _decode(path, head, count), rate, noted)
 
 
 def _decode(path: Path, head, count: int) -> Iterator:

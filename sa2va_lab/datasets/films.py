@@ -54,22 +54,12 @@ class Film:
     files: tuple[Path, ...] = field(repr=False)
     decode: Callable[[], Iterator] = field(repr=False)  # an image or an exception for each frame
     rate: float | None = None
-    noted: tuple[Defect, ...] = ()
-    broken: dict[int, Defect] = field(default_factory=dict, repr=False)
+    defects: list[Defect] = field(default_factory=list)
     name: str = field(default="", repr=False)
     shown: str = field(default="", repr=False)
 
     def __len__(self) -> int:
         return self.count
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """What the frames are called."""
-        return tuple(place.id for place in self.places())
-
-    @property
-    def defects(self) -> tuple[Defect, ...]:
-        return (*self.noted, *(self.broken[number] for number in sorted(self.broken)))
 
     def places(self) -> list[Frame]:
         """The frames without their images: nothing is decoded."""
@@ -87,9 +77,10 @@ class Film:
                 yield place._replace(image=image)
                 continue
             said = str(image) if isinstance(image, LabError | EOFError) else type(image).__name__
-            error = f"frame {number} of {self.count} cannot be read ({said})"
-            self.broken[number] = Defect("unreadable_image", error)
-            yield place._replace(error=error)
+            defect = Defect("unreadable_image", f"frame {number} of {self.count} cannot be read ({said})")
+            if defect not in self.defects:  # it may be iterated again
+                self.defects.append(defect)
+            yield place._replace(error=defect.text)
 
 
 def open_film(path: Path | str) -> Film:
@@ -176,21 +167,23 @@ def _turn_pages(path: Path, count: int) -> Iterator:
         with files.open_image(path) as opened:
             for number in range(count):
                 try:
-                    yield _turn_to(opened, number)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
+                        opened.seek(number)
+                        if opened.width * opened.height > files.MOST_PIXELS:
+                            raise LabError(f"more than {files.MOST_PIXELS:,} pixels")
+                        image = ImageOps.exif_transpose(opened)
+                    yield image
                 except Exception as error:  # Pillow raises many kinds for a damaged file
                     yield error
     except Exception as error:
         yield error
 
 
-def _turn_to(opened: Image.Image, number: int) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
-        opened.seek(number)
-        if opened.width * opened.height > files.MOST_PIXELS:
-            raise LabError(f"{opened.width}x{opened.height} pixels, more than {files.MOST_PIXELS:,}")
-        opened.load()
-        return ImageOps.exif_transpose(opened)
+def refuse_large(path: Path, pixels: int) -> None:
+    """LabError for frames of more pixels than files.MOST_PIXELS."""
+    if pixels > files.MOST_PIXELS:
+        raise LabError(f"{path} has {pixels:,} pixels a frame, more than {files.MOST_PIXELS:,}; make it smaller")
 
 
 def _open_video(path: Path) -> Film:
@@ -205,8 +198,7 @@ def _open_video(path: Path) -> Film:
         raise LabError(EXTRA.format(what="a video", name="PyAV", extra="films")) from None
     except Exception as error:  # PyAV raises many kinds for a damaged file
         raise LabError(f"{path} is no video that can be read ({type(error).__name__}); export it again") from None
-    if pixels > files.MOST_PIXELS:
-        raise LabError(f"{path} has {pixels:,} pixels a frame, more than {files.MOST_PIXELS:,}; make it smaller")
+    refuse_large(path, pixels)
     places = {time: place for place, time in enumerate(sorted(packets))}
     reason = f"{path.suffix.lower()[1:]} video ({form}) of {count} frames"
     return Film(path, reason, count, (path,), lambda: _decode_video(path, places), rate and float(rate))

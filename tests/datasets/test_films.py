@@ -107,7 +107,11 @@ def pixels(film):
 def test_a_film_reads_back_as_it_was_written(tmp_path, form):
     frames = draw()
     film = open_film((FORMS | LOSSY)[form](tmp_path, frames))
-    assert (len(film), film.names[0], film.names[-1]) == (COUNT, f"{film.path.stem}-F001", f"{film.path.stem}-F012")
+    assert (len(film), film.places()[0].id, film.places()[-1].id) == (
+        COUNT,
+        f"{film.path.stem}-F001",
+        f"{film.path.stem}-F012",
+    )
     assert bool(find_film(film.path)) == (form != "folder")
     for _ in range(2):  # as often as one likes
         read = pixels(film)
