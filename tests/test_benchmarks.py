@@ -63,3 +63,13 @@ def test_films_are_set_beside_frames_that_are_asked_about(root, tiny_folder, cap
         "a frame of 48 x 48, followed with a full memory",
     ]
     assert all(row["ratio"].endswith("%") for row in rows)
+
+
+def test_the_stages_of_a_prediction_are_measured(root, tiny_folder, capsys):
+    spec = importlib.util.spec_from_file_location("stages", root / "benchmarks" / "stages.py")
+    stages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(stages)
+    stages.main([str(tiny_folder), "--repeats", "1", "--device", "cpu", "--json"])
+    rows = {row["what"]: row for row in json.loads(capsys.readouterr().out)["rows"]}
+    assert float(rows["SAM2 encoder"]["figure"].split()[0]) > 0
+    assert "memory given back" in rows["whole first question"]["plain"]

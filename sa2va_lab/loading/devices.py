@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -112,3 +114,13 @@ def parse_size(text: str) -> int:
     if not match:
         raise LabError(f"{text!r} is not a size: write it as 24GiB or 512MiB.")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1))
+
+
+def keep_freed_memory(least: int = 32 * MIB, most: int = 512 * MIB) -> None:
+    """This process keeps up to `most` bytes of freed memory for tensors of less than `least`, which glibc otherwise
+    gives back after each image and takes anew, page by page (mallopt(3): M_MMAP_THRESHOLD, of which 32 MiB is the most,
+    and M_TRIM_THRESHOLD). Where there is no glibc, nothing happens."""
+    tune = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if tune:
+        tune(-3, least)
+        tune(-1, most)
