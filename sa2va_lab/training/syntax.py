@@ -36,15 +36,9 @@ class Symbol:
         return self.name.rsplit(".", 1)[-1]
 
 
-@dataclass(frozen=True)
-class Unread:
-    """A value that cannot be known without executing: the line, and why."""
-
-    reason: str
-
-
-class _Unknown(Exception):
-    """An expression cannot be read; the innermost list, dict or assignment around it holds an Unread instead."""
+class Unread(Exception):
+    """A value that cannot be known without executing, and where it stands. It is raised where it is used; the innermost
+    list, dict or assignment around that holds it instead."""
 
 
 def read_assignments(source: str) -> tuple[dict, list[str]]:
@@ -52,7 +46,8 @@ def read_assignments(source: str) -> tuple[dict, list[str]]:
     reader = _Reader()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd escapes in a text: the config's own business
-        reader.read(ast.parse(source))
+        for statement in ast.parse(source).body:
+            reader.read(statement)
     return reader.values, reader.unread
 
 
@@ -62,29 +57,21 @@ class _Reader:
     def __init__(self):
         self.values: dict[str, object] = {}
         self.unread: list[str] = []
-        self._imported: dict[str, Symbol] = {}
 
-    def read(self, tree: ast.Module) -> None:
-        for statement in tree.body:
-            match statement:
-                case ast.Import() | ast.ImportFrom():
-                    self._import(statement)
-                case ast.Assign(targets=targets, value=value):
-                    self._assign(targets, value)
-                case ast.AnnAssign(target=target, value=ast.expr() as value):
-                    self._assign([target], value)
-                case ast.Pass() | ast.Expr(value=ast.Constant()):  # a docstring is a constant
-                    pass
-                case _:
-                    self._give_up(statement)
-
-    def _import(self, statement: ast.Import | ast.ImportFrom) -> None:
-        for alias in statement.names:
-            name = alias.asname or alias.name.split(".")[0]
-            if name == "*":
-                self._note(f"line {statement.lineno}: imports everything from a module")
-            self.values.pop(name, None)
-            self._imported[name] = Symbol(alias.name if alias.asname else name)
+    def read(self, statement: ast.stmt) -> None:
+        match statement:
+            case ast.Import(names=names) | ast.ImportFrom(names=names) if names[0].name != "*":
+                for alias in names:
+                    name = alias.asname or alias.name.split(".")[0]
+                    self.values[name] = Symbol(alias.name if alias.asname else name)
+            case ast.Assign(targets=targets, value=expression):
+                self._assign(targets, expression)
+            case ast.AnnAssign(target=target, value=ast.expr() as expression):
+                self._assign([target], expression)
+            case ast.Pass() | ast.Expr(value=ast.Constant()):  # a docstring is a constant
+                pass
+            case _:
+                self._give_up(statement)
 
     def _assign(self, targets: list[ast.expr], expression: ast.expr) -> None:
         value = self._value(expression)
@@ -95,56 +82,50 @@ class _Reader:
                 self._give_up(target)
 
     def _give_up(self, node: ast.AST) -> None:
-        """What is not read makes every name that it may change unknown, and all that contains its value."""
-        unread = self._note(f"line {node.lineno}: this {type(node).__name__} would have to be executed")
-        written = [part for part in ast.walk(node) if isinstance(getattr(part, "ctx", None), ast.Store | ast.Del)]
-        changed = {part.id for part in written if isinstance(part, ast.Name)}
-        named = [part for part in ast.walk(node) if isinstance(getattr(part, "name", None), str)]  # def, class, import
+        """What is not read makes every name that it binds unknown, and all that holds a list or dict named in it."""
+        unread, parts = self._note(_tell_unread(node)), list(ast.walk(node))
+        names = [part for part in parts if isinstance(part, ast.Name)]
+        changed = {part.id for part in names if not isinstance(part.ctx, ast.Load)}
+        named = [part for part in parts if isinstance(getattr(part, "name", None), str)]  # def, class, import
         changed |= {getattr(part, "asname", None) or part.name for part in named}
-        touched = {_root(part) for part in written}
-        for call in (part for part in ast.walk(node) if isinstance(part, ast.Call)):
-            touched |= {_root(part) for part in (*call.args, *(word.value for word in call.keywords), call.func)}
-        objects = [self.values[name] for name in touched if isinstance(self.values.get(name), dict | list)]
+        objects = [value for part in names if isinstance(value := self.values.get(part.id), dict | list)]
         for name, value in self.values.items():
             if any(_contains(value, thing) for thing in objects):
                 self.values[name] = unread
         self.values |= dict.fromkeys(changed, unread)
 
-    def _note(self, reason: str) -> Unread:
-        """Lists a reason once, wherever else the unknown value is used."""
-        if reason not in self.unread and len(self.unread) < MOST_UNREAD:
-            self.unread.append(reason)
-        return Unread(reason)
+    def _note(self, unread: Unread) -> Unread:
+        """Lists it once, wherever else the unknown value is used."""
+        if str(unread) not in self.unread and len(self.unread) < MOST_UNREAD:
+            self.unread.append(str(unread))
+        return unread
 
     def _value(self, node: ast.expr):
         try:
             return self._read(node)
-        except _Unknown as unknown:
-            return self._note(str(unknown))
+        except Unread as unread:
+            return self._note(unread.with_traceback(None))
 
     def _read(self, node: ast.expr):
-        """The value of an expression; _Unknown where only executing it could tell."""
+        """The value of an expression; Unread where only executing it could tell."""
         match node:
             case ast.Constant(value=value):
                 return value
-            case ast.Name():
-                return self._look_up(node)
+            case ast.Name(id=name) if name in self.values:
+                if isinstance(value := self.values[name], Unread):
+                    raise value
+                return value
             case ast.Attribute(value=owner, attr=name):
-                symbol = self._read_as(owner, Symbol)
-                return Symbol(f"{symbol.name}.{name}")
+                return Symbol(f"{self._read_as(owner, Symbol).name}.{name}")
             case ast.List(elts=items) | ast.Tuple(elts=items):
                 return _bounded(node, [value for item in items for value in self._items(item)])
             case ast.Dict(keys=keys, values=values):
                 return self._dict(zip(keys, values, strict=True))
             case ast.Call(func=ast.Name(id="dict"), args=[], keywords=words) if "dict" not in self.values:
                 return self._dict((word.arg and ast.Constant(word.arg), word.value) for word in words)
-            case ast.Call(func=function):
-                raise _Unknown(f"line {node.lineno}: the call of {_name(function)} would have to be executed")
             case ast.Subscript(value=owner, slice=key):
-                try:
+                with contextlib.suppress(KeyError, IndexError, TypeError):
                     return self._read_as(owner, dict | list)[self._read(key)]
-                except (KeyError, IndexError, TypeError):
-                    raise _Unknown(f"line {node.lineno}: an item that is not there") from None
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return _calculate(node, operation=ast.Sub(), left=0, right=self._read(operand))
             case ast.UnaryOp(op=ast.Not(), operand=operand):
@@ -154,20 +135,11 @@ class _Reader:
             case ast.JoinedStr(values=parts) if not any(getattr(part, "format_spec", None) for part in parts):
                 pieces = [part if isinstance(part, ast.Constant) else part.value for part in parts]
                 return _bounded(node, "".join(str(self._read_as(piece, str | int | float)) for piece in pieces))
-        raise _Unknown(f"line {node.lineno}: this {type(node).__name__} would have to be executed")
+        raise _tell_unread(node)
 
     def _read_as(self, node: ast.expr, kind: type):
-        value = self._read(node)
-        if not isinstance(value, kind):
-            raise _Unknown(f"line {node.lineno}: {_name(node)} is not of a kind that can be read here")
-        return value
-
-    def _look_up(self, node: ast.Name):
-        if node.id not in self.values and node.id not in self._imported:
-            raise _Unknown(f"line {node.lineno}: the name {node.id} is not bound to a value")
-        value = self.values[node.id] if node.id in self.values else self._imported[node.id]
-        if isinstance(value, Unread):
-            raise _Unknown(value.reason)
+        if not isinstance(value := self._read(node), kind):
+            raise _tell_unread(node)
         return value
 
     def _items(self, node: ast.expr) -> list:
@@ -194,27 +166,17 @@ def _calculate(node: ast.expr, *, operation: ast.operator, left, right):
             result = function(left, right)
             if abs(result) < 1e18:
                 return result
-    raise _Unknown(f"line {node.lineno}: an operator with a value or a result that cannot be read")
+    raise _tell_unread(node)
 
 
 def _bounded(node: ast.expr, value: str | list) -> str | list:
     if len(value) > MOST_ITEMS:
-        raise _Unknown(f"line {node.lineno}: more than {MOST_ITEMS:,} items or characters")
+        raise _tell_unread(node)
     return value
 
 
-def _name(node: ast.expr) -> str:
-    """How an expression is called in a reason."""
-    if isinstance(node, ast.Attribute):
-        return f"{_name(node.value)}.{node.attr}"
-    return node.id if isinstance(node, ast.Name) else f"this {type(node).__name__}"
-
-
-def _root(node: ast.expr) -> str | None:
-    """The name at the root of `a.b["c"].d`."""
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return node.id if isinstance(node, ast.Name) else None
+def _tell_unread(node: ast.AST) -> Unread:
+    return Unread(f"line {node.lineno} ({type(node).__name__})")
 
 
 def _contains(value, thing, *, depth: int = 12) -> bool:

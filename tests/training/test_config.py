@@ -75,7 +75,7 @@ def test_nothing_is_executed(tmp_path):
     config = parse_config(source)
     assert not victim.exists()
     assert len(config.unread) == 8
-    assert config.unread[0] == "line 2: the call of open would have to be executed"
+    assert config.unread[0] == "line 2 (Call)"
 
 
 @pytest.mark.parametrize(
@@ -109,6 +109,7 @@ def test_values():
     )
     assert unread == []
     assert values == {
+        "Thing": Symbol("Thing"), "T": Symbol("TABLE"), "c": Symbol("c"),
         "a": "xy", "b": [1, 2, 3], "c2": {"k": 1, "m": 2}, "d": {"k": 1, "m": 2}, "e": -0.5, "f": Symbol("Thing"),
         "g": Symbol("TABLE.row.cell"), "h": "xy/z", "i": 2, "j": 4, "k": None, "l": None, "m": [True, True],
     }  # fmt: skip
