@@ -341,7 +341,7 @@ def test_logits_that_are_not_finite_are_no_empty_mask(run):
         if line["id"] == record["id"]:
             line["logits_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (run.folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(LabError, match="is not a prediction .*not finite"):
+    with pytest.raises(LabError, match="is not what was predicted .*not finite"):
         open_run(run.folder).prediction(record["id"])
 
 

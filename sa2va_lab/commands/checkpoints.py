@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from shutil import get_terminal_size
-from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -13,8 +11,6 @@ from tqdm import tqdm
 from sa2va_lab.commands import options as o
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.inventory import read_inventory
-
-_BELOW = {"subsequent_indent": " " * 8, "break_long_words": False}
 
 
 def inspect(
@@ -66,9 +62,11 @@ def plan(
     if as_json:
         o.print_json(made.to_dict())
         return
-    print("\n".join(tell_plan(made, width=get_terminal_size().columns)))
+    for place, rung in enumerate(made.rungs):
+        print(f"{'->' if place == made.chosen else '  '} {rung.precision:<5}{rung.where}: {rung.reason}")
     if made.chosen is None:
         raise LabError(made.explain())
+    print(made.explain())
 
 
 def _plan_all(gpu: str | None, gpus: int, tiles: int | None, *, as_json: bool) -> None:
@@ -83,27 +81,6 @@ def _plan_all(gpu: str | None, gpus: int, tiles: int | None, *, as_json: bool) -
         return
     print(f"{image}; the most precise format that fits, GiB to spare on one card (below 0: lacking), × cards")
     print(releases_table(rows, gpus=gpus))
-
-
-def tell_plan(made, *, width: int) -> list[str]:
-    """A line for each rung of a Plan, its numbers below those of the others, and the reason for the choice; what is
-    longer than `width` characters goes on below."""
-    lines, size = [f"{'':23}{'needs':>8}{'there':>8}{'spare':>8}  GiB"], 1 << 30
-    for place, rung in enumerate(made.rungs):
-        fullest = max(rung.all_shares, key=lambda share: share.needed - share.budget)
-        mark, where = "->" if place == made.chosen else "  ", _name(rung)
-        sizes = f"{fullest.needed / size:8.2f}{fullest.budget / size:8.2f}{-rung.lacking / size:+8.2f}"
-        notes = "; ".join(rung.notes if rung.can_be_made else [*rung.notes, "needs bitsandbytes"])
-        lines += wrap(f"{mark} {rung.precision:<5}{where:<15}{sizes}  {notes}".rstrip(), width, **_BELOW)
-    if not all(rung.can_be_made for rung in made.rungs):
-        lines += wrap("bitsandbytes is not installed here: pip install 'sa2va_lab[quant]'", width)
-    return lines + (wrap(made.explain(), width) if made.chosen is not None else [])
-
-
-def _name(rung) -> str:
-    """The devices in short: "cuda:0", "cuda:0-3", "cpu + files"."""
-    many = rung.layout.devices[1:]
-    return rung.device + (f"-{many[-1].partition(':')[2]}" if many else "") + " + files" * (rung.layout.kept_back > 0)
 
 
 def merge(

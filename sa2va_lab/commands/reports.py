@@ -32,8 +32,10 @@ def training(
     if as_json:
         o.print_json({"runs": [found.to_dict() for found in audits]})
         return
-    print("\n\n".join("\n".join(found.to_lines()) for found in audits))
-    print("\nA training loss is no metric: how good the masks are, only a Run on images with ground truth can say.")
+    for found in audits:
+        print(f"{found.run.path.name}: {found.iterations:,} iterations ({found.run.format})")
+        print("".join(f"{what}: {text}\n" for what, text in found.told))
+    print("A training loss is no metric: how good the masks are, only a Run on images with ground truth can say.")
 
 
 def report(

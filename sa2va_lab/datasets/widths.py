@@ -16,13 +16,13 @@ def measure_widths(mask: np.ndarray) -> np.ndarray:
     The centre line is scikit-image's skeleton (Zhang and Suen); the width is twice the distance from there to the
     background, less half a pixel: a line of one or two pixels has 1.5, one of three or four 3.5.
     """
-    line, distance = _lines(mask)
+    line, distance = findfind_lines(mask)
     return (2 * distance[line] - 0.5).astype(np.float32)
 
 
 def classify_pixels(mask: np.ndarray) -> np.ndarray:
     """The width class of the nearest centre line for every pixel of the picture: int8 (H, W), -1 without a mask."""
-    line, distance = _lines(mask)
+    line, distance = find_lines(mask)
     if not line.any():
         return np.full(mask.shape, -1, np.int8)
     rows, columns = ndimage.distance_transform_edt(~line, return_distances=False, return_indices=True)
@@ -30,7 +30,8 @@ def classify_pixels(mask: np.ndarray) -> np.ndarray:
     return np.searchsorted(EDGES, width).astype(np.int8)
 
 
-def _lines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def find_lines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre lines, bool (H, W), and the distance of every pixel of the mask to the background."""
     if not mask.any():
         return np.zeros(mask.shape, bool), np.zeros(mask.shape)
     # the picture goes on beyond its border: a vessel that leaves it is not thin there

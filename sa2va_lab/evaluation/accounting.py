@@ -50,7 +50,8 @@ def account_for(run: Run, dataset: Dataset) -> list[Finding]:
     records, total = run.records, len(run.sample_ids)
     images = [record["image_sha256"] for record in records if record["image_sha256"]]
     unhashed = [record["id"] for record in records if record["error"] is None and not record["image_sha256"]]
-    odd = [record["id"] for record in records if record["n_seg"] is not None and _contradicts(record)]
+    answered = [record for record in records if record["n_seg"] is not None]
+    odd = [record["id"] for record in answered if (record["n_seg"] > 0) != ("[SEG]" in record["answer"])]
     manifest = dataset.select(run.sample_ids).manifest_sha256 == run.meta["dataset"]["manifest_sha256"]
     splits = run.meta["dataset"].get("splits_sha256") in (None, hash_splits(dataset.splits))
     again, failed = len(images) - len(set(images)), run.failed_ids
@@ -67,10 +68,6 @@ def account_for(run: Run, dataset: Dataset) -> list[Finding]:
         find_leak(run, dataset),
         *_find_origins(run, dataset),
     ]
-
-
-def _contradicts(record: dict) -> bool:
-    return (record["n_seg"] > 0) != ("[SEG]" in record["answer"])
 
 
 def _find_edits(run: Run) -> list[Finding]:

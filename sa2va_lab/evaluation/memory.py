@@ -11,6 +11,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
+
 STATUS, MAPS, REFS = (Path("/proc/self") / name for name in ("status", "smaps", "clear_refs"))
 EVERY = 0.02  # seconds between two looks
 
@@ -71,9 +73,5 @@ def read_status() -> dict[str, int]:
 
 def count_libraries() -> int:
     """Bytes of mapped pages that hold code or constants of libraries, not weights; 0 where /proc does not tell."""
-    if not MAPS.exists():
-        return 0
-    maps = re.findall(
-        r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \d+ +(/\S+)\n(?:(?!Rss).*\n)*?Rss: +(\d+) kB", MAPS.read_text(), re.M
-    )
-    return sum(int(count) << 10 for path, count in maps if re.search(r"\.so(\.|$)", path))
+    maps = psutil.Process().memory_maps() if MAPS.exists() else ()
+    return sum(part.rss for part in maps if re.search(r"\.so(\.|$)", part.path))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from skimage.morphology import skeletonize
 
+from sa2va_lab.datasets.widths import find_lines
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
@@ -56,22 +56,15 @@ class CentreLine:
 
 def trace_line(mask: np.ndarray, truth: np.ndarray) -> CentreLine:
     """Where the truth's vessels were followed, broken or lost by a mask; two bool (H, W)."""
-    line = skeletonize(truth) if truth.any() else np.zeros(truth.shape, bool)
-    wide = ndimage.distance_transform_edt(np.pad(truth, 1, mode="edge"))[1:-1, 1:-1]
-    width = np.where(line, 2 * wide - 0.5, 0).astype(np.float32)
+    line, distance = find_lines(truth)
+    width = np.where(line, 2 * distance - 0.5, 0).astype(np.float32)
     found = line & ndimage.binary_dilation(mask, EIGHT)
     pieces, count = ndimage.label(line & ~found, EIGHT)
     rim, _ = ndimage.label(found & ndimage.binary_dilation(pieces > 0, EIGHT), EIGHT)
-    contacts = set()
-    near = np.pad(rim, 1)
-    rows, columns = np.nonzero(pieces)
-    for down in range(3):
-        for right in range(3):
-            touched = near[rows + down, columns + right]
-            contacts |= set(
-                zip(pieces[rows, columns][touched > 0].tolist(), touched[touched > 0].tolist(), strict=True)
-            )
-    ends = np.bincount([piece for piece, _ in contacts], minlength=count + 1) if contacts else np.zeros(count + 1, int)
+    near, (rows, columns) = np.pad(rim, 1), np.nonzero(pieces)
+    touched = [near[rows + down, columns + right] for down in range(3) for right in range(3)]
+    contacts = np.unique([np.tile(pieces[rows, columns], 9), np.concatenate(touched)], axis=1)
+    ends = np.bincount(contacts[0, contacts[1] > 0], minlength=count + 1)
     gap = (ends >= 2)[pieces] & (pieces > 0)
     return CentreLine(found, gap, (pieces > 0) & ~gap, width)
 

@@ -16,12 +16,6 @@ if TYPE_CHECKING:
 MOST = 3  # things asked for, the most frequent first: a data set may name dozens
 
 
-def list_phrases(dataset: Dataset, *, most: int = MOST) -> list[str]:
-    """The data set's own phrase, then the others that it names, the most frequent first; `most` of them in all."""
-    others = [phrase for phrase in dataset.phrases if phrase != dataset.phrase]
-    return [dataset.phrase, *others][:most]
-
-
 def predict_others(
     segmenter,
     dataset: Dataset,
@@ -35,7 +29,7 @@ def predict_others(
     limit: as it was given for `run`. Raises what `predict_dataset` raises.
     """
     made = []
-    for phrase in list_phrases(dataset)[1:]:
+    for phrase in [phrase for phrase in dataset.phrases if phrase != dataset.phrase][: MOST - 1]:
         other = dataset.about(phrase)
         folder = Path(f"{run.folder}_{as_file_name(phrase)}")
         how = {"split": run.split, "limit": limit, "role": "phrase", "of": run, "progress": progress}

@@ -5,13 +5,15 @@ SHAPE_POLICY says what each metric is where a mask or a truth is empty.
 
 from __future__ import annotations
 
-from collections import deque
 from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from multiprocessing import get_context
 from os import cpu_count
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import binary_erosion, distance_transform_edt, label
+from skimage.morphology import skeletonize
 
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
 from sa2va_lab.evaluation.intervals import mean_interval
@@ -21,6 +23,7 @@ SHAPE_METRICS = ("cldice", "hd95", "surface_dice", "betti0_error", "area_error")
 CALIBRATION = ("brier", "ece")
 SHARES = ("cldice", "surface_dice", *CALIBRATION)  # metrics from 0 to 1
 TOLERANCE = 2.0  # pixels, of the surface Dice
+EIGHT = np.ones((3, 3))  # neighbours of a pixel in one component
 BINS = 10  # of the expected calibration error
 LEAST_IMAGES = 25  # a process that is given fewer takes longer to start than it saves
 
@@ -45,7 +48,7 @@ def measure_shapes(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         "cldice": compute_cldice(mask, truth),
         "hd95": np.nan if distances is None else float(max(np.percentile(part, 95) for part in distances)),
         "surface_dice": _surface_dice(distances, mask, truth),
-        "betti0_error": float(abs(_count_components(mask) - _count_components(truth))),
+        "betti0_error": float(abs(label(mask, EIGHT)[1] - label(truth, EIGHT)[1])),
         "area_error": float(mask.sum() / truth.sum() - 1) if truth.any() else np.nan,
     }
 
@@ -53,8 +56,6 @@ def measure_shapes(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 def compute_cldice(mask: np.ndarray, truth: np.ndarray) -> float:
     """Centre-line Dice (Shit et al. 2021) on scikit-image's Zhang and Suen skeletons: harmonic mean of the share of
     the mask's line inside the truth and of the truth's line inside the mask."""
-    from skimage.morphology import skeletonize
-
     if not mask.any() or not truth.any():
         return np.nan if mask.any() == truth.any() else 0.0
     precision = float(truth[skeletonize(mask, method="zhang")].mean())
@@ -129,13 +130,8 @@ def _spread(work, workers: int):
     """_measure_image of all, in order, a few images of each process in memory at a time."""
     fresh = get_context("spawn")  # a fork may hang beside torch's threads
     with ProcessPoolExecutor(workers, mp_context=fresh) as pool:
-        waiting = deque()
-        for image in work:
-            waiting.append(pool.submit(_measure_image, image))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        while some := list(islice(work, 4 * workers)):
+            yield from pool.map(_measure_image, some)
 
 
 def _surface_distances(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -143,8 +139,6 @@ def _surface_distances(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray,
 
     A border pixel is one of the mask with a neighbour (of four) outside it; beyond the picture counts as outside.
     """
-    from scipy.ndimage import binary_erosion, distance_transform_edt
-
     if not mask.any() or not truth.any():
         return None
     first, second = mask & ~binary_erosion(mask), truth & ~binary_erosion(truth)
@@ -156,9 +150,3 @@ def _surface_dice(distances, mask: np.ndarray, truth: np.ndarray) -> float:
         return np.nan if mask.any() == truth.any() else 0.0
     near = sum(np.count_nonzero(part <= TOLERANCE) for part in distances)
     return near / sum(map(len, distances))
-
-
-def _count_components(mask: np.ndarray) -> int:
-    from scipy.ndimage import label
-
-    return label(mask, np.ones((3, 3)))[1]

@@ -220,21 +220,18 @@ class Run(Shown):
         if record["error"] is not None:
             raise LabError(f"the run {self.folder} has no prediction of {sample_id}: {record['error']}")
         path = self.folder / LOGITS / f"{sample_id}.npz"
-        try:
-            content = path.read_bytes() if path.is_file() else None
-        except OSError as error:
-            raise LabError(f"{path} cannot be read ({error.strerror}); predict again in a new folder") from error
-        if content is None:
-            raise LabError(f"{path} cannot be read (there is no such file); predict again in a new folder")
-        if hashlib.sha256(content).hexdigest() != record["logits_sha256"]:
-            raise LabError(f"{path} is not what was predicted (its hash differs); predict again in a new folder")
         told = {name: record[name] for name in ("answer", "seconds", "peak_bytes")} | {"stamp": self.meta["stamp"]}
         try:
+            content = path.read_bytes() if path.is_file() else b""
+            if hashlib.sha256(content).hexdigest() != record["logits_sha256"]:
+                raise ValueError("its hash differs" if content else "it is missing or empty")
             made = Prediction.from_npz(io.BytesIO(content), **told)
+            if (list(made.size), made.canvas, made.n_seg) != (record["size"], record["canvas"], record["n_seg"]):
+                raise ValueError("another size or count of masks than in its line")
+        except OSError as error:
+            raise LabError(f"{path} cannot be read ({error.strerror}); restore its permissions") from error
         except (ValueError, TypeError, IndexError, OverflowError) as error:
-            raise LabError(f"{path} is not a prediction ({error}); predict again in a new folder") from None
-        if (list(made.size), made.canvas, made.n_seg) != (record["size"], record["canvas"], record["n_seg"]):
-            raise LabError(f"{path} has another size or count of masks than its line; predict again in a new folder")
+            raise LabError(f"{path} is not what was predicted ({error}); predict again in a new folder") from None
         return made
 
 

@@ -45,11 +45,18 @@ class Audit(Shown):
     @property
     def facts(self) -> dict[str, str]:
         """See `Shown`; what needs a look first."""
-        run, found = self.run, sorted(self.findings, key=lambda finding: not finding.alarm)
-        facts = {"Log": f"{shown_name('log', run.path)}, {self.iterations:,} iterations"}
+        facts = {"Log": f"{shown_name('log', self.run.path)}, {self.iterations:,} iterations"}
         facts["Processes"] = str(self.implied_ranks or "not known")
-        facts |= {name: f"{run.first(name):.4f} → {run.last(name):.4f}" for name in run.losses}
-        return facts | {f"{'! ' if one.alarm else ''}{one.kind}": one.evidence for one in found}
+        return facts | dict(self.told)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """(what, text): how each loss went, and every finding, the alarms first and marked."""
+        drops = {name: self.run.drop_percent(name) for name in self.run.losses}
+        changes = {name: "" if drop is None else f" ({-drop:+.2f} %)" for name, drop in drops.items()}
+        told = [(name, f"{self.run.first(name):.4f} → {self.run.last(name):.4f}{changes[name]}") for name in changes]
+        found = sorted(self.findings, key=lambda finding: not finding.alarm)
+        return told + [(f"{'! ' if one.alarm else ''}{one.kind}", one.evidence) for one in found]
 
     @property
     def alarms(self) -> tuple[Finding, ...]:
@@ -78,18 +85,6 @@ class Audit(Shown):
             "implied_ranks": self.implied_ranks,
             "findings": [finding.to_dict() for finding in self.findings],
         }
-
-    def to_lines(self) -> list[str]:
-        """The same for a terminal; what needs a look is marked."""
-        run = self.run
-        lines = [f"{run.path.name}: {self.iterations:,} iterations ({run.format}, {run.lines:,} lines)"]
-        width = max(map(len, run.losses))
-        for name in run.losses:
-            drop = run.drop_percent(name)
-            change = "" if drop is None else f"  {-drop:+.2f} %"
-            lines.append(f"  {name:>{width}}  {run.first(name):.4f} -> {run.last(name):.4f}{change}")
-        lines += [f"{'! ' if found.alarm else '  '}{found.kind}: {found.evidence}" for found in self.findings]
-        return lines
 
 
 def audit(
@@ -233,7 +228,7 @@ def _check_warmup(
 
     def expect(ranks: int) -> tuple[int, float]:
         epoch = schedule.count_iterations(total, ranks=ranks, batch=config.batch, group=config.sampler_group)
-        length = schedule.warmup_length(end, by_epoch=True, epoch=epoch)
+        length = int(end * epoch)
         return length, schedule.warmup_rate(place, lr=config.lr, length=length, start_factor=start)
 
     fits = [ranks for ranks in schedule.RANKS if abs(expect(ranks)[1] - rate) <= RATE_TOLERANCE * rate]

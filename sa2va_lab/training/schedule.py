@@ -46,11 +46,6 @@ def warmup_rate(iteration: int, *, lr: float, length: int, start_factor: float =
     return lr * (start_factor + (1 - start_factor) * done / steps)
 
 
-def warmup_length(end: float, *, by_epoch: bool, epoch: int) -> int:
-    """Iterations of a warm-up that ends at `end`, in epochs of `epoch` iterations or already in iterations."""
-    return int(end * epoch) if by_epoch else int(end)
-
-
 def fit_warmup(iteration: int, rate: float, *, lr: float, start_factor: float = 1e-5) -> float | None:
     """The length of the linear warm-up in which this rate stands at this iteration; None where it cannot."""
     share = (rate / lr - start_factor) / (1 - start_factor) if start_factor != 1 else 1

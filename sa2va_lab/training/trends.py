@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import median_filter
 
 WINDOW_SHARE, LEAST_WINDOW = 50, 5
 FAST_SHARE = 0.9
@@ -58,15 +59,10 @@ def follow(iterations: np.ndarray, values: np.ndarray) -> Course:
 
 def smooth(values: np.ndarray, window: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation over a window around each value; at the ends the window is what there is of it."""
-    n, half = len(values), window // 2
-    low = np.maximum(np.arange(n) - half, 0)
-    high = np.minimum(np.arange(n) + half + 1, n)
-    centre = values.mean()  # sums of squares lose digits far from zero
-    sums, squares = (np.concatenate([[0.0], np.cumsum((values - centre) ** power)]) for power in (1, 2))
-    counts = high - low
-    mean = (sums[high] - sums[low]) / counts
-    variance = (squares[high] - squares[low]) / counts - mean**2
-    return mean + centre, np.sqrt(np.maximum(variance, 0))
+    import pandas as pd
+
+    around = pd.Series(values).rolling(window // 2 * 2 + 1, center=True, min_periods=1)
+    return around.mean().to_numpy(), around.std(ddof=0).to_numpy()
 
 
 def _last_step(lows: np.ndarray, step: float) -> int:
@@ -80,8 +76,6 @@ def _last_step(lows: np.ndarray, step: float) -> int:
 
 
 def _find_spikes(iterations: np.ndarray, values: np.ndarray, *, least: float) -> list[tuple[int, float]]:
-    from scipy.ndimage import median_filter
-
     if len(values) < LEAST_LINES:
         return []
     middle = median_filter(values, SPIKE_LINES, mode="nearest")

@@ -231,7 +231,7 @@ def test_damaged_logits_are_noticed(dataset, make_segmenter, tmp_path):
     (tmp_path / "run" / "logits" / "P02-V1-F001.npz").unlink()
     with pytest.raises(LabError, match="hash differs"):
         run.prediction("P01-V1-F001")
-    with pytest.raises(LabError, match="cannot be read"):
+    with pytest.raises(LabError, match="is missing"):
         run.prediction("P02-V1-F001")
 
 

@@ -34,7 +34,7 @@ def test_words(call, synthetic, write, write_config):
     log = write(synthetic.as_text(synthetic.make_lines()))
     code, out, _ = call("training", log, "--config", write_config(annotations=1219))
     assert code == 0
-    assert "loss  14.2463 -> 1.7884  -87.45 %" in out
+    assert "loss: 14.2463 → 1.7884 (-87.45 %)" in out
     assert "! ranks: 12,192 iterations = " in out
     assert "A training loss is no metric" in out
 
