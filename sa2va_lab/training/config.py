@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import read_json
+from sa2va_lab.files import read_as, read_json
 from sa2va_lab.paths import real
 from sa2va_lab.training.syntax import Symbol, Unread, read_assignments
 
@@ -19,20 +19,10 @@ MOST_DATA = 1000  # data sets
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """One data set of the training: samples are counted from its annotations, None where they are not at hand."""
-
-    name: str
-    root: str | None
-    annotations: str | None
-    repeats: float | None
-    samples: int | None
-
-
-@dataclass(frozen=True)
 class TrainingConfig:
     """What a config says; None wherever it does not say, or cannot be read (then `unread` tells why).
 
+    data: (repeats, samples) of each data set; samples are counted from its annotations, None where those are absent.
     base, weights: the model that training began from, and Sa2VA's weights where those came in a file of their own.
     loss_weights: {loss name: weight}. sampler_group: samples that xtuner's LengthGroupedSampler keeps together on a
     process (batch size x accumulation), None for a plain sampler. warmup: {"begin", "end", "start_factor", "by_epoch"}
@@ -46,7 +36,7 @@ class TrainingConfig:
     special_tokens: tuple[str, ...] = ()
     lora: dict = field(default_factory=dict)
     loss_weights: dict[str, float] = field(default_factory=dict)
-    data: tuple[TrainingData, ...] = ()
+    data: tuple[tuple[float | None, int | None], ...] = ()
     epochs: float | None = None
     max_iterations: int | None = None
     batch: int | None = None
@@ -67,36 +57,30 @@ class TrainingConfig:
     @property
     def repeats(self) -> float | None:
         """How often an epoch goes through each image; None where data sets differ."""
-        found = {part.repeats for part in self.data}
+        found = {repeats for repeats, _ in self.data}
         return found.pop() if len(found) == 1 else None
 
     def epoch_samples(self, samples: int | None = None) -> int | None:
         """Samples of one epoch, repeats included. samples: images, for a config with one value of repeats."""
         if samples is not None:
             return None if self.repeats is None else int(samples * self.repeats)
-        known = [part.samples is not None and part.repeats is not None for part in self.data]
-        return sum(int(part.samples * part.repeats) for part in self.data) if known and all(known) else None
+        known = self.data and all(None not in part for part in self.data)
+        return sum(int(repeats * count) for repeats, count in self.data) if known else None
 
     @property
     def samples(self) -> int | None:
         """Images of all data sets together, None where one of them could not be counted."""
-        counts = [part.samples for part in self.data]
+        counts = [count for _, count in self.data]
         return sum(counts) if counts and None not in counts else None
 
 
 def read_config(path: Path | str) -> TrainingConfig:
     """Reads a config file without executing it; LabError for a file that is none."""
-    path = Path(path)
-    if path.is_dir():
-        raise LabError(f"{path} is a folder: give the config itself, a .py file.")
-    try:
-        if path.exists() and not path.is_file():  # reading from a pipe could wait for ever
-            raise LabError(f"{path} is a pipe or a device: give the config itself, a .py file.")
-        with open(path, "rb") as file:
-            source = file.read(LARGEST + 1)
-    except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror or error}): give an xtuner config.") from None
-    return parse_config(source.decode("utf-8-sig", "replace"), path=path)
+
+    def parse(content: bytes) -> TrainingConfig:
+        return parse_config(content.decode("utf-8-sig", "replace"), path=Path(path))
+
+    return read_as("an xtuner config", path, parse, limit=LARGEST)
 
 
 def parse_config(source: str, *, path: Path | None = None) -> TrainingConfig:
@@ -174,8 +158,8 @@ def _template(values: dict) -> str | None:
     return used.short if isinstance(used, Symbol) else _at(values, "template", str)
 
 
-def _find_data(dataset: dict | None, config: Path | None, budget: list[int] | None = None) -> list[TrainingData]:
-    """The data sets inside a dataset, however many concatenations are around them."""
+def _find_data(dataset: dict | None, config: Path | None, budget: list[int] | None = None) -> list[tuple]:
+    """(repeats, samples) of the data sets inside a dataset, however many concatenations are around them."""
     budget = budget or [MOST_DATA]  # the same one may stand in another many times over
     budget[0] -= 1
     if dataset is None or budget[0] < 0:
@@ -187,8 +171,7 @@ def _find_data(dataset: dict | None, config: Path | None, budget: list[int] | No
         return [found for part in inner if isinstance(part, dict) for found in _find_data(part, config, budget)]
     root, file = _at(dataset, "data_root", str), _at(dataset, "ann_file", str) or _at(dataset, "data_path", str)
     repeats = _at(dataset, "repeats", float) if "repeats" in dataset else 1.0
-    name = _at(dataset, "name", str) or _kind(dataset) or "data"
-    return [TrainingData(name, root, file, repeats, _count_samples(root, file, config))]
+    return [(repeats, _count_samples(root, file, config))]
 
 
 def _count_samples(root: str | None, file: str | None, config: Path | None) -> int | None:

@@ -7,16 +7,15 @@ import io
 import math
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.files import read_as
 from sa2va_lab.training.messages import Messages
 from sa2va_lab.training.readers import TOTAL, Content, is_loss, read_json, read_text
 
@@ -110,57 +109,33 @@ def read_log(path: Path | str) -> TrainingRun:
     Raises LabError when there is no such file, when it is empty, too large, binary or of no known form, when no loss
     is in it, or when lines of different runs are mixed in it.
     """
-    path = Path(path)
-    if path.is_dir():
-        logs = sorted(path.rglob("*.log"))
-        hint = f"give the log itself, such as {logs[-1]}" if logs else "give the log itself; there is no *.log in it"
-        raise LabError(f"{path} is a folder: {hint}.")
-    try:
-        if path.exists() and not path.is_file():  # reading from a pipe could wait for ever
-            raise LabError(f"{path} is a pipe or a device, not a file: save the log to a file and give that.")
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else open(path, "rb") as file:
-            return _to_run(path, _read(path, file))
-    except (gzip.BadGzipFile, zlib.error, EOFError):
-        raise LabError(f"{path} begins like a gzip file but is damaged: unpack or copy it again.") from None
-    except OSError as error:
-        raise LabError(f"{path} cannot be read ({error.strerror or error}): give the path of a training log.") from None
+    return read_as("a training log", path, lambda content: _read(Path(path), content), limit=LIMIT)
 
 
-def _read(path: Path, file: io.BufferedReader) -> Content:
-    head = file.peek(1 << 16)
-    wide = head.startswith(UTF_16)
-    if not head.strip():
-        raise LabError(f"{path} is empty: give the log of a training that has begun.")
+def _read(path: Path, content: bytes) -> TrainingRun:
+    """A ValueError is its word for what is no log."""
+    if content.startswith(b"\x1f\x8b"):
+        try:
+            with gzip.open(io.BytesIO(content)) as file:
+                content = file.read(LIMIT + 1)
+        except (OSError, zlib.error, EOFError):
+            raise ValueError("it begins like a gzip file but is damaged") from None
+    head, wide = content[: 1 << 16], content.startswith(UTF_16)
     if not wide and len(head.translate(None, CONTROLS)) < 0.95 * len(head):
-        raise LabError(f"{path} is a binary file, not a log: give the text log, scalars.json or trainer_state.json.")
-    text = io.TextIOWrapper(file, "utf-16" if wide else "utf-8-sig", errors="replace")
-    lines = _read_lines(path, text)
-    first = next(lines, "")
-    while first.isspace():
-        first = next(lines, "")
-    if not first.lstrip().startswith("{"):
-        return read_text(chain([first], lines))
-    content = read_json("".join([first, *lines]))
-    if content is None:
-        raise LabError(
-            f"{path} is JSON, but neither mmengine's scalars.json (an object a line) nor a trainer_state.json with a "
-            "log_history: give one of these, or the text log."
-        )
-    return content
-
-
-def _read_lines(path: Path, file: TextIO) -> Iterator[str]:
-    """The lines, whatever their ends: a progress bar's carriage return is one too."""
-    size = 0
-    while line := file.readline(LONGEST + 1):
-        size += len(line)
-        if len(line) > LONGEST:
-            raise LabError(f"{path} has a line of more than {LONGEST >> 20} MB: that is not a training log.")
-        if size > LIMIT:
-            raise LabError(f"{path} has more than {LIMIT >> 20} MB of text: cut out the part with the training lines.")
-        yield line
+        raise ValueError("it is a binary file")
+    if not content.strip() or len(content) > LIMIT:
+        raise ValueError(f"it is empty, or has more than {LIMIT >> 20} MB of text")
+    text = content.decode("utf-16" if wide else "utf-8-sig", "replace")
+    lines = list(io.StringIO(text, newline=None))  # whatever their ends: a progress bar's carriage return is one too
+    if max(map(len, lines)) > LONGEST:
+        raise ValueError(f"it has a line of more than {LONGEST >> 20} MB")
+    if not text.lstrip().startswith("{"):
+        return _to_run(path, read_text(lines))
+    if made := read_json("".join(lines)):
+        return _to_run(path, made)
+    raise ValueError(
+        "it is JSON, but neither mmengine's scalars.json (an object a line) nor a trainer_state.json with a log_history"
+    )
 
 
 def _to_run(path: Path, content: Content) -> TrainingRun:

@@ -19,18 +19,10 @@ def find_logs(named: str) -> list[Path]:
 
     A relative path is seen from the working directory, from where the command was started, and from the checkout.
     """
-    if not named.strip():
-        return [demo_log()]
-    return [find_given(part.strip()) for part in named.split(SEPARATOR) if part.strip()]
-
-
-def demo_log() -> Path:
-    """The text log that the demo's fine-tune wrote; LabError where it was not shipped."""
-    folder = find_root() / "data" / "demo"
-    logs = sorted([*folder.glob("*.log"), *folder.glob("*/*.log")])
-    if not logs:
-        raise LabError(f"there is no training log of the demo in {folder}: give a log of your own (log=...).")
-    return logs[0]
+    parts = [find_given(part.strip()) for part in named.split(SEPARATOR) if part.strip()]
+    if not parts and not (parts := sorted((find_root() / "data" / "demo").glob("*.log"))[:1]):
+        raise LabError("there is no training log of the demo in data/demo: give a log of your own (log=...).")
+    return parts
 
 
 def audit_logs(
@@ -44,7 +36,8 @@ def audit_logs(
     audits = []
     for path in logs:
         demo = is_demo_log(path)
-        chosen = find_given(str(config)) if config else _demo_config(path) if demo else None
+        beside = next((file for folder in path.parents[:2] for file in sorted(folder.glob("*.py"))), None)
+        chosen = find_given(str(config)) if config else beside if demo else None
         meant = ranks if ranks is not None else 1 if demo else MEANT_RANKS
         made = read_config(chosen) if chosen else None
         audits.append(audit(read_log(path), config=made, samples=samples, ranks=meant))
@@ -57,7 +50,3 @@ def is_demo_log(path: Path) -> bool:
         return real(find_root() / "data" / "demo") in real(path).parents
     except LabError:  # installed without a checkout: there is no demo
         return False
-
-
-def _demo_config(log: Path) -> Path | None:
-    return next((path for folder in log.parents[:2] for path in sorted(folder.glob("*.py"))), None)

@@ -24,13 +24,7 @@ def test_everything_that_the_workbench_asks_for(write_config):
     assert config.warmup == {"begin": 0.0, "end": 0.1, "start_factor": 1e-5, "by_epoch": True}
     assert config.zero["stage"] == 3
     assert (config.save_interval, config.save_by_epoch, config.keep) == (500, False, 5)
-    [data] = config.data
-    assert (data.name, data.root, data.annotations, data.repeats) == (
-        "Vessels",
-        "data/vessels/",
-        "annotations.json",
-        10,
-    )
+    assert config.data == ((10, 7),)
 
 
 def test_samples_are_counted_beside_the_config(write_config):
@@ -135,7 +129,7 @@ def test_what_grows_without_end_is_given_up(source):
         ("\0", "is not Python"),
         ("a = " + "-" * 100000 + "1", "is not Python"),
         ("a = " + "+".join(["1"] * 100000), "is not Python"),
-        ("#" * (2 << 20), "more than 1 MB"),
+        ("#" * (2 << 20), "at most 1,048,576 of an xtuner config"),
     ],
 )
 def test_wrong_configs_get_one_sentence(write, content, sentence):
@@ -154,12 +148,9 @@ def test_numbers_beyond_all_measure_count_as_not_said():
 
 def test_no_file_a_folder_and_a_pipe(tmp_path):
     os.mkfifo(tmp_path / "pipe.py")
-    with pytest.raises(LabError, match="is a pipe"):
-        read_config(tmp_path / "pipe.py")
-    with pytest.raises(LabError, match="cannot be read"):
-        read_config(tmp_path / "absent.py")
-    with pytest.raises(LabError, match="is a folder"):
-        read_config(tmp_path)
+    for path in (tmp_path / "pipe.py", tmp_path / "absent.py", tmp_path):
+        with pytest.raises(LabError, match="is not a file; expected an xtuner config"):
+            read_config(path)
 
 
 @given(st.data())
