@@ -15,7 +15,7 @@ from sa2va_lab.language import use_language
 from sa2va_lab.paths import find_root, real
 from sa2va_lab.reports.runner import choose_notebooks, keep_relevant, run_report
 from sa2va_lab.reports.settings import FILE, Settings, read_settings, write_settings
-from sa2va_lab.training.sources import audit_logs
+from sa2va_lab.training.audit import audit_logs
 
 Language = Annotated[str | None, typer.Option(help="en or zh.")]
 

@@ -13,13 +13,12 @@ import typer
 from sa2va_lab.commands import options as o
 from sa2va_lab.datasets.formats import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.accounting import Finding, account_for, find_twin
-from sa2va_lab.evaluation.honesty import check_run
+from sa2va_lab.evaluation.honesty import Finding, account_for, check_run, find_twin
 from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
+from sa2va_lab.evaluation.questions import find_asked, list_refused, measure_refused
 from sa2va_lab.evaluation.thresholds import refuse_seen, take_threshold
 from sa2va_lab.evaluation.verification import FILE, IMAGES, verify_run
-from sa2va_lab.evaluation.wordings import find_asked, list_refused, measure_refused
 from sa2va_lab.files import write_json
 from sa2va_lab.reports.answers import Refused, say_refused
 from sa2va_lab.runs import Run, open_run, walk_runs

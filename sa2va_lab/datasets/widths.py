@@ -16,7 +16,7 @@ def measure_widths(mask: np.ndarray) -> np.ndarray:
     The centre line is scikit-image's skeleton (Zhang and Suen); the width is twice the distance from there to the
     background, less half a pixel: a line of one or two pixels has 1.5, one of three or four 3.5.
     """
-    line, distance = findfind_lines(mask)
+    line, distance = find_lines(mask)
     return (2 * distance[line] - 0.5).astype(np.float32)
 
 

@@ -6,20 +6,16 @@ own Dice on the training part is best. observer: the second annotator. shuffled:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import numpy as np
 from PIL import Image, ImageOps
 from skimage.filters import frangi, threshold_otsu
 
+from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.files import open_image
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from sa2va_lab.datasets.samples import Dataset, Sample
 
 GRID = 128  # the mean training mask is kept on so many cells a side: images differ in size
 SIGMAS = (2, 3, 4, 6)  # pixels at 512; half the widths that Frangi's filter answers to

@@ -13,11 +13,19 @@ import pandas as pd
 
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.accounting import Finding, sort_findings
 from sa2va_lab.evaluation.baselines import measure_baselines
-from sa2va_lab.evaluation.honesty import check_run, was_seen
+from sa2va_lab.evaluation.honesty import Finding, check_run, sort_findings, was_seen
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
-from sa2va_lab.evaluation.phrases import find_others, measure_phrase, predict_others
+from sa2va_lab.evaluation.questions import (
+    ask_otherwise,
+    compare_wordings,
+    find_asked,
+    find_others,
+    list_refused,
+    measure_phrase,
+    measure_refused,
+    predict_others,
+)
 from sa2va_lab.evaluation.shapes import measure_extras, summarise_extras
 from sa2va_lab.evaluation.thresholds import (
     Choice,
@@ -28,7 +36,6 @@ from sa2va_lab.evaluation.thresholds import (
     weigh_threshold,
 )
 from sa2va_lab.evaluation.verification import made_here, not_verified, verify_run
-from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, find_asked, list_refused, measure_refused
 from sa2va_lab.runs import META, Run, open_run, predict_dataset
 
 SEEN = "seen:"  # before a threshold that may have been chosen on the images that are reported

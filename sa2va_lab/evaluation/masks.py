@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sa2va_lab.datasets.export import Export, copy_image, export_masks
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.datasets.splits import image_name
 from sa2va_lab.datasets.writers import CopiedThing, Copy
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import match_samples
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.thresholds import Choice
-    from sa2va_lab.runs.read import Run
+from sa2va_lab.evaluation.thresholds import Choice
+from sa2va_lab.runs.read import Run
 
 
 def export_run(

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset, Sample
-    from sa2va_lab.prediction import Prediction
-    from sa2va_lab.runs.read import Run
+from sa2va_lab.prediction import Prediction
+from sa2va_lab.runs.read import Run
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import mean_interval
-from sa2va_lab.evaluation.matching import match_samples, pair_up
+from sa2va_lab.evaluation.matching import Pair, match_samples, pair_up
+from sa2va_lab.runs.read import Run
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.matching import Pair
-    from sa2va_lab.runs.read import Run
 
 COUNTS = ("tp", "fp", "fn", "tn")
 METRICS = ("dice", "iou", "precision", "recall", "specificity")

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.datasets.widths import find_lines
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
+from sa2va_lab.runs.read import Run
 
 MISSED = ("no_seg", "gap", "thin", "broad", "tight")  # kinds of false negatives
 MADE_UP = ("sparse_truth", "loose", "other_thing", "blob", "beyond")  # kinds of false positives

@@ -6,22 +6,18 @@ Both Runs are of the same frames. Patients are the units of every interval, as e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, compare_paired
 from sa2va_lab.evaluation.matching import match_samples, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.runs.asking import list_films
+from sa2va_lab.runs.read import Run
 from sa2va_lab.shown import Shown
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
 
 WAYS = ("still", "tracked")
 LEAST_FRAMES = 3  # a sequence of fewer has no course

@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field, TypeAdapter
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import compare_paired
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores
 from sa2va_lab.files import read_json, tell_fault, write_json
 from sa2va_lab.paths import find_given
-from sa2va_lab.runs import find_beside, predict_dataset
+from sa2va_lab.runs import Run, find_beside, predict_dataset
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
 
 BINS = 1000
 THRESHOLDS = np.arange(BINS) / BINS  # 0, .001, ..., .999: a pixel is in the mask strictly above its threshold
@@ -196,7 +194,7 @@ def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLE
             low, high = np.quantile(THRESHOLDS[places], [0.025, 0.975])
     n_images, n_groups = int(below[:, best].sum()), int((below[:, best] > 0).sum())
     where = f"{n_images} images of {n_groups} patients"
-    where += f', split "{split}"' if (split := counts.origin.get("split")) else ""
+    where += ", " + f'split "{split}"' if (split := counts.origin.get("split")) else ""
     return Choice(
         value=float(THRESHOLDS[best]),
         reason=f"best mean Dice on {where}",

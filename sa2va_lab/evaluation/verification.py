@@ -2,7 +2,7 @@
 
 Some images, drawn by lot after the Run was finished, are predicted once more with the recorded weights, prompt, number
 format and batch. It stands here and not in `runs`, which stay small, since what comes out is a judgement, in the words
-of `accounting`; nothing of it opens a truth.
+of `honesty`; nothing of it opens a truth.
 """
 
 from __future__ import annotations
@@ -12,20 +12,16 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from math import ceil, comb
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.accounting import Finding
+from sa2va_lab.evaluation.honesty import Finding
 from sa2va_lab.evaluation.matching import match_samples
 from sa2va_lab.runs.asking import ask_run
-from sa2va_lab.runs.seal import read_digest
+from sa2va_lab.runs.read import Run, read_digest
 from sa2va_lab.runs.shares import deal_samples
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
 
 FILE = "verification.json"
 IMAGES = 5

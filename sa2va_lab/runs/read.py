@@ -5,7 +5,9 @@
     logits/<id>.npz the logits of a sample, on disk before its line is
 
 A Run may come from anywhere. What is in it is held against `Meta` and `Record` before anything is believed, and a
-damaged one is a LabError that says where.
+damaged one is a LabError that says where. A finished Run is sealed by digests, which name any later edit: whoever edits
+it can seal it again, so a seal tells an accident or a careless hand from a Run that is as it was finished; that a model
+said what stands there is shown by predicting again (`evaluation.verification`).
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import read_json, tell_fault
+from sa2va_lab.files import hash_value, read_json, tell_fault, write_json
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.shown import Shown
 
-META, LINES, LOGITS = "run.json", "samples.jsonl", "logits"
+META, LINES, LOGITS, WHOLE = "run.json", "samples.jsonl", "logits", "whole"
 OWN = "{prompt}, or the question that an image brings"
 SAME = ("weights", "precision", "prompt", "tracking")  # what makes two Runs one model that is asked one thing
 MOST_PIXELS = 178_956_970  # Pillow opens no larger image, so none was predicted
@@ -288,3 +290,29 @@ def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
         code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
         tracking=", ".join(f"{name} {value}" for name, value in tracked if value) or "image by image",
     )
+
+
+def seal_run(folder: Path, meta: dict) -> None:
+    """Writes run.json for the last time, with digests of itself and of the lines, which hold those of the logits."""
+    write_json(folder / META, meta | {"seal": _digest(folder, meta)})
+
+
+def read_digest(run: Run) -> str:
+    """What the whole Run is now, sealed or not; of finished, untouched ones it is what the seal says."""
+    return _digest(run.folder, run.meta)[WHOLE]
+
+
+def list_edits(run: Run) -> list[str] | None:
+    """Files that are not as they were when the Run was finished; None where it has no seal to tell by. Logits are held
+    against their lines when they are read."""
+    if not run.meta.get("seal"):
+        return None
+    now = _digest(run.folder, run.meta)
+    return [name for name in (META, LINES) if run.meta["seal"].get(name) != now[name]]
+
+
+def _digest(folder: Path, meta: dict) -> dict[str, str]:
+    told = {name: value for name, value in meta.items() if name != "seal"}
+    lines = (folder / LINES).read_bytes() if (folder / LINES).is_file() else b""
+    found = {META: hash_value(told), LINES: hashlib.sha256(lines).hexdigest()}
+    return found | {WHOLE: hashlib.sha256("".join(found.values()).encode()).hexdigest()}

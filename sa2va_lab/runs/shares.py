@@ -18,8 +18,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_whole
 from sa2va_lab.runs.asking import list_films
 from sa2va_lab.runs.find import name_folder
-from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run
-from sa2va_lab.runs.seal import seal_run
+from sa2va_lab.runs.read import LINES, LOGITS, META, Run, open_run, seal_run
 from sa2va_lab.runs.write import check_request, choose_samples, lock_folder, predict_dataset
 
 RANKS, LOCK = "ranks", ".ranks.lock"

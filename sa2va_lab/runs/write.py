@@ -25,8 +25,18 @@ from tqdm.auto import tqdm
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, hash_splits, write_json, write_whole
 from sa2va_lab.runs.asking import Told, ask_run, list_films
-from sa2va_lab.runs.read import LINES, LOGITS, META, SAME, Role, Run, describe_maker, open_run, read_lines
-from sa2va_lab.runs.seal import list_edits, seal_run
+from sa2va_lab.runs.read import (
+    LINES,
+    LOGITS,
+    META,
+    Role,
+    Run,
+    describe_maker,
+    list_edits,
+    open_run,
+    read_lines,
+    seal_run,
+)
 from sa2va_lab.sa2va.processing import phrase_prompt
 
 LOCK = ".lock"
@@ -257,9 +267,10 @@ def _refuse_other(run: Run, here: dict[str, str]) -> None:
 
 
 def _list_facts(meta: dict) -> dict[str, str]:
-    maker = describe_maker(meta)
-    facts = {name: getattr(maker, name) for name in SAME}
-    return facts | {"batch": str(meta.get("batch", 1)), "images": meta["dataset"]["manifest_sha256"]}
+    """What makes a Run; other code alone does not make another one."""
+    facts = vars(describe_maker(meta)) | {"batch": str(meta.get("batch", 1))}
+    facts["images"] = meta["dataset"]["manifest_sha256"]
+    return {name: fact for name, fact in facts.items() if name != "code"}
 
 
 def _refuse(run: Run, what: str, there: object, here: object) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import read_as
-from sa2va_lab.training.messages import Messages
-from sa2va_lab.training.readers import TOTAL, Content, is_loss, read_json, read_text
+from sa2va_lab.training.readers import TOTAL, Content, Messages, is_loss, read_json, read_text
 
 LIMIT = 512 << 20  # bytes, unpacked; 12,192 iterations make 0.3 MB
 LONGEST = 16 << 20  # characters of one line; what is longer is no log

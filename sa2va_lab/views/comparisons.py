@@ -1,6 +1,6 @@
 """What stands beside a Run's number in 03_evaluation: other models, baselines, phrasings, losses, findings, shapes.
 
-Rows of `intervals.compare_scores`, `wordings.compare_wordings` and `phrases.measure_phrase` say what they hold.
+Rows of `intervals.compare_scores`, `questions.compare_wordings` and `questions.measure_phrase` say what they hold.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, compare_scores
 from sa2va_lab.evaluation.metrics import summarise
 from sa2va_lab.language import tr
-from sa2va_lab.training.sources import audit_logs, find_logs
+from sa2va_lab.training.audit import audit_logs, find_logs
 from sa2va_lab.views.findings import describe_finding
 from sa2va_lab.views.tables import Table, show, tabulate
 

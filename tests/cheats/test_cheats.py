@@ -15,13 +15,12 @@ from scipy import ndimage
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.accounting import find_contradictions
-from sa2va_lab.evaluation.honesty import check_run
+from sa2va_lab.evaluation.honesty import check_run, find_contradictions
 from sa2va_lab.evaluation.thresholds import choose_threshold, count_run
 from sa2va_lab.evaluation.verification import draw_images, made_here, miss_chance, not_verified, verify_run
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run
-from sa2va_lab.runs.seal import seal_run
+from sa2va_lab.runs.read import seal_run
 from sa2va_lab.runs.shares import Rank, predict_share
 from sa2va_lab.views.findings import describe_finding
 

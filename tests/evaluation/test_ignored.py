@@ -18,7 +18,7 @@ from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.metrics import count_pixels, evaluate_run, summarise
 from sa2va_lab.evaluation.mistakes import find_others, sort_mistakes
-from sa2va_lab.evaluation.phrases import measure_phrase
+from sa2va_lab.evaluation.questions import measure_phrase
 from sa2va_lab.evaluation.shapes import measure_calibration, measure_extras
 from sa2va_lab.evaluation.thresholds import calibrate, choose_threshold, count_run
 from sa2va_lab.files import plain

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sa2va_lab.datasets.formats import open_dataset
-from sa2va_lab.evaluation.phrases import measure_phrase, predict_others
+from sa2va_lab.evaluation.questions import measure_phrase, predict_others
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import predict_dataset
 

@@ -6,7 +6,7 @@ import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.evaluation.metrics import evaluate_run
-from sa2va_lab.evaluation.wordings import (
+from sa2va_lab.evaluation.questions import (
     QUESTIONS,
     ask_otherwise,
     compare_wordings,

@@ -7,7 +7,7 @@ import pytest
 from sa2va_lab import open_dataset
 from sa2va_lab.files import hash_splits
 from sa2va_lab.runs import open_run, predict_dataset
-from sa2va_lab.runs.seal import list_edits, read_digest
+from sa2va_lab.runs.read import list_edits, read_digest
 
 
 @pytest.fixture

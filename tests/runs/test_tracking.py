@@ -11,10 +11,9 @@ from PIL import Image
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation import evaluate_run
-from sa2va_lab.evaluation.phrases import predict_others
+from sa2va_lab.evaluation.questions import ask_otherwise, predict_others
 from sa2va_lab.evaluation.thresholds import settle_threshold
 from sa2va_lab.evaluation.verification import verify_run
-from sa2va_lab.evaluation.wordings import ask_otherwise
 from sa2va_lab.runs import open_run, predict_dataset
 from sa2va_lab.runs.shares import Rank, predict_share
 

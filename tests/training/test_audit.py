@@ -250,7 +250,7 @@ def test_no_metric_is_ever_expected(look):
 
 
 def test_every_case_has_a_title_and_a_use(root):
-    names = ("audit", "checks", "messages")
+    names = ("audit", "checks", "readers")
     quoted = " ".join((root / "sa2va_lab/training" / f"{name}.py").read_text() for name in names)
     for case in TEXTS:
         assert case.partition(".")[0] in TITLES

@@ -9,8 +9,8 @@ import pytest
 from sa2va_lab import open_dataset
 from sa2va_lab.evaluation.judging import judge_model, weigh
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
+from sa2va_lab.evaluation.questions import ask_otherwise, compare_wordings, measure_refused, pick_prompts
 from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds, weigh_threshold
-from sa2va_lab.evaluation.wordings import ask_otherwise, compare_wordings, measure_refused, pick_prompts
 from sa2va_lab.language import use_language
 from sa2va_lab.views import comparisons, scores, tuning
 

@@ -9,8 +9,8 @@ import pytest
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import use_language
 from sa2va_lab.reports.runner import run_report
-from sa2va_lab.training import sources
-from sa2va_lab.training.sources import audit_logs, find_logs
+from sa2va_lab.training import audit
+from sa2va_lab.training.audit import audit_logs, find_logs
 from sa2va_lab.views import curves, style
 
 HERE = Path(__file__).resolve()
@@ -200,7 +200,7 @@ def demo(tmp_path, monkeypatch):
     """A checkout whose demo has a log, as the fine-tune writes it, and its config."""
     place = tmp_path / "data" / "demo"
     place.mkdir(parents=True)
-    monkeypatch.setattr(sources, "find_root", lambda: tmp_path)
+    monkeypatch.setattr(audit, "find_root", lambda: tmp_path)
     return place
 
 
