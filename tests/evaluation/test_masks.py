@@ -176,7 +176,7 @@ def test_nothing_is_overwritten_or_half_there(run, data, tmp_path, monkeypatch):
         export_run(run, tmp_path / "new", form="dicom", choice=CHOICE)
     name = run.sample_ids[-1]
     (run.folder / "logits" / f"{name}.npz").rename(tmp_path / "kept.npz")
-    with pytest.raises(LabError, match="no such file"):
+    with pytest.raises(LabError, match="is missing or empty"):
         export_run(run, tmp_path / "new", form="png", choice=CHOICE)
     (tmp_path / "kept.npz").rename(run.folder / "logits" / f"{name}.npz")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
