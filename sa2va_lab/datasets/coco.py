@@ -8,13 +8,13 @@ from pathlib import Path
 from sa2va_lab.datasets.accounts import shape
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, Thing, open_entry, read_origin
-from sa2va_lab.datasets.folders import Folder, kind_of, second_file
+from sa2va_lab.datasets.folders import Folder, as_table, kind_of, second_file
 from sa2va_lab.datasets.naming import split_of
 from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
 
 NAME = "coco"
-SAID_ELSEWHERE = ("caption", "keypoints")  # annotations that are no outlines
+SAID_ELSEWHERE = {"caption", "keypoints"}  # annotations that are no outlines
 
 
 def find(folder: Folder, file: Path | None) -> Found | None:
@@ -57,9 +57,9 @@ def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, int]:
                 return [], "", 0
             others += 1
         elif not path.stem.endswith("_obs2"):
-            said = content["annotations"][:1] if isinstance(content["annotations"], list) else []
-            other = any(isinstance(each, dict) and set(SAID_ELSEWHERE) & each.keys() for each in said)
-            (elsewhere if other else chosen).append(path)
+            said = content["annotations"]
+            first = as_table(said[0]) if isinstance(said, list) and said else {}
+            (elsewhere if SAID_ELSEWHERE & first.keys() else chosen).append(path)
     chosen, elsewhere = (chosen, elsewhere) if chosen else (elsewhere, [])
     words = f"{len(elsewhere)} files of captions or key points left out, " if elsewhere else ""
     return chosen, words + (f"{others} other JSON files left out, " if others else ""), broken
@@ -80,9 +80,9 @@ def _read(folder: Folder, path: Path, found: Found, annotator: int) -> list[str]
         if not isinstance(content.get(part, []), list):
             raise LabError(f'"{part}" in {path} is {kind_of(content[part])}; expected a list')
     images = content["images"]
-    annotations = [each if isinstance(each, dict) else {} for each in content["annotations"]]
+    annotations = [as_table(each) for each in content["annotations"]]
     phrases = _read_categories(path, content.get("categories", []), annotations, found)
-    ids = [_id(image.get("id")) if isinstance(image, dict) else None for image in images]
+    ids = [_id(as_table(image).get("id")) for image in images]
     count = Counter(ids)
     for number, key in enumerate(ids, 1):
         if key is None or count[key] > 1:
@@ -90,15 +90,14 @@ def _read(folder: Folder, path: Path, found: Found, annotator: int) -> list[str]
                 f"image {number} of {path.name} is {kind_of(images[number - 1])} without an id, or with the id of "
                 "another image; expected id, file_name, width and height, and an id for each: export the file again"
             )
-    info = content.get("info")
-    origins = info.get(ORIGIN) if isinstance(info, dict) else {}
+    origins = as_table(as_table(content.get("info")).get(ORIGIN))
     places = ((image.get("file_name"), f"image {number} of {path.name}") for number, image in enumerate(images, 1))
     names = folder.match(places, path.parent)
     drawings = found.drawings.setdefault(annotator, {})
     by_id: dict[str | None, Drawing] = {}
     for key, image, name in zip(ids, images, names, strict=True):
         drawing = by_id[key] = open_entry(drawings, name)
-        found.origins[name] = read_origin(origins.get(image["file_name"]) if isinstance(origins, dict) else None)
+        found.origins[name] = read_origin(origins.get(image["file_name"]))
         drawing.state_size([image.get("width"), image.get("height")])
     strangers = []
     for annotation in annotations:
@@ -136,7 +135,7 @@ def _read_categories(path: Path, categories: list, annotations: list[dict], foun
     ids each is a phrase."""
     phrases: dict[str | None, str] = {}
     for category in categories:
-        key, name = (category.get("id"), category.get("name")) if isinstance(category, dict) else (None, None)
+        key, name = as_table(category).get("id"), as_table(category).get("name")
         if _id(key) is None or not isinstance(name, str) or not name.strip():
             continue
         if phrases.setdefault(_id(key), name.strip()) != name.strip():

@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.folders import is_size
+from sa2va_lab.datasets.folders import as_table, is_size
 from sa2va_lab.datasets.polygons import fill_polygons, rasteriser, read_polygon
 from sa2va_lab.errors import LabError
 
@@ -288,8 +288,7 @@ class Drawing:
 def read_origin(value: object) -> dict[str, str | float] | None:
     """`Sample.origin` as a file says it; None for anything else."""
     kinds = {"weights_sha256": str, "model": str, "threshold": float, "prompt": str}
-    known = value if isinstance(value, dict) else {}
-    found = {name: known[name] for name, kind in kinds.items() if type(known.get(name)) is kind}
+    found = {name: said for name, said in as_table(value).items() if type(said) is kinds.get(name)}
     return found if "weights_sha256" in found else None
 
 

@@ -185,7 +185,7 @@ class Folder:
         be read. Of a picture that is stored in it (LabelMe's imageData) only stays that there was one."""
         if path not in self._read:
             content = read_json(self.inside(path), encodings=self.encodings)
-            if isinstance(content, dict) and content.get("imageData"):
+            if as_table(content).get("imageData"):
                 content["imageData"] = True
             self._read[path] = content
         return self._read[path]
@@ -197,8 +197,12 @@ class Folder:
 
     def overrule(self, name: str, said: dict) -> None:
         """Adds to what a table beside the data holds, for this opening."""
-        table = self.table(name)
-        self._read[self.root / name] = (table if isinstance(table, dict) else {}) | said
+        self._read[self.root / name] = as_table(self.table(name)) | said
+
+
+def as_table(value: object) -> dict:
+    """What JSON holds, if it is a table; else an empty one."""
+    return value if isinstance(value, dict) else {}
 
 
 def kind_of(value: object) -> str:

@@ -19,7 +19,7 @@ from sa2va_lab.datasets import annotations, coco, labelme, masks, yolo
 from sa2va_lab.datasets.accounts import look_at_truths, settle
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found, read_origin
-from sa2va_lab.datasets.folders import IMAGE_SUFFIXES, Folder
+from sa2va_lab.datasets.folders import Folder, as_table, is_image
 from sa2va_lab.datasets.groups import find_groups
 from sa2va_lab.datasets.naming import FIRST, role_of
 from sa2va_lab.datasets.pictures import note_frames
@@ -63,12 +63,13 @@ def open_dataset(
     if phrase is not None and not phrase.strip():
         raise LabError("the phrase is empty; expected what to find, such as 'blood vessel', or no phrase at all")
     phrase = phrase and phrase.strip()
-    given = [Path(path)] if isinstance(path, str | Path) else [Path(each) for each in path]
+    listed = not isinstance(path, str | Path)
+    given = [Path(each) for each in path] if listed else [Path(path)]
     if not given:
         raise LabError("no image was given; expected a data folder, its annotations.json, or image files")
     place = given[0]
-    listed = not isinstance(path, str | Path) and not (place.is_dir() or place.suffix == ".json")
-    if len(given) > 1 or listed or (place.suffix.lower() in IMAGE_SUFFIXES and place.is_file()):
+    of_data = place.is_dir() or place.suffix == ".json"
+    if len(given) > 1 or (not of_data and (listed or (is_image(place.name) and place.is_file()))):
         return _open_images(given, phrase, groups)
     if not place.exists():
         raise LabError(f"{place} does not exist; expected a data folder or its annotations.json")
@@ -142,20 +143,24 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
     accounts, defects = settle(folder, found)
     names, group_reason, pseudonym_reason = _name(folder, images, groups)
-    samples = {}
+    samples, origins = {}, as_table(as_table(folder.table("provenance.json")).get("origins"))
     for image in sorted(images, key=names.get):
         name, path = names[image], folder.path(image)
         noted = [Defect("unannotated", "nobody annotated it")] if image not in first and found.format != BARE else []
         noted += [MISSING] if image not in folder.listed and not path.exists() else []
         noted += note_frames(path) if path.suffix.lower() in MANY_FRAMES else []
         drawings = {annotator: drawn[image] for annotator, drawn in found.drawings.items() if image in drawn}
-        said = (
+        samples[image] = Sample(
+            name.id,
+            path,
+            None,
+            name.group,
+            tuple(noted),
+            MappingProxyType(drawings),
+            name.sequence,
             found.ignored.get(image),
             MappingProxyType(found.prompts.get(image, {})),
-            _find_origin(folder, found, image),
-        )
-        samples[image] = Sample(
-            name.id, path, None, name.group, tuple(noted), MappingProxyType(drawings), name.sequence, *said
+            found.origins.get(image) or (read_origin(origins.get(image)) if image in first else None),
         )
     beside = [f"a second annotator for {len(second.keys() & samples.keys())} images"] if second else []
     beside += [f"mask files beside {len(found.drawings[CHECK])} outlines"] if found.drawings.get(CHECK) else []
@@ -178,23 +183,13 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
     )
 
 
-def _find_origin(folder: Folder, found: Found, image: str) -> Mapping | None:
-    """Over whose prediction the truth of an image was drawn, by its file or by provenance.json beside the data."""
-    table = folder.table("provenance.json")
-    origins = table.get("origins") if isinstance(table, dict) else {}
-    drawn = image in found.drawings.get(1, {}) and isinstance(origins, dict)
-    return found.origins.get(image) or (read_origin(origins.get(image)) if drawn else None)
-
-
 def _open_images(paths: Sequence[Path], phrase: str | None, groups: str | None) -> Dataset:
     """Image files as a data set, in the order given, without truths.
 
     Their ids are those that they have when their folder is opened as a data set; what is not there, or is no image by
     its name, is called by its place in the list. LabError where two folders give the same id.
     """
-    real = {}
-    for path in paths:
-        real.setdefault(os.path.realpath(path), path)
+    real = {os.path.realpath(path): path for path in paths}
     roots = {path.parent.parent if path.parent.name == "images" else path.parent for path in real.values()}
     named, reasons = {}, {}
     for root in sorted(root for root in roots if root.is_dir()):

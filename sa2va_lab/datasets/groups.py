@@ -5,11 +5,11 @@ Frames of one patient resemble each other, so nothing may count them as independ
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
+from pathlib import PurePath
 
-from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.folders import Folder, as_table
 from sa2va_lab.datasets.naming import read_place, split_of
 from sa2va_lab.datasets.pseudonyms import ALONE
 from sa2va_lab.errors import LabError
@@ -32,94 +32,76 @@ def find_groups(
     PATTERNS. Where nothing is known every image is a patient of its own.
     """
     if pattern is not None:
-        return *_by_pattern(images, pattern), True
+        places = _by_pattern(images, pattern)
+        return places, f"{_count(places)} groups by the pattern given", True
     table = folder.table("groups.json")
     if table is not None:
         return *_by_table(folder, images, table), True
-    folders = _by_folder(images)
-    for name, expression in PATTERNS.items() if len(folders) < 2 else [next(iter(PATTERNS.items()))]:
-        found = [re.search(expression, _stem(image)) for image in images]
-        patients = {match["patient"] for match in found if match}
-        some = len(patients) > 1 or name == "patient_V#_F#"
-        if all(found) and some and len(patients) < len(images):
-            places = {image: _place(match) for image, match in zip(images, found, strict=True)}
-            return places, f'{len(patients)} groups by the file names, read as "{name}"', False
-    if len(folders) > 1:
-        places = {image: place for each in folders.values() for image, place in each.items()}
-        return places, f"{len(folders)} groups by the folders that the images lie in", False
+    by_folder = _by_folder(images)
+    for name, expression in PATTERNS.items() if _count(by_folder) < 2 else [next(iter(PATTERNS.items()))]:
+        found = {image: re.search(expression, PurePath(image).stem) for image in images}
+        places = {image: _place(match) for image, match in found.items() if match}
+        patients = _count(places)
+        if len(places) == len(images) > patients and (patients > 1 or name == "patient_V#_F#"):
+            return places, f'{patients} groups by the file names, read as "{name}"', False
+    if _count(by_folder) > 1:
+        return by_folder, f"{_count(by_folder)} groups by the folders that the images lie in", False
     alone = {image: (ALONE + image, "") for image in images}
     return alone, "each image a group of its own (no groups.json, and the file names show none)", False
 
 
-def _by_folder(images: Sequence[str]) -> dict[str, dict[str, tuple[str, str]]]:
-    """(patient, video) of the images by patient, where all lie in folders that are no splits; else nothing."""
-    found: dict[str, dict[str, tuple[str, str]]] = {}
-    for image in images:
-        dirs = [each for each in read_place(image).dirs if not split_of(each, whole=True)]
-        if not dirs:
-            return {}
-        found.setdefault(dirs[0], {})[image] = (dirs[0], "/".join(dirs[1:]))
-    return found
+def _by_folder(images: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """(patient, video) of the images where all lie in folders that are no splits; else nothing."""
+    dirs = {image: [each for each in read_place(image).dirs if not split_of(each, whole=True)] for image in images}
+    return {image: (said[0], "/".join(said[1:])) for image, said in dirs.items()} if all(dirs.values()) else {}
 
 
-def _by_pattern(images: Sequence[str], pattern: str) -> tuple[dict[str, tuple[str, str]], str]:
+def _by_pattern(images: Sequence[str], pattern: str) -> dict[str, tuple[str, str]]:
     try:
         compiled = re.compile(pattern)
+        named = set(compiled.groupindex)
+        if named - {"video"} != {"patient"} and (named or compiled.groups != 1):
+            raise re.error(f"it has {compiled.groups} capture groups")
     except re.error as error:
-        raise LabError(f"groups is {pattern!r}, not a regular expression ({error}); correct it") from error
-    named = set(compiled.groupindex)
-    if (named and not {"patient"} <= named <= {"patient", "video"}) or (not named and compiled.groups != 1):
         raise LabError(
-            f"groups is {pattern!r} with {compiled.groups} capture groups; expected exactly one, "
-            "or (?P<patient>...) and (?P<video>...)"
-        )
+            f"groups is {pattern!r} ({error}); expected a regular expression with exactly one capture group, "
+            "or with (?P<patient>...) and (?P<video>...)"
+        ) from None
     places = {}
     for number, image in enumerate(images, 1):
         match = compiled.search(image)
-        if match is None or match["patient" if named else 1] is None:
+        if match is None or _place(match)[0] is None:
             raise LabError(
                 f"groups is {pattern!r}, which finds nothing in the name of image {number} of {len(images)} "
                 "by name; widen it"
             )
-        places[image] = _place(match) if named else (match[1], "")
-    return places, f"{_count(places)} groups by the pattern given"
+        places[image] = _place(match)
+    return places
 
 
 def _by_table(folder: Folder, images: Sequence[str], table: object) -> tuple[dict[str, tuple[str, str]], str]:
-    if not isinstance(table, dict) or not all(_states(value) for value in table.values()):
+    said = {name: value if isinstance(value, dict) else {"patient": value} for name, value in as_table(table).items()}
+    words = [word for value in said.values() for word in (value.get("patient"), *value.values())]
+    if not isinstance(table, dict) or not all(isinstance(word, (str, int)) for word in words):
         raise LabError(
             f"{folder.root / 'groups.json'} is not a table; expected image names with one patient each, "
             'or with {"patient": ..., "video": ...}'
         )
     stated = {}
-    for number, (name, value) in enumerate(table.items(), 1):
-        said = value if isinstance(value, dict) else {"patient": value}
+    for number, (name, value) in enumerate(said.items(), 1):
         image = folder.image(name, f"entry {number} of groups.json")
-        stated[image] = (f"named: {said['patient']}", str(said.get("video", _video(image))))
+        by_name = re.search(PATTERNS["patient_V#_F#"], PurePath(image).stem)
+        video = value.get("video", by_name["video"] if by_name else "")
+        stated[image] = (f"named: {value['patient']}", str(video))
     missing = sum(image not in stated for image in images)
     places = {image: stated.get(image, (ALONE + image, "")) for image in images}
-    reason = f"{len({patient for patient, _ in stated.values()})} groups by groups.json"
+    reason = f"{_count(stated)} groups by groups.json"
     return places, reason + (f" ({missing} images that it leaves out are groups of their own)" if missing else "")
 
 
-def _states(value: object) -> bool:
-    if isinstance(value, dict):
-        return "patient" in value and all(isinstance(word, (str, int)) for word in value.values())
-    return isinstance(value, (str, int))
-
-
-def _video(image: str) -> str:
-    """The video as an image's own name says it, empty where it does not."""
-    match = re.search(PATTERNS["patient_V#_F#"], _stem(image))
-    return match["video"] if match else ""
-
-
 def _place(match: re.Match) -> tuple[str, str]:
-    return match["patient"], (match.groupdict().get("video") or "")
-
-
-def _stem(image: str) -> str:
-    return os.path.splitext(os.path.basename(image))[0]
+    named = match.groupdict()
+    return named.get("patient", match[1]), named.get("video") or ""
 
 
 def _count(places: dict[str, tuple[str, str]]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sa2va_lab.datasets.accounts import pair_up
 from sa2va_lab.datasets.drawings import BACKGROUND, CHECK, REST, UNNAMED, Found, MaskFile
-from sa2va_lab.datasets.folders import Folder, kind_of
+from sa2va_lab.datasets.folders import Folder, as_table, kind_of
 from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND
 from sa2va_lab.errors import LabError
 
@@ -39,7 +39,7 @@ def add_checks(folder: Folder, found: Found) -> None:
 def read_labels(table: object) -> list[tuple[str, str]]:
     """(label or value of a mask, phrase) from {label: phrase}, {phrase: value} or {phrase: [values]}."""
     pairs = []
-    for key, said in table.items() if isinstance(table, dict) else ():
+    for key, said in as_table(table).items():
         values = said if isinstance(said, list) else [said]
         pairs += [(key, said)] if isinstance(said, str) else [(str(value), key) for value in values]
     return [(label.strip(), phrase.strip()) for label, phrase in pairs if phrase.strip()]
@@ -49,7 +49,7 @@ def _read_values(folder: Folder, table: object) -> tuple[dict[str, tuple[int, ..
     """The values of each phrase that labels.json names, and the threshold that it states."""
     if table is None:
         return {}, None
-    threshold = table.get(THRESHOLD) if isinstance(table, dict) else None
+    threshold = as_table(table).get(THRESHOLD)
     pairs = [(label, phrase) for label, phrase in read_labels(table) if phrase != THRESHOLD]
     right = (pairs or threshold is not None) and len(dict(pairs)) == len(pairs)
     labels: dict[str, tuple[int, ...]] = {}

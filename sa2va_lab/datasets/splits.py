@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_dataset
@@ -17,7 +15,6 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import hash_splits, write_json
 
 ABOUT = "about"  # the key of splits.json that says how the splits were made
-SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 DRAWS = 2000
 SHOWN_PAIRS = 5
 
@@ -49,15 +46,15 @@ def read_splits(
         chosen = set()
         for number, name in enumerate(images, 1):
             place = f'entry {number} of split "{split}"'
-            chosen.add(folder.image(name, place))
-            if not chosen <= samples.keys():
+            chosen.add(image := folder.image(name, place))
+            if image not in samples:
                 raise LabError(f"{place} names an image that is not in the data folder; correct splits.json")
         splits[split] = [sample.id for image, sample in samples.items() if image in chosen]
-    refuse_cuts(splits, {sample.id: sample.group for sample in samples.values()})
+    _refuse_cuts(splits, {sample.id: sample.group for sample in samples.values()})
     return splits
 
 
-def refuse_cuts(splits: Mapping[str, Iterable[str]], group_of: Mapping[str, str]) -> None:
+def _refuse_cuts(splits: Mapping[str, Iterable[str]], group_of: Mapping[str, str]) -> None:
     """LabError, with the pairs, where a group (or an image) is in more than one split."""
     seen: dict[str, dict[str, str]] = {}
     for split, ids in splits.items():
@@ -87,35 +84,34 @@ def refuse_near_duplicates(first: Dataset, second: Dataset) -> None:
         )
 
 
-def draw_splits(
-    dataset: Dataset, *, shares: Mapping[str, float] | None = None, seed: int = 0
-) -> tuple[dict[str, list[str]], str]:
+def draw_splits(dataset: Dataset, *, shares: Mapping[str, float], seed: int = 0) -> tuple[dict[str, list[str]], str]:
     """Splits of whole groups, stratified by vessel share, with the reason: ({name: ids}, in words).
 
     shares: of the images, by split name; they add up to 1 (`fold_shares` for cross-validation). Of many draws the one
     is taken whose splits come nearest to the shares and whose mean share of vessel pixels differ least. Groups that
     share nearly identical frames stay on one side. Decodes every image and truth. The same seed gives the same.
     """
-    shares = dict(shares or SHARES)
     if len(shares) < 2 or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise LabError(f"the shares are {shares}; expected two or more positive shares that add up to 1")
     if {"all", ABOUT} & set(shares):
         raise LabError(f'the splits are called {", ".join(shares)}; "all" and "{ABOUT}" are taken, choose other names')
     pairs = find_near_duplicates(fingerprint_dataset(dataset))
-    groups = _join_groups(dataset, pairs)
-    sizes, vessels = _group_shares(dataset, groups)
-    if len(sizes) < len(shares):
+    unit_of = _join_groups(dataset, pairs)
+    units, unit = np.unique([unit_of[sample.group] for sample in dataset], return_inverse=True)
+    if len(units) < len(shares):
         raise LabError(
-            f"{len(sizes)} groups cannot make {len(shares)} splits; expected a group for each at least, where groups "
+            f"{len(units)} groups cannot make {len(shares)} splits; expected a group for each at least, where groups "
             "with nearly identical frames count as one"
         )
-    places, wanted = _draw(sizes, vessels, np.array(list(shares.values())), seed)
+    vessel = {sample.id: truth.mean() for sample, truth in dataset.truths()}  # nothing of a damaged image is known
+    vessels = np.array([vessel.get(sample.id, np.nan) for sample in dataset])
+    places, wanted = _draw(unit, vessels, np.array(list(shares.values())), seed)
     splits = {
-        name: [sample.id for sample in dataset if places[groups[sample.group]] == number]
-        for number, name in enumerate(shares)
+        name: [sample.id for sample, number in zip(dataset, unit, strict=True) if places[number] == place]
+        for place, name in enumerate(shares)
     }
     sizes_said = ", ".join(f"{name} {len(ids)}" for name, ids in splits.items())
-    said = f"{len(groups)} groups, none cut: {sizes_said} images; seed {seed}, best of {DRAWS} draws ({wanted})"
+    said = f"{len(unit_of)} groups, none cut: {sizes_said} images; seed {seed}, best of {DRAWS} draws ({wanted})"
     if pairs:
         said += f"; {len(pairs)} pairs of nearly identical frames of different groups kept on one side: {_tell(pairs)}"
     return splits, said
@@ -152,33 +148,25 @@ def _tell(pairs: list[Pair]) -> str:
     return "; ".join(f"{pair.first} and {pair.second} ({pair.likeness:.2f})" for pair in pairs[:SHOWN_PAIRS])
 
 
-def _join_groups(dataset: Dataset, pairs: list[Pair]) -> dict[str, int]:
-    """A number for every group, the same one for groups that a pair of near duplicates joins."""
+def _join_groups(dataset: Dataset, pairs: list[Pair]) -> dict[str, str]:
+    """One of its groups for every group, the same for groups that a pair of near duplicates joins."""
     group_of = {sample.id: sample.group for sample in dataset}
-    places = {group: number for number, group in enumerate(sorted(set(group_of.values())))}
-    ends = [[places[group_of[name]] for name in (pair.first, pair.second)] for pair in pairs]
-    rows, columns = np.array(ends, int).reshape(-1, 2).T
-    _, joined = connected_components(coo_array((np.ones(len(ends)), (rows, columns)), shape=(len(places),) * 2))
-    return {group: int(joined[place]) for group, place in places.items()}
+    joined = {group: group for group in group_of.values()}
+    for pair in pairs:
+        both = {joined[group_of[name]] for name in (pair.first, pair.second)}
+        joined = {group: min(both) if one in both else one for group, one in joined.items()}
+    return joined
 
 
-def _group_shares(dataset: Dataset, groups: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Images and mean share of vessel pixels of each number of `groups` (NaN where nothing is annotated)."""
-    sizes, total, known = (np.zeros(max(groups.values(), default=-1) + 1) for _ in range(3))
-    for sample in dataset:
-        sizes[groups[sample.group]] += 1
-    for sample, truth in dataset.truths():  # the patient of a damaged image is placed by the others
-        total[groups[sample.group]] += truth.mean()
-        known[groups[sample.group]] += 1
-    with np.errstate(invalid="ignore"):
-        return sizes, total / known
+def _draw(unit: np.ndarray, vessels: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
+    """The split number of every unit: of many orders, cut where the shares say, the most even one.
 
-
-def _draw(sizes: np.ndarray, vessels: np.ndarray, shares: np.ndarray, seed: int) -> tuple[np.ndarray, str]:
-    """The split number of every group: of many orders, cut where the shares say, the most even one."""
-    random = np.random.default_rng(seed)
-    weights = np.where(np.isfinite(vessels), sizes, 0)
-    filled = np.where(np.isfinite(vessels), vessels, 0)
+    unit, vessels: of each image its unit's number, and its share of vessel pixels (NaN where nobody knows).
+    """
+    random, known = np.random.default_rng(seed), np.isfinite(vessels)
+    sizes = np.bincount(unit)
+    total, told = (np.bincount(unit[known], each[known], len(sizes)) for each in (vessels, known))
+    weights, filled = np.where(told > 0, sizes, 0), total / np.maximum(told, 1)
     mean = (weights * filled).sum() / max(weights.sum(), 1)
     edges = np.cumsum(shares)[:-1] * sizes.sum()
     best, least = None, np.inf

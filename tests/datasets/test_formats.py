@@ -204,7 +204,7 @@ def test_groups_by_a_pattern(make_folder, square):
     for pattern, said in (
         (r"^P(2)_", "finds nothing in the name of image 1 of 3"),
         ("P", "0 capture groups"),
-        ("(", "not a regular"),
+        ("(", "expected a regular"),
     ):
         with pytest.raises(LabError, match=said):
             open_dataset(root, groups=pattern)

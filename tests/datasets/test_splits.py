@@ -82,7 +82,7 @@ def test_tables_and_patterns_can_say_the_video(make_folder):
     dataset = open_dataset(root)
     assert len({sample.video for sample in dataset}) == 3
     assert len({sample.group for sample in dataset}) == 2
-    with pytest.raises(LabError, match="with 2 capture groups"):
+    with pytest.raises(LabError, match="it has 2 capture groups"):
         open_dataset(root, groups=r"^(\w)_(\w)_")
 
 
