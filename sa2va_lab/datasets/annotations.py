@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry
-from sa2va_lab.datasets.folders import Folder, is_size, kind_of, second_file
+from sa2va_lab.datasets.drawings import Drawing, Found, Thing, open_entry, read_phrase
+from sa2va_lab.datasets.folders import Folder, as_table, is_size, kind_of, second_file
 from sa2va_lab.errors import LabError
 
 NAME = "sa2va"
@@ -36,10 +36,8 @@ def _read(folder: Folder, path: Path, found: Found) -> dict[str, Drawing]:
         raise LabError(f"{path} holds {kind_of(entries)}; expected a list of entries with image, mask and text")
     sizes = _read_sizes(folder)
     drawings: dict[str, Drawing] = {}
-    for number, entry in enumerate(entries, 1):
-        if not isinstance(entry, dict):
-            raise LabError(f"entry {number} of {path} is {kind_of(entry)}; expected image, mask and text in braces")
-    places = [(entry.get("image"), f"entry {number} of {path.name}") for number, entry in enumerate(entries, 1)]
+    numbered = enumerate(entries, 1)
+    places = [(as_table(entry).get("image"), f"entry {number} of {path.name}") for number, entry in numbered]
     for image, entry in zip(folder.match(places, path.parent), entries, strict=True):
         masks = entry.get("mask")
         found.met["annotations"] += len(masks) if isinstance(masks, list) else 1
@@ -69,7 +67,7 @@ def _phrases(drawing: Drawing, text: object, count: int) -> list[str | None]:
     elif len(text) != count:
         rest = "objects without a phrase are left out" if len(text) < count else "the phrases left over are ignored"
         drawing.note("text_length", f"{len(text)} phrases for {count} objects: {rest}")
-    phrases = [word.strip() if isinstance(word, str) and word.strip() else None for word in text[:count]]
+    phrases = [read_phrase(word) for word in text[:count]]
     if None in phrases and listed:
         drawing.note("text_type", "a phrase is empty or not text: its object is left out")
     return phrases + [None] * (count - len(phrases))
@@ -78,14 +76,10 @@ def _phrases(drawing: Drawing, text: object, count: int) -> list[str | None]:
 def _read_sizes(folder: Folder) -> dict[str, tuple[int, int]]:
     """(height, width) that images were annotated at, by the optional sizes.json ({image: [width, height]})."""
     table = folder.table("sizes.json")
-    if table is None:
-        return {}
-    if not isinstance(table, dict) or not all(is_size(size) for size in table.values()):
+    if not isinstance(table, dict | None) or not all(map(is_size, as_table(table).values())):
         raise LabError(
             f"{folder.root / 'sizes.json'} is not a table of sizes; expected image names with [width, height], "
             "the size in pixels that the image was annotated at"
         )
-    found = {}
-    for number, (name, size) in enumerate(table.items(), 1):
-        found[folder.image(name, f"entry {number} of sizes.json")] = (size[1], size[0])
-    return found
+    numbered = enumerate(as_table(table).items(), 1)
+    return {folder.image(name, f"entry {n} of sizes.json"): (size[1], size[0]) for n, (name, size) in numbered}

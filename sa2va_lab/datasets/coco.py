@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sa2va_lab.datasets.accounts import shape
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, Thing, open_entry, read_origin
+from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, open_entry, read_origin, read_phrase
 from sa2va_lab.datasets.folders import Folder, as_table, kind_of, second_file
 from sa2va_lab.datasets.naming import split_of
 from sa2va_lab.datasets.polygons import read_runs
@@ -24,19 +24,18 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     """
     if file:
         folder.read(file)  # what was named is read, or said why not
-    chosen, left_out, broken = _choose(folder, [file] if file else folder.annotation_files())
+    named = [path for path in (file, second_file(file)) if path.is_file()] if file else []
+    chosen, left_out, broken = _choose(folder, named or folder.annotation_files())
     if not chosen:
         return None
     found = Found(NAME, f"COCO ({', '.join(path.name for path in chosen)}): {left_out}", {1: {}})
     if broken:
         found.defects.append(Defect("unreadable_annotation", f"{broken} JSON files cannot be read"))
     for path in chosen:
+        annotator = 2 if path.stem.endswith("_obs2") else 1
+        images = _read(folder, path, found, annotator)
         name = split_of(path.stem) or split_of(path.parent.name, whole=True) or path.stem
-        found.splits.setdefault(name, []).extend(_read(folder, path, found, 1))
-        if second_file(path).is_file():
-            if not is_coco(folder.read(second_file(path))):
-                raise LabError(f"{second_file(path)} is not COCO as {path.name} is; expected images and annotations")
-            _read(folder, second_file(path), found, 2)
+        found.splits |= {name: [*found.splits.get(name, ()), *images]} if annotator == 1 else {}
     parts = list(found.splits.values())
     if len(parts) < 2 or len(set().union(*parts)) < sum(map(len, parts)):
         found.splits = {}
@@ -56,7 +55,7 @@ def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, int]:
             if path == folder.root / "annotations.json":
                 return [], "", 0
             others += 1
-        elif not path.stem.endswith("_obs2"):
+        else:
             said = content["annotations"]
             first = as_table(said[0]) if isinstance(said, list) and said else {}
             (elsewhere if SAID_ELSEWHERE & first.keys() else chosen).append(path)
@@ -135,10 +134,8 @@ def _read_categories(path: Path, categories: list, annotations: list[dict], foun
     ids each is a phrase."""
     phrases: dict[str | None, str] = {}
     for category in categories:
-        key, name = as_table(category).get("id"), as_table(category).get("name")
-        if _id(key) is None or not isinstance(name, str) or not name.strip():
-            continue
-        if phrases.setdefault(_id(key), name.strip()) != name.strip():
+        key, phrase = as_table(category).get("id"), read_phrase(as_table(category).get("name"))
+        if None not in (_id(key), phrase) and phrases.setdefault(_id(key), phrase) != phrase:
             raise LabError(
                 f"the category id {key} stands for two names in {path.name}; "
                 "expected an id for each, export the file again"
@@ -159,11 +156,7 @@ def _read_categories(path: Path, categories: list, annotations: list[dict], foun
 
 def _add(drawing: Drawing, annotation: dict, phrases: dict[str, str]) -> None:
     label = f"object {len(drawing.things) + 1}"
-    phrase = phrases.get(_id(annotation.get("category_id")))
-    if phrase is None:
-        drawing.note("text_type", f"{label} is of no known category: left out")
-    thing = Thing(phrase)
-    drawing.things.append(thing)
+    thing = drawing.add(phrases.get(_id(annotation.get("category_id"))), label)
     drawn = annotation.get("segmentation")
     if isinstance(drawn, dict):
         if drawing.size is None:

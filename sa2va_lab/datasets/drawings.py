@@ -247,6 +247,13 @@ class Drawing:
         """Records that something is wrong."""
         self.defects.append(Defect(kind, text))
 
+    def add(self, phrase: str | None, label: str) -> Thing:
+        """One more object; that one without a phrase is left out is noted."""
+        if phrase is None:
+            self.note("text_type", f"{label} has no phrase that is known: left out")
+        self.things.append(Thing(phrase))
+        return self.things[-1]
+
     def keep_polygons(self, drawn: object, label: str) -> list[np.ndarray]:
         """The usable ones of a list of polygons; the others are noted."""
         if not isinstance(drawn, list):
@@ -283,6 +290,11 @@ class Drawing:
         things = list(things)
         polygons = tuple(polygon for thing in things for polygon in thing.polygons)
         return DrawnTruth(polygons, tuple(runs for thing in things for runs in thing.runs), self.size)
+
+
+def read_phrase(value: object) -> str | None:
+    """A phrase as a file says it; None for what is none."""
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def read_origin(value: object) -> dict[str, str | float] | None:

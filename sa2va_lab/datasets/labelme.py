@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin
+from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin, read_phrase
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.naming import SECOND
 from sa2va_lab.datasets.polygons import fill_polygons
@@ -80,7 +80,7 @@ def _add_question(folder: Folder, found: Found, image: str, content: dict) -> No
     if "is_sentence" not in content or not isinstance(text, list):
         return
     drawing = found.drawings[1][image]
-    asked = next((each.strip() for each in text if isinstance(each, str) and each.strip()), None)
+    asked = next(filter(None, map(read_phrase, text)), None)
     if asked is None:
         drawing.note("text_type", "it brings no question")
     else:
@@ -122,19 +122,13 @@ def _add(drawing: Drawing, content: dict) -> None:
             drawing.note("wrong_type", f"{label} is not a shape: skipped")
             drawing.things.append(Thing(None))
             continue
-        said = shape.get("label")
-        phrase = said.strip() if isinstance(said, str) and said.strip() else None
-        if phrase is None:
-            drawing.note("text_type", f"{label} has no label: left out")
-        part_of = (phrase, shape.get("group_id")) if isinstance(shape.get("group_id"), int) else None
-        thing = together.get(part_of)
-        if thing is None:
-            thing = Thing(phrase, count=0)
-            drawing.things.append(thing)
-            if part_of:  # one object in several parts
-                together[part_of] = thing
-        thing.count += 1
-        _add_shape(drawing, thing, shape, label)
+        phrase, group = read_phrase(shape.get("label")), shape.get("group_id")
+        part_of = (phrase, group if isinstance(group, int) else label)  # one object in several parts
+        if part_of in together:
+            together[part_of].count += 1
+        else:
+            together[part_of] = drawing.add(phrase, label)
+        _add_shape(drawing, together[part_of], shape, label)
 
 
 def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:

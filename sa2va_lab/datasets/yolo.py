@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from sa2va_lab.datasets.accounts import pair_up
-from sa2va_lab.datasets.drawings import UNIT, UNSAID, Drawing, Found, Thing, open_entry
+from sa2va_lab.datasets.drawings import UNIT, UNSAID, Drawing, Found, open_entry, read_phrase
 from sa2va_lab.datasets.folders import Folder
 from sa2va_lab.datasets.naming import FIRST, read_place
 from sa2va_lab.errors import LabError
@@ -59,16 +59,13 @@ def _read_names(folder: Folder) -> dict[str, str] | None:
         said = content.get("names") if isinstance(content, dict) else None
         said = dict(enumerate(said)) if isinstance(said, list) else said
         if isinstance(said, dict):
-            return {str(key): each.strip() for key, each in said.items() if isinstance(each, str) and each.strip()}
+            return {str(key): phrase for key, each in said.items() if (phrase := read_phrase(each))}
     return None
 
 
 def _add(drawing: Drawing, row: list[str], names: dict[str, str], label: str) -> None:
     """One line as an object: its class, and x and y from 0 to 1."""
-    thing = Thing(names.get(row[0]))
-    drawing.things.append(thing)
-    if thing.phrase is None:
-        drawing.note("text_type", f"{label} is of no known class: left out")
+    thing = drawing.add(names.get(row[0]), label)
     try:
         numbers = [float(word) for word in row[1:]]
     except ValueError:

@@ -239,7 +239,7 @@ def test_tables_that_cannot_be(make_folder, square, tables, said):
         ("text", "holds text"),
         (None, "holds null"),
         ([], "names no phrase"),
-        ([["a.png"]], "entry 1 .* is a list"),
+        ([["a.png"]], "entry 1 .* names null as its image"),
         ([{}], "names null as its image"),
         ([{"image": ""}], "expected a file name"),
         ([{"image": "."}], "is a folder"),
