@@ -54,12 +54,13 @@ def audit(
         said |= {"ceilings": [ceiling.to_dict() for ceiling in drawn]} if ceilings else {}
         o.print_json(said)
         return
-    print("\n".join([dataset.reason, f"ids: {dataset.pseudonyms}", *found.to_lines(names=names)]))
+    from sa2va_lab.views.audits import ceiling_table, overview_table  # matplotlib comes with it
+
+    print("\n".join([str(overview_table(found)), f"ids: {dataset.pseudonyms}", *found.to_lines()]))
+    print("".join(f"{s.id} is {s.image.name}\n" for s in dataset if names and s.id in found.defects), end="")
     if fix is not None:
         print(f"{len(changes)} changes in the copy {fix}; changes.json there lists them")
     if ceilings:
-        from sa2va_lab.views.audits import ceiling_table  # matplotlib comes with it
-
         print(f"\nDice that a perfect model would have, by vessel width:\n{ceiling_table(drawn)}")
 
 

@@ -67,32 +67,16 @@ class Audit:
             for each in self.dataset.accounts
         ]
 
-    def to_lines(self, *, names: bool = False) -> list[str]:
-        """The same for a terminal. names: with the file of each image, which may say who the patient is."""
-        stats = self.to_dict()["stats"]
-        groups = len({row["group"] for row in self.rows})
-        sizes = ", ".join(f"{size} ({count})" for size, count in stats["sizes"].items())
-        lines = [f"{len(self.rows)} images of {groups} groups, {stats['annotated']} annotated; sizes {sizes}"]
-        share, width = stats["vessel_share"], stats["vessel_width"]
-        if share and width:
-            lines.append(
-                f"vessel share {share['mean']:.2%} ({share['lowest']:.2%} to {share['highest']:.2%}), "
-                f"width {width['median']:.1f} px (5 to 95 %: {width['low_5']:.1f} to {width['high_95']:.1f})"
-            )
-        if stats["ignored"]:
-            count, mean = stats["ignored"]["images"], stats["ignored"]["mean"]
-            lines.append(f"ignored: {mean:.1%} of the pixels of {count} images; they are in no count")
-        found = self.by_kind()
-        lines += ["; ".join(str(account) for account in self.accounts)] if self.accounts else []
-        lines += [] if found else ["no defect found" + ("" if stats["annotated"] else ", and nothing is annotated")]
+    def to_lines(self) -> list[str]:
+        """What became of all that was met and what is wrong with it, for a terminal."""
+        found, annotated = self.by_kind(), any(row["share"] is not None for row in self.rows)
+        lines = ["; ".join(str(account) for account in self.accounts)] if self.accounts else []
+        lines += [] if found else ["no defect found" + ("" if annotated else ", and nothing is annotated")]
         for kind, ids in found.items():
             shown = ", ".join(name or "the folder" for name in ids[:SHOWN]) + (" ..." if len(ids) > SHOWN else "")
             lines += [f"{kind}: {len(ids)} ({KINDS[kind].title})", f"    in training: {KINDS[kind].training}"]
             lines += [f"    repaired copy: {KINDS[kind].repair}"] if KINDS[kind].repair else []
             lines += [f"    {shown}"]
-        if names:
-            wrong = [sample for sample in self.dataset if sample.id in self.defects]
-            lines += [f"{sample.id} is {sample.image.name}" for sample in wrong]
         return lines
 
     def to_dict(self) -> dict:
@@ -164,21 +148,18 @@ def audit_dataset(dataset: Dataset, *, progress: bool = False) -> Audit:
 
 def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[np.ndarray]) -> list[Defect]:
     """Rasterises the truth, measures it into `row` and `widths`, and compares it with a mask file beside it."""
-    found, truth, beside = [], None, None
+    found, masks = [], {}
     for annotator in sorted(sample.drawings):
         source = sample.source(annotator=annotator)
-        if source is None:
-            continue
         if isinstance(source, MaskFile):
-            mask, defect = source.read(size)
-            by = "" if annotator == 1 else "mask file: " if annotator == CHECK else "second annotator: "
-            found += [Defect(defect.kind, by + defect.text)] if defect else []
-            mask = None if defect else mask
-        else:
-            mask = source.rasterise(size)
-        truth = mask if annotator == 1 else truth
-        if annotator == CHECK:
-            beside = mask
+            masks[annotator], defect = source.read(size)
+            if defect:
+                by = {CHECK: "mask file: ", 2: "second annotator: "}.get(annotator, "")
+                masks[annotator] = None
+                found.append(Defect(defect.kind, by + defect.text))
+        elif source is not None:
+            masks[annotator] = source.rasterise(size)
+    truth, beside = masks.get(1), masks.get(CHECK)
     if truth is None:
         return found
     try:
@@ -237,12 +218,12 @@ def _suspect_sizes(audit: Audit) -> None:
     A whole video is annotated at one size, so its other frames of the same size are suspected as well: an outline that
     happens to stay inside is in the wrong place all the same.
     """
-    drawn = {sample.id: sample.drawings.get(1) for sample in audit.dataset}
-    drawings = {name: drawing for name, drawing in drawn.items() if isinstance(drawing, Drawing)}
+    first = {sample.id: sample.drawings.get(1) for sample in audit.dataset}
+    drawings = {name: drawing for name, drawing in first.items() if isinstance(drawing, Drawing) and not drawing.size}
     sizes = {row["size"] for row in audit.rows if row["size"]} | {(side, side) for side in USUAL_SIZES}
     outside = {name for name, defects in audit.defects.items() if any(d.kind == "out_of_bounds" for d in defects)}
     found: dict[tuple[str, tuple], tuple[int, int]] = {}
-    unsized = [row for row in audit.rows if row["size"] and row["id"] in drawings and not drawings[row["id"]].size]
+    unsized = [row for row in audit.rows if row["size"] and row["id"] in drawings]
     for row in unsized:
         polygons = [polygon for thing in drawings[row["id"]].things for polygon in thing.polygons]
         if row["id"] not in outside:
