@@ -39,6 +39,9 @@ def sources(root):
                 heads = [key for part in node.args if isinstance(part, ast.Dict) for key in part.keys]
                 found += [("tr", text) for head in heads for text in strings(head)]
             found += [("", bare(text)) for text in strings(node)]
+        for function in ast.walk(tree):
+            if isinstance(function, ast.FunctionDef):
+                found += [("tr", text) for text in named(function)]
     for path in (root / "sa2va_lab/reports/template").rglob("*.j2"):
         found += [("tr", text) for text in re.findall(r'\btr\("([^"]+)"', path.read_text("utf-8"))]
     for path in (root / "notebooks").glob("[0-9]*.ipynb"):
@@ -47,6 +50,15 @@ def sources(root):
         typed = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", ()))
         found += [("tr", line.partition("  # ")[2]) for line in typed.split("\n")]
     return found
+
+
+def named(function):
+    """Texts that a function gives a name to and hands to `tr` by it."""
+    nodes = list(ast.walk(function))
+    calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    names = {call.args[0].id for call in calls if call.func.id == "tr" and isinstance(call.args[0], ast.Name)}
+    assigned = [node for node in nodes if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)]
+    return [text for node in assigned if node.targets[0].id in names for text in strings(node.value)]
 
 
 def strings(node):

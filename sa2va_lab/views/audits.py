@@ -33,44 +33,30 @@ NOTHING = "There is nothing to draw: no image has an annotation with anything in
 
 def answer_audit(audit: Audit, ceilings: Sequence[Ceiling]) -> Answer:
     """What is there, what is wrong with it, and what no model can beat, in two or three sentences."""
-    said = audit.to_dict()
-    found = audit.by_kind()
-    sample = say_sample(said["samples"], said["groups"])
-    values = dict(sample=sample, annotated=said["stats"]["annotated"])
+    told, found = audit.to_dict(), audit.by_kind()
+    said = "{sample}, {annotated} annotated: no defect was found."
+    values = {"sample": say_sample(told["samples"], told["groups"]), "annotated": told["stats"]["annotated"]}
     if found:
-        most = max(found, key=lambda kind: len(found[kind]))
-        values |= dict(odd=len(set(audit.defects) - {""}), kinds=len(found), count=len(found[most]))
-        sentences = [
-            tr(
-                "{sample}, {annotated} annotated: {odd} images have defects of {kinds} kinds, most often "
-                "“{most}” ({count}).",
-                most=tr(KINDS[most].title),
-                **values,
-            )
-        ]
-    else:
-        sentences = [tr("{sample}, {annotated} annotated: no defect was found.", **values)]
-    if audit.pairs:
-        sentences.append(
-            tr(
-                "{pairs} pairs of nearly the same picture lie under different patients; see “Does a split "
-                "leak?” below.",
-                pairs=len(audit.pairs),
-            )
+        said = (
+            "{sample}, {annotated} annotated: {odd} images have defects of {kinds} kinds, most often “{most}” "
+            "({count})."
         )
+        most = max(found, key=lambda kind: len(found[kind]))
+        values |= {"most": tr(KINDS[most].title), "count": len(found[most])}
+        values |= {"odd": len(set(audit.defects) - {""}), "kinds": len(found)}
+    sentences = [tr(said, **values)]
+    if audit.pairs:
+        leak = "{pairs} pairs of nearly the same picture lie under different patients; see “Does a split leak?” below."
+        sentences.append(tr(leak, pairs=len(audit.pairs)))
     by_name = {ceiling.name: ceiling for ceiling in ceilings}
     if {"averaged", "searched"} <= set(by_name):
         plain, searched = by_name["averaged"], by_name["searched"]
-        numbers = dict(grid=GRID, plain=plain.dice, searched=searched.dice, n=plain.n)
-        sentences.append(
-            tr(
-                "On Sa2VA's {grid} x {grid} grid, Dice {plain:.3f} is what a model that knows each cell's "
-                "share of vessel would reach here ({searched:.3f} with the best logits that were found), on "
-                "{n} images.",
-                **numbers,
-            )
+        limit = (
+            "On Sa2VA's {grid} x {grid} grid, Dice {plain:.3f} is what a model that knows each cell's share of vessel "
+            "would reach here ({searched:.3f} with the best logits that were found), on {n} images."
         )
-    metrics = Audited(audit=said, ceilings=[ceiling.to_dict() for ceiling in ceilings])
+        sentences.append(tr(limit, grid=GRID, plain=plain.dice, searched=searched.dice, n=plain.n))
+    metrics = Audited(audit=told, ceilings=[ceiling.to_dict() for ceiling in ceilings])
     return Answer(join_sentences(sentences), metrics)
 
 

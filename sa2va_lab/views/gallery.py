@@ -196,7 +196,7 @@ def _draw_kind(kind: str, row, attrs: dict, run: Run, dataset: Dataset):
         style.halo(frame, 3)
         whole.add_patch(frame)
         near.imshow(pixels)
-        overlays.draw_comparison(pixels, mask, truth, ax=compared, ignore=pair.ignore)
+        overlays.draw_comparison(pixels, pair, attrs["threshold"], ax=compared)
         for ax in (near, compared):
             ax.set(xlim=(columns.start - 0.5, columns.stop - 0.5), ylim=(rows.stop - 0.5, rows.start - 0.5))
         for ax in (whole, near, compared):

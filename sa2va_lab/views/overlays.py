@@ -44,6 +44,7 @@ LABELS = {
     "false_negative": "false negative",
     "ignored": "ignored: in no count",
 }
+BACKDROP = 0.5  # how strongly the image shows through: 1 is as it is, 0 is white
 RANKS = {"worst": "Worst: {case}", "median": "Median: {case}", "best": "Best: {case}"}
 GAP = "#CC79A7"  # Okabe and Ito's reddish purple: a vessel that is broken
 VEIL, RIGHT, FALSE, STRIPE, MISSED, DOT, MASK, HALO, BROKEN, FAINT, HATCH, CLEAR = range(12)
@@ -79,11 +80,6 @@ def read_pixels(image) -> np.ndarray:
 
 def split_errors(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
     """Where the mask is right and where it is wrong: three bool (H, W) by the names in ERRORS."""
-    if mask.shape != truth.shape:
-        raise LabError(
-            f"the mask is {mask.shape} but the ground truth is {truth.shape}; they must lie on the same image"
-        )
-    mask, truth = mask.astype(bool), truth.astype(bool)
     return {"true_positive": mask & truth, "false_positive": mask & ~truth, "false_negative": ~mask & truth}
 
 
@@ -94,21 +90,16 @@ def window(shape: tuple[int, int], sides: Sequence[int], centre: Sequence[int]) 
     return tuple(slice(int(start), int(start) + side) for start, side in zip(starts, sides, strict=True))
 
 
-def draw_comparison(
-    image, mask: np.ndarray, truth: np.ndarray | None, *, ax, ignore: np.ndarray | None = None, backdrop: float = 0.5
-):
+def draw_comparison(image, pair: Pair, threshold: float, *, ax) -> None:
     """Draws the image in pale grey on `ax` with true positives, false positives and false negatives over it.
 
     Each kind has a colour, a contour of its own line style and a hatch. Without a truth the mask alone is drawn, in the
-    colour for predictions. ignore: bool (H, W), hatched. backdrop: how strongly the image shows through,
-    1 is as it is, 0 is white. Returns `ax`.
+    colour for predictions. What is ignored is hatched.
     """
-    pixels = read_pixels(image)
-    if mask.shape != pixels.shape[:2]:
-        raise LabError(f"the mask is {mask.shape} but the image is {pixels.shape[:2]}; they must be of one size")
-    areas = {"prediction": mask.astype(bool)} if truth is None else split_errors(mask, truth)
-    areas |= {} if ignore is None else {"ignored": ignore}
-    grey = 1 - backdrop * (1 - pixels @ np.array([0.299, 0.587, 0.114]) / 255)
+    mask = pair.mask(threshold)
+    areas = {"prediction": mask} if pair.truth is None else split_errors(mask, pair.truth)
+    areas |= {} if pair.ignore is None else {"ignored": pair.ignore}
+    grey = 1 - BACKDROP * (1 - read_pixels(image) @ np.array([0.299, 0.587, 0.114]) / 255)
     canvas = np.repeat(grey[..., None], 3, axis=2)
     for kind, area in areas.items():
         colour, _, _, opacity = KINDS[kind]
@@ -119,7 +110,6 @@ def draw_comparison(
     ax.set_axis_off()
     ax.set_xlim(-0.5, mask.shape[1] - 0.5)
     ax.set_ylim(mask.shape[0] - 0.5, -0.5)
-    return ax
 
 
 def _outline(ax, area: np.ndarray, colour: str, line, hatch: str | None) -> None:
@@ -151,7 +141,7 @@ def comparison_figure(case: tuple[str, object, Pair], *, threshold: float, stamp
     Returns (figure, alt), alt being the sentence that says what is to be seen.
     """
     title, image, pair = case
-    pixels, mask = read_pixels(image), pair.mask(threshold)
+    pixels = read_pixels(image)
     with style.drawing(6.4, stamp=stamp) as figure:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
         panels = figure.subplot_mosaic([["image", "comparison"], ["probability", "comparison"]], width_ratios=[1, 2.1])
@@ -161,7 +151,7 @@ def comparison_figure(case: tuple[str, object, Pair], *, threshold: float, stamp
         place = dict(location="bottom", fraction=0.05, pad=0.03, ticks=sorted({0, threshold, 1}))
         bar = figure.colorbar(scale, ax=probability, **place)
         bar.ax.axvline(threshold, color="white", linewidth=1.5)
-        draw_comparison(pixels, mask, pair.truth, ax=comparison, ignore=pair.ignore)
+        draw_comparison(pixels, pair, threshold, ax=comparison)
         for name, text in (("image", tr("Image")), ("probability", tr("Probability"))):
             panels[name].set_axis_off()
             panels[name].set_title(text)
@@ -170,7 +160,7 @@ def comparison_figure(case: tuple[str, object, Pair], *, threshold: float, stamp
         else:
             comparison.set_title(tr("Right and wrong at {threshold:g}", threshold=threshold))
             add_legend(figure, pair.ignore)
-    return figure, describe_case(title, mask, pair.truth)
+    return figure, describe_case(title, pair.mask(threshold), pair.truth)
 
 
 def panels_figure(panels: Sequence[tuple[str, object, Pair, float]], *, across: int, stamp: str | None = None):
@@ -181,7 +171,7 @@ def panels_figure(panels: Sequence[tuple[str, object, Pair, float]], *, across: 
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for ax, (title, image, pair, threshold) in zip(axes, panels, strict=False):
-            draw_comparison(image, pair.mask(threshold), pair.truth, ax=ax, ignore=pair.ignore)
+            draw_comparison(image, pair, threshold, ax=ax)
             ax.set_title(title, fontsize=9)
         add_legend(figure, *(pair.ignore for _, _, pair, _ in panels))
     return figure

@@ -24,35 +24,31 @@ FORMATS = (
 
 def answer_plans(measured: dict, *, stamp: str | None = None) -> Answer:
     """The answer from what `measure_plans` returned; its plan and rows are the metrics."""
-    rows, lead = _ran(measured), _say_released(measured["released"])
-    if not rows:
+    rows, said = _ran(measured), [_say_released(measured["released"])]
+    values = {"all": len(measured["precisions"])}
+    if rows:
+        least = min(rows, key=lambda row: row["own_bytes"] or 0)
+        fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
+        sample = say_sample(first["n_images"], first["n_groups"], grouped=first.get("grouped", False))
+        values |= {"ran": len(rows), "least": least["precision"], "least_peak": say_size(least["own_bytes"])}
+        values |= {"reference": first["precision"], "reference_peak": say_size(first["own_bytes"])}
+        values |= {
+            "fastest": fastest["precision"],
+            "seconds": fastest["seconds"],
+            "reference_seconds": first["seconds"],
+        }
+        values |= {"low": min(row["dice"] for row in rows), "high": max(row["dice"] for row in rows)}
+        text = (
+            "{ran} of {all} plans ran here, on {sample}. Least memory of its own: {least} ({least_peak}, {reference} "
+            "{reference_peak}). Fastest: {fastest} ({seconds:.2f} s an image, {reference} {reference_seconds:.2f} s). "
+            "Mean Dice lies between {low:.3f} and {high:.3f}; masks agree with {reference} to an IoU of "
+            "{agreement:.3f} or more."
+        )
+        said.append(tr(text, sample=sample, agreement=min(row["agreement"] for row in rows), **values))
+    else:
         reason = tr(measured["precisions"][0]["reason"])
-        said = tr("None of {all} plans ran here: {reason}", all=len(measured["precisions"]), reason=reason)
-        return Answer(f"{lead} {said}", Planned(**measured), stamp=stamp)
-    least = min(rows, key=lambda row: row["own_bytes"] or 0)
-    fastest, first = min(rows, key=lambda row: row["seconds"]), rows[0]
-    dices = [row["dice"] for row in rows]
-    values = {
-        "ran": len(rows),
-        "all": len(measured["precisions"]),
-        "sample": say_sample(first["n_images"], first["n_groups"], grouped=first.get("grouped", False)),
-    }
-    values |= {"least": least["precision"], "least_peak": say_size(least["own_bytes"])}
-    values |= {"reference": first["precision"], "reference_peak": say_size(first["own_bytes"])}
-    values |= {"fastest": fastest["precision"], "seconds": fastest["seconds"], "reference_seconds": first["seconds"]}
-    values |= {"low": min(dices), "high": max(dices), "agreement": min(row["agreement"] for row in rows)}
-    return Answer(
-        f"{lead} "
-        + tr(
-            "{ran} of {all} plans ran here, on {sample}. Least memory of its own: {least} ({least_peak}, "
-            "{reference} {reference_peak}). Fastest: {fastest} ({seconds:.2f} s an image, {reference} "
-            "{reference_seconds:.2f} s). Mean Dice lies between {low:.3f} and {high:.3f}; masks agree "
-            "with {reference} to an IoU of {agreement:.3f} or more.",
-            **values,
-        ),
-        Planned(**measured),
-        stamp=stamp,
-    )
+        said.append(tr("None of {all} plans ran here: {reason}", reason=reason, **values))
+    return Answer(" ".join(said), Planned(**measured), stamp=stamp)
 
 
 def _say_released(asked: dict) -> str:

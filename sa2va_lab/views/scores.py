@@ -89,31 +89,24 @@ def say_evaluated(evaluated: Evaluated) -> str:
 def _say_dice(evaluated: Evaluated) -> str:
     """Dice, its interval, and the N of that very mean: an image without a Dice is not in it."""
     summary, dice = evaluated.summary, evaluated.summary.dice
-    values = {"threshold": summary.threshold, "split": evaluated.split}
-    if not dice.n:
-        sample = say_sample(summary.n_images, summary.n_groups, grouped=summary.grouped)
-        gaps = {"n_without_truth": summary.n_without_truth, "n_failed": summary.n_failed}
-        return tr(
-            "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation and {n_failed} "
-            "failed.",
-            sample=sample,
-            **values,
-            **gaps,
-        )
-    values |= {"dice": dice.macro, "sample": say_sample(dice.n, dice.n_groups, grouped=summary.grouped)}
-    if "–" in (show(dice.low), show(dice.high)):
-        return tr(
-            "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, split "
-            "“{split}”.",
-            **values,
-        )
-    return tr(
-        "Dice {dice:.3f} (95 % interval {low:.3f} to {high:.3f}) on {sample}, threshold {threshold:g}, split "
-        "“{split}”.",
-        low=dice.low,
-        high=dice.high,
-        **values,
+    n_images, n_groups = (dice.n, dice.n_groups) if dice.n else (summary.n_images, summary.n_groups)
+    text = (
+        "Dice {dice:.3f} (95 % interval {low:.3f} to {high:.3f}) on {sample}, threshold {threshold:g}, split “{split}”."
     )
+    if not dice.n:
+        text = (
+            "No Dice can be given: of {sample} (split “{split}”), {n_without_truth} have no annotation and {n_failed} "
+            "failed."
+        )
+    elif "–" in (show(dice.low), show(dice.high)):
+        text = (
+            "Dice {dice:.3f} (no interval: it takes two patients or more) on {sample}, threshold {threshold:g}, split "
+            "“{split}”."
+        )
+    sample = say_sample(n_images, n_groups, grouped=summary.grouped)
+    values = {"dice": dice.macro, "low": dice.low, "high": dice.high, "threshold": summary.threshold}
+    values |= {"n_failed": summary.n_failed, "n_without_truth": summary.n_without_truth}
+    return tr(text, sample=sample, split=evaluated.split, **values)
 
 
 def _say_gaps(evaluated: Evaluated) -> list[str]:

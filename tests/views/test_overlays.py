@@ -33,17 +33,9 @@ def test_errors_are_told_apart():
     assert np.argwhere(errors["false_negative"]).tolist() == [[1, 4], [2, 4]]
 
 
-def test_sizes_must_agree():
-    with pytest.raises(LabError, match="the mask is .4, 6. but the ground truth is .6, 4."):
-        overlays.split_errors(MASK, TRUTH.T)
-    axes = blank_figure(1, 1).subplots()
-    with pytest.raises(LabError, match="the image is .9, 9."):
-        overlays.draw_comparison(np.zeros((9, 9), np.uint8), MASK, TRUTH, ax=axes)
-
-
 def test_each_kind_is_drawn_in_its_colour_line_and_hatch():
     axes = blank_figure(3, 2).subplots()
-    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), MASK, TRUTH, ax=axes)
+    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), Pair(MASK, TRUTH, None), 0.5, ax=axes)
     [drawn] = axes.images
     pixels = np.asarray(drawn.get_array())
     white, black = pixels[0, 0], pixels[1, 2]
@@ -63,7 +55,7 @@ def test_what_is_ignored_is_hatched_and_in_the_legend():
     axes = blank_figure(3, 2).subplots()
     ignore = np.zeros(MASK.shape, bool)
     ignore[:, 4:] = True
-    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), MASK, TRUTH & ~ignore, ax=axes, ignore=ignore)
+    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), Pair(MASK, TRUTH & ~ignore, ignore), 0.5, ax=axes)
     assert {getattr(c, "hatches", [None])[0] for c in axes.collections} == {None, "////", "xxxx"}
     for ignored, last in ((ignore, "ignored: in no count"), (None, "false negative")):
         figure = blank_figure(3, 2)
@@ -76,7 +68,7 @@ def test_what_is_ignored_is_hatched_and_in_the_legend():
 
 def test_without_truth_only_the_prediction_is_drawn():
     axes = blank_figure(3, 2).subplots()
-    overlays.draw_comparison(np.zeros((4, 6), np.uint8), MASK, None, ax=axes, backdrop=0)
+    overlays.draw_comparison(np.full((4, 6), 255, np.uint8), Pair(MASK, None, None), 0.5, ax=axes)
     pixels = np.asarray(axes.images[0].get_array())
     assert (pixels.min(axis=2) < 1).sum() == MASK.sum()
 
