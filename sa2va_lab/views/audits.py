@@ -180,8 +180,6 @@ def choose_example(audit: Audit) -> Sample:
 def zoom_figure(sample: Sample):
     """Outline, mask and both on the image at three zooms, down to single pixels; returns (figure, alt)."""
     truth, pixels = sample.truth(), read_pixels(sample.image)
-    if truth is None or not truth.any():
-        raise LabError(tr(NOTHING))
     source = sample.source()
     drawn = source.scaled(truth.shape) if isinstance(source, DrawnTruth) and source.polygons else None
     polygons = trace_mask(truth) if drawn is None else drawn
@@ -228,8 +226,6 @@ def zoom_figure(sample: Sample):
 def distribution_figure(audit: Audit):
     """Histograms of vessel width and of vessel share; returns (figure, alt)."""
     shares = np.array([row["share"] for row in audit.rows if row["share"] is not None])
-    if not len(shares) or not len(audit.widths):
-        raise LabError(tr(NOTHING))
     with style.drawing(3.2) as figure:
         left, right = figure.subplots(1, 2)
         most = float(np.quantile(audit.widths, 0.995))
@@ -265,8 +261,6 @@ def matrix_figure(audit: Audit):
     rows["frame"] = rows.groupby("group").cumcount()
     shares = rows.pivot(index="group", columns="frame", values="share")
     shares = shares.sort_index(key=lambda names: names.map(lambda name: (len(name), name)))
-    if rows["share"].isna().all():
-        raise LabError(tr(NOTHING))
     groups, most = list(shares.index), len(shares.columns)
     rows["patient"] = rows["group"].map(groups.index)
     bare, odd = rows[rows["share"].isna()], rows[rows["id"].isin(audit.defects)]

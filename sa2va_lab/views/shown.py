@@ -33,8 +33,9 @@ def _draw_prediction(prediction) -> list:
     if prediction.error or 0 in prediction.size:
         return []
     small = prediction.thumbnail
-    height, width = _shrink(prediction.size) if small is None else small.shape[:2]
-    probability = dataclasses.replace(prediction, size=(height, width)).probability()
+    share = min(1, SIDE / max(prediction.size))
+    size = tuple(max(1, round(side * share)) for side in prediction.size) if small is None else small.shape[:2]
+    probability, width = dataclasses.replace(prediction, size=size).probability(), size[1]
     said = "; ".join(f"{tr(what)}: {tr(harmless(value))}" for what, value in prediction.facts.items())
     likely = overlays.encode_probability(probability)
     found = [(overlays.show_picture(likely, said, most=width), tr("Probability"), width)]
@@ -64,12 +65,6 @@ def _draw_samples(samples: list, side: int) -> list:
             address = overlays.lay_over(small, overlays.paint_errors(truth[::step, ::step], None))
         found.append((overlays.show_picture(address, alt, most=small.shape[1]), line, small.shape[1]))
     return found
-
-
-def _shrink(size: tuple[int, int]) -> tuple[int, int]:
-    """A size with the same proportions and no side beyond SIDE."""
-    share = min(1, SIDE / max(size))
-    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 PICTURES = {
