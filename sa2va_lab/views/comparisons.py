@@ -5,21 +5,17 @@ Rows of `intervals.compare_scores`, `questions.compare_wordings` and `questions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation.honesty import Finding
 from sa2va_lab.evaluation.intervals import Difference, compare_scores
+from sa2va_lab.evaluation.judging import Evaluation, Judged
 from sa2va_lab.evaluation.metrics import summarise
 from sa2va_lab.language import tr
 from sa2va_lab.training.audit import audit_logs, find_logs
 from sa2va_lab.views.findings import describe_finding
 from sa2va_lab.views.tables import Table, show, tabulate
-
-if TYPE_CHECKING:
-    from sa2va_lab.evaluation.honesty import Finding
-    from sa2va_lab.evaluation.judging import Evaluation, Judged
 
 BASELINES = {
     "nothing": "All background",

@@ -12,13 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 
 from sa2va_lab.datasets.export import write_content
+from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.questions import QUESTIONS
@@ -28,13 +28,10 @@ from sa2va_lab.paths import new_folder
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs.asking import hide_names
 from sa2va_lab.sa2va.processing import phrase_prompt
+from sa2va_lab.segmenter import Segmenter
 from sa2va_lab.views import overlays
 from sa2va_lab.views.scores import list_scores
 from sa2va_lab.views.tables import tabulate_facts
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset, Sample
-    from sa2va_lab.segmenter import Segmenter
 
 DESCRIBE = "<image>\nPlease describe the image."  # one of the questions of the training that ask for no mask
 BRUSH = 0.04  # of the picture's width

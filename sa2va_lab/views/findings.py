@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from sa2va_lab.evaluation.honesty import Finding
 from sa2va_lab.language import join_words, tr
 from sa2va_lab.views.tables import Table, tabulate_facts
-
-if TYPE_CHECKING:
-    from sa2va_lab.evaluation.honesty import Finding
 
 ALWAYS = {
     # kind: the one thing that it says

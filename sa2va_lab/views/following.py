@@ -7,22 +7,19 @@ here then says so.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 from IPython.display import Markdown
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.sequences import LEAST_FRAMES, WAYS, Comparison
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Followed, say_sample
+from sa2va_lab.runs.read import Run
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import judge_difference, show_difference
 from sa2va_lab.views.overlays import panels_figure
 from sa2va_lab.views.tables import tabulate
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
 
 NAMES = {"still": "frame by frame", "tracked": "followed"}
 LOOKS = {"still": (style.NEUTRAL, "--", "s"), "tracked": (style.ACCENT, "-", "o")}

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from IPython.display import HTML
 from matplotlib.patches import Rectangle
 from scipy import ndimage
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
@@ -23,15 +24,10 @@ from sa2va_lab.files import write_whole
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Refused, Sorted, say_refused, say_sample
 from sa2va_lab.reports.html import render
+from sa2va_lab.runs.read import Run
 from sa2va_lab.views import overlays, style
 from sa2va_lab.views.scores import SHOWN_METRICS
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
 
 SIDE = 512  # px: a larger image is made smaller for the page, so that 100 cases stay below 15 MB
 WINDOW = 128  # px of the part that an example shows enlarged

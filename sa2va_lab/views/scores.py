@@ -6,33 +6,28 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 from IPython.display import Markdown
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
+from sa2va_lab.evaluation.judging import Evaluation
 from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels, summarise
 from sa2va_lab.evaluation.questions import pick_prompts
 from sa2va_lab.evaluation.sequences import LEAST_FRAMES
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.reports.answers import Answer, Evaluated, Refused, say_refused, say_sample
+from sa2va_lab.runs.read import Run
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import report_baselines
 from sa2va_lab.views.findings import describe_finding, report_finding
 from sa2va_lab.views.overlays import name_case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import numpy as np
-    import pandas as pd
-
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.evaluation.judging import Evaluation
-    from sa2va_lab.runs.read import Run
 
 SHOWN_METRICS = ("dice", "iou", "precision", "recall")
 SEEN = {

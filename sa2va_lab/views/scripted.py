@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from textwrap import shorten
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sa2va_lab.datasets.samples import Sample
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr
 from sa2va_lab.views import overlays
 from sa2va_lab.views.explorer import Explorer, Shown
 from sa2va_lab.views.tables import Table, show, tabulate
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Sample
 
 MOST_PHRASES, MOST_FRAMES = 3, 6
 WIDEST = 44  # characters above a panel; the table has the answer whole

@@ -12,26 +12,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import ipywidgets as w
 import numpy as np
 from skimage.morphology import remove_small_holes, remove_small_objects
 
+from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores
 from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, read_threshold, save_threshold
 from sa2va_lab.language import tr
+from sa2va_lab.runs.read import Run
 from sa2va_lab.views import overlays, style
 from sa2va_lab.views.live import Live
 from sa2va_lab.views.scores import list_scores
 from sa2va_lab.views.tables import tabulate_facts
 from sa2va_lab.views.tuning import draw_sweep
-
-if TYPE_CHECKING:
-    from sa2va_lab.datasets.samples import Dataset
-    from sa2va_lab.runs.read import Run
 
 KEPT = 8  # samples in memory at a time, whatever the size of the Run
 STEP, FAR = 0.005, 0.05  # of the threshold, by an arrow key alone and with shift
