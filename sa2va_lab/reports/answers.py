@@ -209,15 +209,6 @@ class Planned(Metrics):
     precisions: list[Row] = []
 
 
-class Followed(Metrics):
-    """Of 07_films: `evaluation.sequences.Comparison` in plain values; empty where there was nothing to follow."""
-
-    n_films: int = 0
-    n_frames: int = 0
-    measures: dict[str, dict] = {}
-    asked: dict[str, int] = {}
-
-
 class Said(Metrics):
     """The numbers of a report's notebooks that the index reads; of those that did not run the defaults."""
 

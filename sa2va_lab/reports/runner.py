@@ -82,12 +82,13 @@ def run_report(
         write_json(folder / FILE, report)
     else:
         report |= {"notebooks": read_json(folder / FILE)["notebooks"]}
+    final = folder.with_name(folder.name.removeprefix(".").removesuffix(UNFINISHED))
     for stem, path in notebooks.items():
         if stem in report["notebooks"] and not report["notebooks"][stem]["error"]:
             continue
         made = {"outputs": str(outputs), "run": _find_run(report, outputs)}
         # named before it is begun, so that a report that is taken up again finds the Run that a kill cut off
-        made |= {"run_folder": str(outputs / "runs" / folder.name.removeprefix(".").removesuffix(UNFINISHED))}
+        made |= {"run_folder": str(outputs / "runs" / final.name)}
         made |= {"interactive": False, "gallery_folder": str(folder / "gallery")}
         known = _accepted(path)
         filled = {key: value for key, value in made.items() if value is not None and key in known} | given[stem]
@@ -96,7 +97,6 @@ def run_report(
     report["notebooks"] = {stem: report["notebooks"][stem] for stem in notebooks}
     write_json(folder / FILE, report)
     write_whole(folder / "index.html", render_index(plain(report), folder=folder))
-    final = folder.with_name(folder.name.removeprefix(".").removesuffix(UNFINISHED))
     os.replace(folder, final)
     index = final / "index.html"
     failed = {stem: part["error"] for stem, part in report["notebooks"].items() if part["error"]}

@@ -1,10 +1,13 @@
-"""What stands beside a Run's number in 03_evaluation: other models, baselines, phrasings, losses, findings, shapes.
+"""What stands beside a Run's number in 03_evaluation: models, phrasings, thresholds, losses, findings, shapes.
 
 Rows of `intervals.compare_scores`, `questions.compare_wordings` and `questions.measure_phrase` say what they hold.
 """
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 from IPython.display import Markdown
 
 from sa2va_lab.errors import LabError
@@ -12,10 +15,12 @@ from sa2va_lab.evaluation.honesty import Finding
 from sa2va_lab.evaluation.intervals import Difference, compare_scores
 from sa2va_lab.evaluation.judging import Evaluation, Judged
 from sa2va_lab.evaluation.metrics import summarise
+from sa2va_lab.evaluation.thresholds import BINS, FLAT, THRESHOLDS, Choice, Counts, calibrate
 from sa2va_lab.language import tr
 from sa2va_lab.training.audit import audit_logs, find_logs
+from sa2va_lab.views import style
 from sa2va_lab.views.findings import describe_finding
-from sa2va_lab.views.tables import Table, show, tabulate
+from sa2va_lab.views.tables import Table, show, tabulate, tabulate_facts
 
 BASELINES = {
     "nothing": "All background",
@@ -118,6 +123,68 @@ def phrase_table(found: Evaluation) -> Table:
             "Where it is there": lambda row: tr(where, images=row["n_there"], groups=row["n_groups"]),
             "Refused where it is not": lambda row: tr(refused, **row) if row["n_absent"] else "–",
         },
+    )
+
+
+def threshold_table(choice: Choice, weighed: dict, said: str) -> Table:
+    """The threshold of this report, how sure the choice is, and what it is worth (`thresholds.weigh_threshold`).
+
+    said: what `refuse_seen` let pass."""
+    facts = {"Threshold of this report": [f"{choice.value:g}", tr(choice.reason)]}
+    if not math.isnan(choice.low):
+        again = tr("the patients it was chosen on, drawn again")
+        facts["95 % interval of the choice"] = [show((choice.low, choice.high), "g"), again]
+    if choice.flat:
+        facts["As good as the best"] = [show(choice.flat, "g"), tr("less than {least:g} is lost there", least=FLAT)]
+    if weighed["origin"] == "nested":
+        nested = [f"{weighed['value']:g}", tr(weighed["reason"])]
+        facts["Chosen for each patient on the others (median)"] = nested
+    apart = f"{weighed['difference']:+.3f} [{show(weighed['low'])}, {show(weighed['high'])}]"
+    facts["Mean Dice at it; at 0.5"] = [f"{show(weighed['dice'])}; {show(weighed['dice_at_half'])}", apart]
+    if not weighed["sweeps"]:
+        why = "no pixel changes between 0.05 and 0.95: these masks were cut before"
+        facts["Can a threshold change these masks?"] = [tr("no"), tr(why)]
+    if said:
+        facts["Chosen on reported images"] = [tr("YES"), tr(said)]
+    return tabulate_facts(facts, "What", "Value", "Why")
+
+
+def draw_sweep(ax, counts: Counts, choice: Choice) -> np.ndarray:
+    """Mean Dice over the threshold, with the choice, its interval, and 0.5; returns the curve, float64 (1000,)."""
+    curve = counts.curve()
+    if not math.isnan(choice.low):
+        ax.axvspan(choice.low, choice.high, color=style.ACCENT, alpha=0.15, linewidth=0)
+    ax.plot(THRESHOLDS, curve, color="black")
+    ax.axvline(choice.value, color=style.ACCENT, label=f"{choice.value:g}")
+    ax.axvline(0.5, color=style.NEUTRAL, linestyle="--", label="0.5")
+    ax.set(xlabel=tr("Threshold"), ylabel=tr("Mean Dice"), xlim=(0, 1), ylim=(0, 1))
+    ax.legend(loc="lower center", frameon=True, framealpha=1, edgecolor="none")  # over the lines
+    return curve
+
+
+def threshold_figure(counts: Counts, choice: Choice, *, stamp: str | None = None):
+    """Mean Dice at every threshold, precision against recall, and calibration; returns (figure, alt)."""
+    with style.drawing(3.6, stamp=stamp) as figure:
+        sweep, tradeoff, calibration = figure.subplots(1, 3)
+        curve, place = draw_sweep(sweep, counts, choice), round(choice.value * BINS)
+        recall, precision = counts.pooled("recall"), counts.pooled("precision")
+        tradeoff.plot(recall, precision, color="black")
+        tradeoff.plot(recall[place], precision[place], "o")
+        tradeoff.set(xlabel=tr("Recall, pooled"), ylabel=tr("Precision, pooled"), xlim=(0, 1), ylim=(0, 1.02))
+        said, found = calibrate(counts)
+        calibration.plot([0, 1], [0, 1], color=style.NEUTRAL, linestyle="--")
+        calibration.plot(said, found, "o-", color="black", markersize=4)
+        calibration.set(xlabel=tr("Probability said"), ylabel=tr("Share that is vessel"), xlim=(0, 1), ylim=(0, 1))
+    best = int(np.nanargmax(curve))
+    return figure, tr(
+        "Mean Dice is {dice:.3f} at the threshold {value:g} and {half:.3f} at 0.5; on these very "
+        "images {best:g} would be best ({top:.3f}). Beside it precision against recall, and how often"
+        " a probability comes true.",
+        dice=curve[place],
+        value=choice.value,
+        half=curve[BINS // 2],
+        best=THRESHOLDS[best],
+        top=curve[best],
     )
 
 

@@ -14,7 +14,7 @@ from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.evaluation.matching import pair_up
 from sa2va_lab.evaluation.sequences import LEAST_FRAMES, WAYS, Comparison
 from sa2va_lab.language import join_sentences, tr
-from sa2va_lab.reports.answers import Answer, Followed, say_sample
+from sa2va_lab.reports.answers import Answer, Metrics, say_sample
 from sa2va_lab.runs.read import Run
 from sa2va_lab.views import style
 from sa2va_lab.views.comparisons import judge_difference, show_difference
@@ -38,7 +38,7 @@ NOTHING = (
 def answer_films(found: Comparison | None) -> Answer:
     """The answer: Dice in both ways, what of it is distinguishable, what was asked and how long it took."""
     if found is None:
-        return Answer(tr(NOTHING, least=LEAST_FRAMES), Followed())
+        return Answer(tr(NOTHING, least=LEAST_FRAMES), Metrics())
     dice, seconds, asked = found.measures["dice"], found.measures["seconds"], found.asked
     apart = dice.difference
     told = {"still": dice.still, "tracked": dice.tracked, "difference": show_difference(apart)}
@@ -57,7 +57,7 @@ def answer_films(found: Comparison | None) -> Answer:
         tr("A frame took {tracked:.2f} s instead of {still:.2f} s.", tracked=seconds.tracked, still=seconds.still),
     ]
     measures = {name: asdict(measure) for name, measure in found.measures.items()}
-    numbers = Followed(n_films=asked["tracked"], n_frames=asked["still"], measures=measures, asked=asked)
+    numbers = Metrics(n_films=asked["tracked"], n_frames=asked["still"], measures=measures, asked=asked)
     return Answer(join_sentences(said), numbers, stamp=found.stamp)
 
 

@@ -1,7 +1,7 @@
 """A dimmer for the threshold: move it and see vessels appear, with what that does to this image and to the split.
 
 `Tuner` looks at a Run and needs no model. `Tuner.look` is what one position of all controls shows; `build_widget` puts
-controls around it, each with a label and in reach of the keyboard; the figures of `tuning` say the same on paper.
+controls around it, each with a label and in reach of the keyboard; the figures say the same on paper.
 """
 
 from __future__ import annotations
@@ -23,17 +23,19 @@ from sa2va_lab.evaluation.matching import Pair, pair_up
 from sa2va_lab.evaluation.metrics import compute_scores
 from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, read_threshold, save_threshold
 from sa2va_lab.language import tr
+from sa2va_lab.reports.answers import Answer, Tuned, say_sample
 from sa2va_lab.runs.read import Run
 from sa2va_lab.views import overlays, style
+from sa2va_lab.views.comparisons import draw_sweep
 from sa2va_lab.views.live import Live
 from sa2va_lab.views.scores import list_scores
-from sa2va_lab.views.tables import tabulate_facts
-from sa2va_lab.views.tuning import draw_sweep
+from sa2va_lab.views.tables import show, tabulate_facts
 
 KEPT = 8  # samples in memory at a time, whatever the size of the Run
 STEP, FAR = 0.005, 0.05  # of the threshold, by an arrow key alone and with shift
 WIDE = 768  # px that a picture is drawn with at least
 STRIP, THUMB = 8, 96  # worst cases in the strip, and their px
+STEPS = (0.1, 0.3, 0.5, 0.7, 0.9)  # of the strip on paper
 _LEFT: dict[Path, dict] = {}  # where each Run's controls were left in this session
 
 
@@ -182,6 +184,52 @@ class Tuner:
         except (LabError, OSError):  # moved away: the mask on grey
             pair = Pair(prediction.probability(merge), None, None)
             return np.full((*pair.probability.shape, 3), 128, np.uint8), pair
+
+
+def answer_tuner(tuner: Tuner) -> Answer:
+    """The best threshold on this Run, its interval, what it brings over 0.5, and what it may be used for."""
+    run, choice = tuner.run, tuner.choice
+    if choice is None:
+        said = tr("There is no curve and no number here: {reason}", reason=tuner.reason)
+        return Answer(said, Tuned(threshold=None, reason=tuner.reason), stamp=run.meta["stamp"])
+    numbers = {"value": choice.value, "rule": choice.rule, "reason": choice.reason, "dice": choice.score}
+    numbers |= {"dice_at_half": choice.at_half, "difference": choice.score - choice.at_half}
+    numbers |= {"choice_low": choice.low, "choice_high": choice.high, "flat": choice.flat, "split": run.split}
+    said = tr(
+        "On {sample}, split “{split}”, threshold {value:.3f} gives the best mean Dice, {dice:.3f}; 0.5 gives "
+        "{dice_at_half:.3f}, and from {low:.3f} to {high:.3f} it is within 0.005 of the best. It may be reported on "
+        "other patients only.",
+        sample=say_sample(choice.n_images, choice.n_groups),
+        low=choice.flat[0],
+        high=choice.flat[1],
+        **numbers,
+    )
+    return Answer(said, Tuned(threshold=numbers), stamp=run.meta["stamp"])
+
+
+def curve_figure(tuner: Tuner):
+    """Mean Dice over the threshold, the best with its interval, and 0.5; (figure, alt)."""
+    with style.drawing(3.6, stamp=tuner.run.meta["stamp"]) as figure:
+        ax, choice = figure.subplots(), tuner.choice
+        ax.grid()
+        if choice is not None:
+            draw_sweep(ax, tuner.counts, choice)
+            ax.set_title(f"{choice.value:.3f}: Dice {choice.score:.3f}   0.5: Dice {choice.at_half:.3f}")
+    return figure, answer_tuner(tuner).sentence
+
+
+def strip_figure(tuner: Tuner):
+    """The median image by Dice at five thresholds; (figure, alt)."""
+    scored = [name for name in tuner.order if not math.isnan(tuner.dice[name])] or tuner.order
+    name = scored[len(scored) // 2]
+    pixels, pair = tuner.open_sample(name)
+    told = [f"{step:g}" for step in STEPS]
+    if not math.isnan(tuner.dice[name]):
+        scores = tuner.counts.scores()[tuner.counts.ids.index(name)]
+        told = [f"{step:g}: Dice {show(scores[round(step * BINS)], '.2f')}" for step in STEPS]
+    panels = [(said, pixels, pair, step) for said, step in zip(told, STEPS, strict=True)]
+    figure = overlays.panels_figure(panels, across=len(STEPS), stamp=tuner.run.meta["stamp"])
+    return figure, tr("{id} at five thresholds: {steps}.", id=name, steps=", ".join(told))
 
 
 def build_widget(tuner: Tuner) -> w.HBox:

@@ -12,7 +12,7 @@ from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
 from sa2va_lab.evaluation.questions import ask_otherwise, compare_wordings, measure_refused, pick_prompts
 from sa2va_lab.evaluation.thresholds import Choice, count_run, nest_thresholds, weigh_threshold
 from sa2va_lab.language import use_language
-from sa2va_lab.views import comparisons, scores, tuning
+from sa2va_lab.views import comparisons, scores
 
 DEFAULT = Choice(0.5, "there is no validation split to choose it on", origin={"default": True})
 
@@ -36,7 +36,7 @@ def test_without_a_validation_split_the_threshold_is_weighed_nested_by_patient(d
     assert found["dice"] == pytest.approx(np.nanmean(dice))
     assert found["dice_at_half"] == pytest.approx(table["dice"].mean())
     assert found["difference"] == pytest.approx(found["dice"] - found["dice_at_half"])
-    shown = repr(tuning.threshold_table(DEFAULT, found, ""))
+    shown = repr(comparisons.threshold_table(DEFAULT, found, ""))
     assert reason in shown
     assert "there is no validation split" in shown
 
@@ -46,14 +46,14 @@ def test_a_chosen_threshold_is_weighed_at_itself_and_a_seen_one_is_said(drawn_ru
     table = evaluate_run(drawn_run, images, threshold=0.3)
     found = weigh_threshold(choice, table, counts)
     assert (found["origin"], found["value"], found["dice"]) == ("validation", 0.3, table["dice"].mean())
-    shown = repr(tuning.threshold_table(choice, found, "chosen on 4 of the 6 images"))
+    shown = repr(comparisons.threshold_table(choice, found, "chosen on 4 of the 6 images"))
     for said in ("0.2 – 0.4", "0.25 – 0.35", "chosen on 4 of the 6 images"):
         assert said in shown
     assert "these masks were cut before" not in shown
     cut = {name: np.repeat(getattr(counts, name)[:, 500:501], 1000, axis=1) for name in ("tp", "fp")}
     still = weigh_threshold(choice, table, replace(counts, **cut))
     assert "no pixel changes between 0.05 and 0.95: these masks were cut before" in repr(
-        tuning.threshold_table(choice, still, "")
+        comparisons.threshold_table(choice, still, "")
     )
 
 

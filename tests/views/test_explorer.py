@@ -15,8 +15,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.watching import hear_stages
 from sa2va_lab.views.explorer import BRUSH, Explorer, Shown
-from sa2va_lab.views.exploring import build_explorer
-from sa2va_lab.views.scripted import ask_script, script_figures, script_table
+from sa2va_lab.views.exploring import ask_script, build_explorer, script_figures, script_table
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,16 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import evaluate_run
 from sa2va_lab.evaluation.thresholds import read_threshold
 from sa2va_lab.language import use_language
-from sa2va_lab.views import tuning
-from sa2va_lab.views.tuner import KEPT, STRIP, Tuner, build_widget, clean_mask
+from sa2va_lab.views.tuner import (
+    KEPT,
+    STRIP,
+    Tuner,
+    answer_tuner,
+    build_widget,
+    clean_mask,
+    curve_figure,
+    strip_figure,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +220,8 @@ def test_without_truth_there_are_pictures_and_no_metrics(bare):
         bare.save(0.5)
     widget = build_widget(bare)
     assert find(widget, "Save").disabled
-    assert tuning.answer_tuner(bare).metrics.threshold is None
-    for figure, alt in (tuning.curve_figure(bare), tuning.strip_figure(bare)):
+    assert answer_tuner(bare).metrics.threshold is None
+    for figure, alt in (curve_figure(bare), strip_figure(bare)):
         assert figure.axes
         assert alt
 
@@ -268,10 +276,10 @@ def test_images_moved_away(drawn_run, dataset, tmp_path):
 def test_answer_and_figures(drawn_run, dataset, lang):
     use_language(lang)
     tuner = Tuner(drawn_run, dataset)
-    answer = tuning.answer_tuner(tuner)
+    answer = answer_tuner(tuner)
     assert f"{tuner.choice.value:.3f}" in answer.sentence
     assert answer.metrics.threshold.value == tuner.choice.value
     json.dumps(answer.to_dict(), allow_nan=False)
-    for figure, alt in (tuning.curve_figure(tuner), tuning.strip_figure(tuner)):
+    for figure, alt in (curve_figure(tuner), strip_figure(tuner)):
         assert figure.axes
         assert alt
