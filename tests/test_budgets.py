@@ -20,7 +20,7 @@ ROOMS = {
     "runs": 1_260, "datasets": 4_420, "training": 1_640, "evaluation": 2_450, "views": 3_770, "reports": 1_090,
     "commands": 810, "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 23_150, 8_360
+PACKAGE_LINES, CORE_LINES = 23_160, 8_370
 
 
 def count_lines(*rooms: str) -> int:
