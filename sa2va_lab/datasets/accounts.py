@@ -65,9 +65,8 @@ def pair_up(lost: Collection[str], there: Collection[str]) -> str:
 
 def shape(text: str) -> str:
     """A text without what it says, which may be a person's name: a letter is x and beside letters a digit 9."""
-    if not re.search(r"[^\W\d_]", text):
-        return text
-    return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", text))
+    named = re.search(r"[^\W\d_]", text)
+    return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", text)) if named else text
 
 
 def look_at_truths(dataset: Dataset) -> list[Defect]:

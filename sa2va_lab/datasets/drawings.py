@@ -73,7 +73,7 @@ class DrawnTruth:
         """bool (H, W), the union of all parts."""
         mask = fill_polygons(self.scaled(size), size)
         if self.runs:
-            mask |= _stretch(_decode(self.runs), size)
+            mask |= _stretch(coco.decode(coco.merge(list(self.runs))).astype(bool), size)
         return mask
 
     def sha256(self) -> str:
@@ -133,11 +133,9 @@ class MaskFile:
         except Exception as error:  # Pillow raises many kinds for a damaged file
             said = str(error).replace(str(self.path), "the file")
             return None, Defect("mask_unreadable", f"its mask cannot be read ({said}); replace the file")
-        if alpha[0] != alpha[1]:
-            text = "its mask is drawn in its transparency; expected a grey image, save it as one"
-            return None, Defect("mask_unreadable", text)
-        if frames > 1:
-            text = f"its mask's file holds {frames} pictures; expected one, save the right one alone"
+        if alpha[0] != alpha[1] or frames > 1:
+            what = f"file holds {frames} pictures" if frames > 1 else "shape is drawn in its transparency"
+            text = f"its mask's {what}; expected one grey image, save it as one"
             return None, Defect("mask_unreadable", text)
         if pixels.shape != tuple(size):
             text = (
@@ -207,14 +205,13 @@ def read_values(image: Image.Image, *, by_index: bool) -> np.ndarray:
 class Drawing:
     """Everything that one annotator's file says about one image.
 
-    size: (height, width) that the file states, None where it does not. entries: how often the image is annotated.
-    aside: how many annotations were read as what is to be ignored.
+    size: (height, width) that the file states, None where it does not. aside: how many annotations were read as what is
+    to be ignored.
     """
 
     things: list[Thing] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
     size: tuple[int, int] | None = None
-    entries: int = 1
     aside: int = 0
 
     @property
@@ -306,11 +303,11 @@ def read_origin(value: object) -> dict[str, str | float] | None:
 
 def open_entry(drawings: dict[str, Drawing], image: str, size: tuple[int, int] | None = None) -> Drawing:
     """The drawing that one more entry about an image goes into; a second entry is a defect."""
-    drawing = drawings.setdefault(image, Drawing(entries=0, size=size))
-    drawing.entries += 1
-    if drawing.entries == 2:
-        drawing.note("duplicate_entry", "annotated more than once: the objects are joined")
-    return drawing
+    if image not in drawings:
+        drawings[image] = Drawing(size=size)
+    elif all(defect.kind != "duplicate_entry" for defect in drawings[image].defects):
+        drawings[image].note("duplicate_entry", "annotated more than once: the objects are joined")
+    return drawings[image]
 
 
 @dataclass
@@ -363,10 +360,6 @@ class Found:
         for drawing in self.drawings.get(1, {}).values():
             total.update(drawing.phrases)
         return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _decode(runs: tuple[dict, ...]) -> np.ndarray:
-    return coco.decode(coco.merge(list(runs))).astype(bool)
 
 
 def _stretch(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:

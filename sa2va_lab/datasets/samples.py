@@ -6,8 +6,6 @@ cost of reading its annotations. It is opened once and holds every phrase; one o
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -265,8 +263,8 @@ class Dataset(Shown):
 
         The truths are left out on purpose. A process that predicts needs this hash and must not open a truth.
         """
-        rows = [[sample.id, sample.phrase, sample.image_sha256()] for sample in self.samples]
-        return _hash([row + [s.prompt] * (s.prompt is not None) for row, s in zip(rows, self.samples, strict=True)])
+        rows = [[s.id, s.phrase, s.image_sha256()] + [s.prompt] * (s.prompt is not None) for s in self.samples]
+        return files.hash_value(rows)
 
     @property
     def truth_sha256(self) -> str:
@@ -278,8 +276,4 @@ class Dataset(Shown):
             hashes = [[annotator, source.sha256()] for annotator, source in sources if source is not None]
             left_out = [] if sample.ignored is None else [sample.ignored.sha256()]
             rows.append([sample.id, sample.phrase, hashes, *left_out])
-        return _hash(rows)
-
-
-def _hash(rows: list) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        return files.hash_value(rows)
