@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from sa2va_lab.datasets.accounts import INVERTED
 from sa2va_lab.datasets.defects import KINDS, Account, Defect
 from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, MaskFile
+from sa2va_lab.datasets.formats import INVERTED
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint
 from sa2va_lab.datasets.outlines import count_holes
 from sa2va_lab.datasets.pictures import look

@@ -4,6 +4,10 @@ A format is one module: `find(folder, file)` reads it, or returns None where the
 `writers` says what a copy has. The first of FORMATS that finds something is taken. A second annotator's view lies
 beside the first, as `annotations_obs2.json` or `masks_obs2/`. A defect in one annotation is recorded on its
 sample; what makes the folder as a whole unreadable raises LabError.
+
+Nothing is silently empty: every annotation, file and image that a reader met is read, left out on request, or wrong; a
+sum that does not close is a defect of its own. Where more than half of them fit nothing, it is not they that are wrong
+but how they were read, and that is an error that shows one of them.
 """
 
 from __future__ import annotations
@@ -16,12 +20,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sa2va_lab.datasets import annotations, coco, labelme, masks, yolo
-from sa2va_lab.datasets.accounts import look_at_truths, settle
-from sa2va_lab.datasets.defects import Defect
-from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found, read_origin
+from sa2va_lab.datasets.defects import Account, Defect
+from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found, MaskFile, read_origin
 from sa2va_lab.datasets.folders import Folder, as_table, is_image
 from sa2va_lab.datasets.groups import find_groups
-from sa2va_lab.datasets.naming import FIRST, role_of
+from sa2va_lab.datasets.naming import FIRST, pair_up, role_of
 from sa2va_lab.datasets.pictures import note_frames
 from sa2va_lab.datasets.pseudonyms import Pseudonym, name_images
 from sa2va_lab.datasets.samples import Dataset, Sample
@@ -36,6 +39,8 @@ EXPECTED = (
 MANY_FRAMES = {".gif", ".tif", ".tiff", ".webp"}  # files that may hold more pictures than one
 BARE = "images"  # the format of images that nobody annotated
 NO_TRUTH = "none: there is no truth"
+INVERTED = 0.5  # share of foreground above which a mask may be meant the other way round
+LOOKED_AT = 12  # truths that an opening looks at, at least
 MISSING = Defect("missing_image", "its image file is missing")
 
 
@@ -85,7 +90,7 @@ def open_dataset(
         if phrase == "":
             raise LabError(f"{place} names no phrase, so what to find is unknown; give a phrase such as 'blood vessel'")
     dataset = dataset.about(phrase)
-    odd = look_at_truths(dataset) if truths else []
+    odd = _look_at_truths(dataset) if truths else []
     return replace(dataset, defects=(*dataset.defects, *odd)).about(phrase) if odd else dataset
 
 
@@ -141,7 +146,7 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
     images = sorted({*folder.listed, *first})
     if not images:
         raise LabError(f"{folder.images} holds no image; expected files such as .png or .jpg")
-    accounts, defects = settle(folder, found)
+    accounts, defects = _settle(folder, found)
     names, group_reason, pseudonym_reason = _name(folder, images, groups)
     samples, origins = {}, as_table(as_table(folder.table("provenance.json")).get("origins"))
     for image in sorted(images, key=names.get):
@@ -181,6 +186,67 @@ def _assemble(folder: Folder, found: Found, groups: str | None) -> Dataset:
         pseudonyms=pseudonym_reason,
         words=(found.words + folder.words, "".join(f", {part}" for part in beside)),
     )
+
+
+def _settle(folder: Folder, found: Found) -> tuple[list[Account], list[Defect]]:
+    """The accounts of all that was read, and what is wrong with them.
+
+    Raises LabError where more than half of the images that were annotated are not there.
+    """
+    first = found.drawings.get(1, {})
+    missing = [image for image in first if image not in folder.listed and not folder.path(image).exists()]
+    if 2 * len(missing) > len(first):
+        raise LabError(
+            f"{len(missing)} of the {len(first)} images that are annotated are not there: "
+            f"{pair_up(missing, folder.listed)}; copy them into the data folder, or correct their names"
+        )
+    every = [drawing for by_image in found.drawings.values() for drawing in by_image.values()]
+    read, lost = Counter(), Counter(found.lost)
+    for drawing in every + [ignored for ignored in found.ignored.values() if isinstance(ignored, MaskFile)]:
+        things, used, useless = drawing.counts
+        read[things], lost[things] = read[things] + used, lost[things] + useless
+    accounts = [Account(things, met, read[things], lost[things]) for things, met in found.met.items()]
+    odd = [Defect("unaccounted", f"of {a.met} {a.things} {a.read} were read and {a.lost} not") for a in accounts]
+    odd = [defect for defect, account in zip(odd, accounts, strict=True) if not account.closed]
+    images, whole = len({*folder.listed, *first}), len(first) - len(missing)
+    return [*accounts, Account("images", images, whole, images - whole)], odd
+
+
+def _look_at_truths(dataset: Dataset) -> list[Defect]:
+    """What is odd about all truths alike; reads a few, and only where these are empty the others.
+
+    Raises LabError where the phrase has no pixel in any truth, or most of the masks that were looked at are none.
+    Where an image cannot be read nobody knows.
+    """
+    drawn = [sample for sample in dataset if sample.source() is not None]
+    step = max(len(drawn) // LOOKED_AT, 1)
+    order = drawn[::step] + [sample for place, sample in enumerate(drawn) if place % step]
+    shares, unknown, refused = [], 0, []
+    for place, sample in enumerate(order, 1):
+        if place > LOOKED_AT and (any(shares) or refused):
+            break
+        try:
+            size = sample.image_size()
+        except LabError:
+            unknown += 1
+            continue
+        source = sample.source()
+        mask, defect = source.read(size) if isinstance(source, MaskFile) else (source.rasterise(size), None)
+        if mask is not None:  # perhaps of the named values only: the audit says which are not
+            shares.append(mask.mean())
+        else:
+            refused.append(f"{sample.id}: {defect.text}")
+    looked = len(shares) + len(refused)
+    if 2 * len(refused) > looked:
+        raise LabError(f"{len(refused)} of {looked} masks that were looked at cannot be used: {refused[0]}")
+    if drawn and not any(shares) and not unknown and not refused:
+        raise LabError(
+            f'"{dataset.phrase}" has not one pixel in any of the {len(drawn)} images that are annotated; '
+            "expected some: choose another phrase, or look at what the annotations are made of"
+        )
+    wide = sum(share > INVERTED for share in shares)
+    text = f"{wide} of {len(shares)} ground truths that were looked at cover more than half of the image"
+    return [Defect("inverted_suspected", text)] if 2 * wide > len(shares) else []
 
 
 def _open_images(paths: Sequence[Path], phrase: str | None, groups: str | None) -> Dataset:

@@ -6,10 +6,9 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from sa2va_lab.datasets.accounts import pair_up
 from sa2va_lab.datasets.drawings import BACKGROUND, CHECK, REST, UNNAMED, Found, MaskFile
 from sa2va_lab.datasets.folders import Folder, as_table, kind_of
-from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND
+from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND, pair_up
 from sa2va_lab.errors import LabError
 
 NAME = "mask folder"

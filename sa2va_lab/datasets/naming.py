@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
 from sa2va_lab.errors import LabError
@@ -113,19 +115,17 @@ def match_files(files: Iterable[str], images: Mapping[str, str]) -> dict[str, Ma
     anywhere: dict[str, list[str]] = {}
     for name in images:
         place = read_place(name)
-        for stem in (place.stem, *(place.stem[: -len(end)] for end in _split_endings(place.stem))):
+        for stem in (stem for stem, said in _read_stems(place.stem).items() if said == ("", "")):
             exact.setdefault((place.dirs, stem), []).append(name)
         anywhere.setdefault(place.stem, []).append(name)
+    only = {stem: names for stem, names in anywhere.items() if len(names) == 1}
     found: dict[str, Match | None] = {}
     for file in files:
         place = read_place(file)
-        stems = {place.stem: ("", "")} | shorten(place.stem)
-        stems |= {s[: -len(end)]: said for s, said in list(stems.items()) for end in _split_endings(s)}
-        tried = [(exact.get((place.dirs, stem), []), said) for stem, said in stems.items()]
-        if place.dirs:  # files by patient, images all in one folder; or the other way round
-            tried += [(exact.get(((), stem), []), said) for stem, said in stems.items()]
-        else:
-            tried += [(hits if len(hits := anywhere.get(stem, [])) == 1 else [], said) for stem, said in stems.items()]
+        stems = _read_stems(place.stem)
+        tried = [(exact.get((place.dirs, stem)), said) for stem, said in stems.items()]
+        # files by patient, images all in one folder; or the other way round
+        tried += [(exact.get(((), s)) if place.dirs else only.get(s), said) for s, said in stems.items()]
         hits, (role, ending) = next((pair for pair in tried if pair[0]), ([], ("", "")))
         if len(hits) > 1:
             raise LabError(
@@ -138,6 +138,33 @@ def match_files(files: Iterable[str], images: Mapping[str, str]) -> dict[str, Ma
     return found
 
 
-def _split_endings(stem: str) -> list[str]:
-    """The endings of a stem that only say its split, such as "_training" in DRIVE."""
-    return [f"_{name}" for name in _SPLIT_OF if stem.lower().endswith(f"_{name}") and len(stem) > len(name) + 1]
+def _read_stems(stem: str) -> dict[str, tuple[str, str]]:
+    """As `shorten` the stem itself and what it may be, each also without the name of a split (`_training` in DRIVE)."""
+    found = {stem: ("", "")} | shorten(stem)
+    for short, said in list(found.items()):
+        ends = [f"_{name}" for name in _SPLIT_OF if short.lower().endswith(f"_{name}")]
+        found |= {short[: -len(end)]: said for end in ends if len(short) > len(end)}
+    return found
+
+
+def pair_up(lost: Collection[str], there: Collection[str]) -> str:
+    """One of the lost names beside the likest of those that are there, what both share left out: it may be a person's
+    name."""
+    if not there or not lost:
+        return "there are none at all"
+    stems = [Path(name).stem for name in lost]
+    there = {Path(name).stem: Path(name).suffix for name in sorted(there)[:500]}
+    own, [other] = stems[0], get_close_matches(stems[0], there, 1, 0)
+    same = SequenceMatcher(None, own, other).find_longest_match()
+    rest = own[same.a + same.size :]
+    rest = rest if len(stems) > 1 and all(stem.endswith(rest) for stem in stems) else shape(rest)  # of all: no name
+    dots, ending = "..." * (same.size > 0), Path(next(iter(lost))).suffix
+    own = f"{shape(own[: same.a])}{dots}{rest}"
+    said = f"{shape(other[: same.b])}{dots}{shape(other[same.b + same.size :])}"
+    return f'one is called like "{own}{ending}", and what is there like "{said}{there[other]}"'
+
+
+def shape(text: str) -> str:
+    """A text without what it says, which may be a person's name: a letter is x and beside letters a digit 9."""
+    named = re.search(r"[^\W\d_]", text)
+    return re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", text)) if named else text

@@ -13,12 +13,8 @@ from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.files import find_film, open_image
 
 EXIF_ORIENTATION = 0x0112
-# what cameras and programs write about themselves; any other text may be about a person
-HARMLESS = frozenset(
-    "dpi gamma srgb chromaticity transparency background interlace icc_profile jfif jfif_version jfif_unit "
-    "jfif_density adobe adobe_transform progressive progression compression loop duration version extension "
-    "timestamp quantization resolution aspect bit_depth lossless".split()
-)
+# texts about no person, and those that are counted otherwise; numbers in a file's head are no texts
+HARMLESS = {"icc_profile", "transparency", "compression", "version", "exif", "xmp"}
 BRIGHT = 245  # burnt-in text is drawn in the brightest value there is
 MARKS = 5  # so many bright marks in one row look like writing
 
@@ -109,7 +105,8 @@ def find_writing(pixels: np.ndarray) -> int:
 
 def _private_texts(opened) -> int:
     """How many texts a file holds that may be about a person: EXIF, PNG and GIF text, XMP."""
-    texts = [key for key in opened.info if str(key).lower() not in HARMLESS and str(key).lower() not in ("exif", "xmp")]
+    said = {key for key, value in opened.info.items() if isinstance(value, str | bytes | dict)}
+    texts = [key for key in said if str(key).lower() not in HARMLESS]
     texts += [key for key, value in getattr(opened, "text", {}).items() if key not in texts and value]
     exif = Image.Image.getexif(opened)
     told = [tag for tag, value in exif.items() if isinstance(value, (str, bytes)) and str(value).strip("\0 b'")]

@@ -114,10 +114,7 @@ def write_coco(copies: Iterable[Copy], phrases: list[str]) -> Iterator[tuple[str
 
 
 def _describe_thing(thing: CopiedThing, size: tuple[int, int]) -> dict:
-    if thing.mask is None:
-        runs = coco.merge(coco.frPyObjects(thing.polygons, *size))
-    else:
-        runs = coco.encode(np.asfortranarray(thing.mask.astype(np.uint8)))
+    runs = coco.encode(np.asfortranarray(thing.draw(size).astype(np.uint8)))
     whole = {"size": list(size), "counts": runs["counts"].decode()}
     return {
         "segmentation": thing.outline() if thing.mask is None else whole,

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from sa2va_lab.datasets.accounts import pair_up
 from sa2va_lab.datasets.drawings import UNIT, UNSAID, Drawing, Found, open_entry, read_phrase
 from sa2va_lab.datasets.folders import Folder
-from sa2va_lab.datasets.naming import FIRST, read_place
+from sa2va_lab.datasets.naming import FIRST, pair_up, read_place
 from sa2va_lab.errors import LabError
 
 NAME = "yolo"
