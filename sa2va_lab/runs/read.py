@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import hash_value, read_json, tell_fault, write_json
+from sa2va_lab.paths import as_file_name
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.shown import Shown
 
@@ -207,12 +208,12 @@ class Run(Shown):
     def role(self) -> Role:
         """What it is for: "main", or beside another Run its "validation", a second model ("beside"), other words for
         the same thing ("asked"), another thing ("phrase")."""
-        return self.meta.get("role") or "main"
+        return self.meta.get("role") or _guess_role(self)[0]
 
     @property
     def of(self) -> str | None:
         """The name of the Run that it was made for, None for a main one."""
-        return self.meta.get("of")
+        return self.meta.get("of") if self.meta.get("role") else _guess_role(self)[1]
 
     def prediction(self, sample_id: str) -> Prediction:
         """What was predicted for a sample; LabError when it failed, was not reached, or was damaged since."""
@@ -316,3 +317,17 @@ def _digest(folder: Path, meta: dict) -> dict[str, str]:
     lines = (folder / LINES).read_bytes() if (folder / LINES).is_file() else b""
     found = {META: hash_value(told), LINES: hashlib.sha256(lines).hexdigest()}
     return found | {WHOLE: hashlib.sha256("".join(found.values()).encode()).hexdigest()}
+
+
+def _guess_role(run: Run) -> tuple[Role, str | None]:
+    """Role and main Run of a Run that does not say them, from the names that were usual before it did: the only place
+    where a name means something."""
+    name, beside = run.folder.name, run.folder.parent
+    usual: dict[str, Role] = {"_val": "validation", "_beside": "beside", f"_{as_file_name(run.phrase or '')}": "phrase"}
+    if beside.name == "asked":
+        beside, usual = beside.parent, {f"_{name.rpartition('_')[2]}": "asked"}
+    for ending, role in usual.items():
+        main = name.removesuffix(ending)
+        if main not in ("", name) and (beside / main / META).is_file():
+            return role, main
+    return "main", None

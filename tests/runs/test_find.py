@@ -1,5 +1,6 @@
 """Which Run is looked at: the one asked for, the newest, or the validation part of the same model."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -44,6 +45,24 @@ def test_of_runs_made_together_the_one_that_the_others_accompany(dataset, darkne
     assert [run.folder.name for run in find_runs(tmp_path, role="validation", of=main)] == ["first"]
     assert [run.folder.name for run in find_runs(tmp_path, of=run)] == ["third"] == [third.folder.name]
     assert choose_run("", dataset, runs=tmp_path)[0].folder.name == "20260102T000000Z_a"
+
+
+def test_runs_of_before_they_said_their_role_are_found_by_their_names(dataset, darkness, tmp_path):
+    names = {
+        "a_beside_val": ("validation", "a_beside"), "a_beside": ("beside", "a"), "a": ("main", None),
+        "a_val": ("validation", "a"), "a_blood-vessel": ("phrase", "a"), "asked/a_2": ("asked", "a"),
+        "other_val": ("main", None),
+    }  # fmt: skip
+    for name in names:
+        folder = predict_dataset(darkness, dataset, folder=tmp_path / name, limit=1, progress=False).folder
+        meta = json.loads((folder / "run.json").read_text())
+        for field in ("role", "of", "batch"):
+            del meta[field]
+        (folder / "run.json").write_text(json.dumps(meta))
+    found = {str(run.folder.relative_to(tmp_path)): (run.role, run.of) for run in find_runs(tmp_path)}
+    assert found == names
+    again = predict_dataset(darkness, dataset, folder=tmp_path / "a", limit=1, progress=False)
+    assert "role" not in again.meta  # looked at, and left as it was
 
 
 def test_a_damaged_run_hides_no_other(dataset, darkness, tmp_path):
