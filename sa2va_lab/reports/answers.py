@@ -77,7 +77,6 @@ class Row(Metrics):
     high: float | None = None
     n_images: int | None = None
     n_groups: int | None = None
-    grouped: bool = False
     forecast_bytes: int | None = None
     own_bytes: int | None = None
     seconds: float | None = None

@@ -143,14 +143,9 @@ class Explorer:
         if not text.strip():
             raise LabError('nothing was asked; write a phrase such as "blood vessel", or a question')
         begun, regions = time.perf_counter(), tuple(self.regions)
-        if not go_on and self.turns:
-            self._talk = self.segmenter.chat(self._talk.image)
-        if go_on:
-            prediction = self._talk.ask(text, regions=regions[len(self._talk.regions) :])
-        else:
-            prediction = self.segmenter.predict(self._talk.image, text, regions=regions)
-            self._talk.turns.append((text, prediction.answer))
-            self._talk.regions += regions
+        if not go_on:
+            self._talk.turns, self._talk.regions = [], []
+        prediction = self._talk.ask(text, regions=regions[len(self._talk.regions) :])
         before = sum(prediction.seconds.get(stage, 0.0) for stage in ("pixels", "vision", "canvas"))
         self._first = max(self._first, before)
         saved, seconds = self._first - before, time.perf_counter() - begun
@@ -160,8 +155,7 @@ class Explorer:
     def clear(self) -> None:
         """Takes the regions back, and with them the conversation about them."""
         if self.regions:
-            self.regions = []
-            self._talk = self.segmenter.chat(self._talk.image)
+            self.regions, self._talk.turns, self._talk.regions = [], [], []
 
     def list_sequence(self) -> list[Sample]:
         """The frames of the sequence that the open image belongs to, in order; empty where it belongs to none."""

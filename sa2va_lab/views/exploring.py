@@ -127,10 +127,6 @@ def build_explorer(explorer: Explorer) -> w.HBox:
         say(tr("Region {n} is marked: ask about region{n}.", n=len(explorer.regions)))
         draw()
 
-    def forget_regions(_) -> None:
-        explorer.clear()
-        refresh()
-
     for one, act in ((image, open_image), (upload, take_upload), (threshold, draw), (objects, draw), (frame, draw)):
         one.observe(act, "value")
     idea.observe(lambda change: setattr(question, "value", change.new or question.value), "value")
@@ -143,7 +139,7 @@ def build_explorer(explorer: Explorer) -> w.HBox:
             lambda: explorer.keep(threshold=threshold.value), lambda path: tr("Kept in {folder}.", folder=path.name)
         )
     )
-    clear.on_click(forget_regions)
+    clear.on_click(lambda _: attempt(explorer.clear, lambda _: ""))
     image.value = next(iter(explorer.images), None)
     refresh()
     asking = [image, upload, idea, question, go_on, w.HBox([ask, track])]

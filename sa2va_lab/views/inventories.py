@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.loading.inventory import Inventory
 from sa2va_lab.paths import shown_name
@@ -65,13 +67,12 @@ def bytes_figure(inventory: Inventory) -> tuple:
     parts = sorted(inventory.parts, key=lambda part: part.bytes)
     unit, word = style.memory_unit(inventory.bytes)
     with style.drawing(0.42 * len(parts) + 1.2, stamp=_stamp(inventory)) as figure:
-        ax, places = figure.subplots(), range(len(parts))
-        stored = ax.barh([p + 0.2 for p in places], [part.bytes / unit for part in parts], 0.36, color=style.ACCENT)
+        ax, places = figure.subplots(), np.arange(len(parts))
+        stored = ax.barh(places + 0.2, [part.bytes / unit for part in parts], 0.36, color=style.ACCENT)
         hatched = dict(color="white", edgecolor=style.NEUTRAL, hatch="////")
-        half = ax.barh([p - 0.2 for p in places], [2 * part.parameters / unit for part in parts], 0.36, **hatched)
-        ax.set_yticks(list(places), [_name(part.name) for part in parts])
-        for place, part in zip(places, parts, strict=True):
-            ax.text(part.bytes / unit, place + 0.2, f" {say_size(part.bytes)}", va="center", fontsize=8)
+        half = ax.barh(places - 0.2, [2 * part.parameters / unit for part in parts], 0.36, **hatched)
+        ax.set_yticks(places, [_name(part.name) for part in parts])
+        ax.bar_label(stored, [say_size(part.bytes) for part in parts], padding=3, fontsize=8)
         ax.margins(x=0.12)
         ax.set_xlabel(word)
         ax.legend([stored, half], [tr("As stored"), tr("In bf16")], loc="lower right")

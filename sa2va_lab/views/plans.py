@@ -167,43 +167,37 @@ def change_table(measured: dict) -> Table:
 def pareto_figure(measured: dict, *, stamp: str | None = None):
     """Memory against seconds, and the Dice of each plan that ran; (figure, alt)."""
     rows = [row for row in _ran(measured) if row["own_bytes"]]
-    names = list(map(_name, rows))
-    front = [name for name, row in zip(names, rows, strict=True) if not any(_beats(other, row) for other in rows)]
+    costs = [(row["own_bytes"], row["seconds"]) for row in rows]
+    front = [not any(o != c and o[0] <= c[0] and o[1] <= c[1] for o in costs) for c in costs]
     with style.drawing(3.6, stamp=stamp) as figure:
-        if rows:
-            _draw_plans(*figure.subplots(1, 2), rows, names, front)
-            text = tr("filled: no other plan is both smaller and faster")
-            figure.text(0.01, 0.0, text, fontsize=8, color=style.NEUTRAL, va="bottom")
-    if not rows:
-        return figure, tr("No plan ran here, so there is nothing to draw.")
-    points = "; ".join(
-        f"{name} {say_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}"
-        for name, row in zip(names, rows, strict=True)
-    )
+        if not rows:
+            return figure, tr("No plan ran here, so there is nothing to draw.")
+        speed, quality = figure.subplots(1, 2)
+        unit, word = style.memory_unit(max(own for own, _ in costs))
+        for place, (row, best, marker) in enumerate(zip(rows, front, cycle(MARKERS))):
+            fill = style.ACCENT if best else "white"
+            kind = {"marker": marker, "color": style.ACCENT, "markerfacecolor": fill, "linestyle": "none"}
+            speed.plot(row["own_bytes"] / unit, row["seconds"], label=_name(row), markersize=8, **kind)
+            below, above = row["dice"] - row["low"], row["high"] - row["dice"]
+            quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
+        labels = [_name(row).replace(" + ", "\n+ ").replace(", ", "\n") for row in rows]
+        quality.set_xticks(range(len(rows)), labels)
+        quality.set(title=tr("Mean Dice, 95 % interval"), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
+        quality.grid(axis="y")
+        speed.set(title=tr("Seconds an image"), xlabel=tr("Measured peak of own memory, {unit}", unit=word))
+        speed.set_xlim(0, 1.15 * max(own for own, _ in costs) / unit)
+        speed.set_ylim(0, 1.15 * max(seconds for _, seconds in costs))
+        speed.grid()
+        speed.legend(loc="lower left", handletextpad=0.2)
+        text = tr("filled: no other plan is both smaller and faster")
+        figure.text(0.01, 0.0, text, fontsize=8, color=style.NEUTRAL, va="bottom")
+    points = [f"{_name(row)} {say_size(row['own_bytes'])}, {row['seconds']:.2f} s, {row['dice']:.3f}" for row in rows]
     return figure, tr(
         "Seconds an image and mean Dice against measured memory: {points}. No other plan is both "
         "smaller and faster than {front}.",
-        points=points,
-        front="; ".join(front),
+        points="; ".join(points),
+        front="; ".join(_name(row) for row, best in zip(rows, front, strict=True) if best),
     )
-
-
-def _draw_plans(speed, quality, rows: list[dict], names: list[str], front: list[str]) -> None:
-    unit, word = style.memory_unit(max(row["own_bytes"] for row in rows))
-    for place, (row, name, marker) in enumerate(zip(rows, names, cycle(MARKERS))):
-        fill = style.ACCENT if name in front else "white"
-        kind = {"marker": marker, "color": style.ACCENT, "markerfacecolor": fill, "linestyle": "none"}
-        speed.plot(row["own_bytes"] / unit, row["seconds"], label=name, markersize=8, **kind)
-        below, above = row["dice"] - row["low"], row["high"] - row["dice"]
-        quality.errorbar(place, row["dice"], [[below], [above]], capsize=3, **kind)
-    quality.set_xticks(range(len(rows)), [name.replace(" + ", "\n+ ").replace(", ", "\n") for name in names])
-    quality.set(title=tr("Mean Dice, 95 % interval"), ylim=(0, 1), xlim=(-0.5, len(rows) - 0.5))
-    quality.grid(axis="y")
-    speed.set(title=tr("Seconds an image"), xlabel=tr("Measured peak of own memory, {unit}", unit=word))
-    speed.set_xlim(0, 1.15 * max(row["own_bytes"] for row in rows) / unit)
-    speed.set_ylim(0, 1.15 * max(row["seconds"] for row in rows))
-    speed.grid()
-    speed.legend(loc="lower left", handletextpad=0.2)
 
 
 def _name(row: dict) -> str:
@@ -212,8 +206,3 @@ def _name(row: dict) -> str:
 
 def _ran(measured: dict) -> list[dict]:
     return [row for row in measured["precisions"] if row["ran"]]
-
-
-def _beats(one: dict, other: dict) -> bool:
-    pairs = [(one[key], other[key]) for key in ("own_bytes", "seconds")]
-    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

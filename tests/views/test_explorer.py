@@ -192,12 +192,12 @@ def test_the_controls_do_what_they_say(explorer, segmenter, dataset, monkeypatch
         segmenter.provenance.setdefault("steps", []).append({"from": "fp32", "to": "bf16", "why": "out of memory"})
         return Prediction(np.zeros((1, 64, 64), np.float32), (512, 512), "[SEG]", canvas=512)
 
-    monkeypatch.setattr(segmenter, "predict", step_down)
+    monkeypatch.setattr(explorer._talk, "_answer", step_down)
     find(widget, "Go on with the conversation").value = False
     find(widget, "Ask").click()
     assert "went from fp32 to bf16: out of memory." in said(widget)
     segmenter.provenance.pop("steps")
-    monkeypatch.setattr(segmenter, "predict", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    monkeypatch.setattr(explorer._talk, "_answer", lambda _: (_ for _ in ()).throw(RuntimeError("out of memory")))
     find(widget, "Ask").click()
     assert "RuntimeError: out of memory" in said(widget)
 
