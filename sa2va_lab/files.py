@@ -209,6 +209,14 @@ def sha256(path: Path | str) -> str:
     return read(os.path.abspath(path), facts.st_dev, facts.st_ino, facts.st_size, changed)
 
 
+def hash_if_readable(path: Path) -> str | None:
+    """`sha256` of a regular file's bytes as they are now; None where they cannot be read."""
+    try:
+        return sha256(path) if path.is_file() else None
+    except OSError:
+        return None
+
+
 @functools.lru_cache(maxsize=1 << 16)
 def _sha256(path: str, *state: int) -> str:
     with open(path, "rb") as handle:

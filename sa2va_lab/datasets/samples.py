@@ -125,10 +125,7 @@ class Sample(Shown):
 
     def image_sha256(self) -> str | None:
         """Hash of the image file's bytes as they are now; None when it cannot be read."""
-        try:
-            return files.sha256(self.image) if self.image.is_file() else None
-        except OSError:
-            return None
+        return files.hash_if_readable(self.image)
 
 
 @dataclass(frozen=True, repr=False)

@@ -33,19 +33,13 @@ class Mean:
 
 
 @dataclass(frozen=True, repr=False)
-class Difference(Shown):
-    """mean: of first less second over the n_images that both have. low, high: its 95 % interval over patients. p:
-    two-sided sign-flip test of patients. distinguishable: the interval leaves out 0, and p is at most 0.05 or the least
-    that so few patients can give (2 / 2^n: 0.06 for five)."""
+class Difference(Shown, Mean):
+    """The mean of first less second over the images that both have. p: two-sided sign-flip test of patients.
+    distinguishable: the interval leaves out 0, and p is at most 0.05 or the least that so few patients can give
+    (2 / 2^n: 0.06 for five)."""
 
-    mean: float
-    low: float
-    high: float
     p: float
-    n_images: int
-    n_groups: int
     distinguishable: bool
-    reason: str
 
     @property
     def facts(self) -> dict[str, str]:
@@ -107,8 +101,7 @@ def compare_paired(first, second, groups, *, seed: int = 0) -> Difference:
         how = {"permutation_type": "samples", "n_resamples": FLIPS, "vectorized": True, "random_state": seed}
         p = float(stats.permutation_test((sums,), np.sum, **how).pvalue)
     clear = bool((found.low > 0 or found.high < 0) and p <= max(0.05, 2 / 2**found.n_groups))
-    around = (found.mean, found.low, found.high)
-    return Difference(*around, p, found.n_images, found.n_groups, clear, found.reason)
+    return Difference(**vars(found), p=p, distinguishable=clear)
 
 
 def compare_scores(table, others: dict[str, dict[str, float]]) -> list[dict]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,29 +14,13 @@ import pandas as pd
 
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
+from sa2va_lab.evaluation import questions
 from sa2va_lab.evaluation.baselines import measure_baselines
 from sa2va_lab.evaluation.honesty import Finding, check_run, sort_findings, was_seen
 from sa2va_lab.evaluation.metrics import evaluate_run, summarise
-from sa2va_lab.evaluation.questions import (
-    ask_otherwise,
-    compare_wordings,
-    find_asked,
-    find_others,
-    list_refused,
-    measure_phrase,
-    measure_refused,
-    predict_others,
-)
 from sa2va_lab.evaluation.shapes import measure_extras, summarise_extras
-from sa2va_lab.evaluation.thresholds import (
-    Choice,
-    Counts,
-    count_run,
-    refuse_seen,
-    settle_threshold,
-    weigh_threshold,
-)
-from sa2va_lab.evaluation.verification import made_here, not_verified, verify_run
+from sa2va_lab.evaluation.thresholds import Choice, Counts, count_run, refuse_seen, settle_threshold, weigh_threshold
+from sa2va_lab.evaluation.verification import verify_run
 from sa2va_lab.runs import META, Run, open_run, predict_dataset
 
 SEEN = "seen:"  # before a threshold that may have been chosen on the images that are reported
@@ -109,40 +94,39 @@ def judge_model(
     before = len(open_run(folder).records) if (Path(folder) / META).exists() else 0
     if segmenter is None:
         run = open_run(folder)
-        others = find_others(run, dataset)
+        others = questions.find_others(run, dataset)
     else:
         role = {"role": "beside", "of": beside} if beside else {}
         run = predict_dataset(segmenter, dataset, folder=folder, split=split, **how, **role)
-        others = predict_others(segmenter, dataset, run=run, limit=limit)
+        others = questions.predict_others(segmenter, dataset, run=run, limit=limit)
     choice = settle_threshold(threshold.removeprefix(SEEN), run, dataset, segmenter, **how)
     told = refuse_seen(choice, run, allow=threshold.startswith(SEEN))
     table = evaluate_run(run, dataset, threshold=choice.value)
     if segmenter is not None and not beside:
-        asked = ask_otherwise(segmenter, run, dataset, refused=list_refused(table))
+        asked = questions.ask_otherwise(segmenter, run, dataset, refused=questions.list_refused(table))
     else:
-        asked = [] if beside else find_asked(run)
+        asked = [] if beside else questions.find_asked(run)
     return Judged(
         run=run,
         choice=choice,
         told=told,
         table=table,
-        phrases=[measure_phrase(made, of, threshold=choice.value) for made, of in [(run, dataset), *others]],
-        wordings=compare_wordings(run, asked, dataset, threshold=choice.value),
-        refused=measure_refused(table, asked),
+        phrases=[questions.measure_phrase(made, of, threshold=choice.value) for made, of in [(run, dataset), *others]],
+        wordings=questions.compare_wordings(run, asked, dataset, threshold=choice.value),
+        refused=questions.measure_refused(table, asked),
         verified=_verify(segmenter, run, dataset, before),
     )
 
 
 def _verify(segmenter, run: Run, dataset: Dataset, before: int) -> Finding:
-    """before: how many images of the Run lay there already."""
-    if segmenter is None:
-        return not_verified(run)
-    if not before:
-        return made_here(run)
-    try:
-        return verify_run(run, dataset, lambda precision: segmenter)
-    except LabError:  # on its way the Run stepped down to a number format that is not the one at hand
-        return not_verified(run)
+    """Whether a Run was predicted before our eyes, made again in part, or only looked at. before: how many images of it
+    lay there already."""
+    if segmenter is not None and not before:
+        return Finding("made_here", False, {"of": len(run.records)})
+    if segmenter is not None:
+        with suppress(LabError):  # on its way the Run stepped down to a number format that is not the one at hand
+            return verify_run(run, dataset, lambda precision: segmenter)
+    return Finding("not_verified", False, {"of": len(run.records)}, look=True)
 
 
 def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = (), workers: int | None = None) -> Evaluation:

@@ -45,16 +45,6 @@ def draw_images(ids: Sequence[str], *, digest: str, time: str, count: int = IMAG
     return [ids[place] for place in sorted(drawn)], seed
 
 
-def made_here(run: Run) -> Finding:
-    """For a Run that was predicted from its first image on before our eyes."""
-    return Finding("made_here", False, {"of": len(run.records)})
-
-
-def not_verified(run: Run) -> Finding:
-    """For a Run that was only looked at."""
-    return Finding("not_verified", False, {"of": len(run.records)}, look=True)
-
-
 def verify_run(run: Run, dataset: Dataset, load: Callable, *, images: int = IMAGES, time: str | None = None) -> Finding:
     """Predicts some images of a Run once more and compares: one of VERDICTS, with what was drawn, seed, time, largest
     difference of a logit and what rounding explains.

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.files import sha256
+from sa2va_lab.files import hash_if_readable
 from sa2va_lab.prediction import Prediction
 
 
@@ -125,7 +125,7 @@ def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: di
     if fault := _find_fault(made):
         said = str(fault) if isinstance(fault, LabError) else f"{type(fault).__name__}: {fault}"
         said, made = hide_names(said, sample), None
-    record = {"id": sample.id, "image_sha256": hash_image(find_file(sample)), "error": said}
+    record = {"id": sample.id, "image_sha256": hash_if_readable(find_file(sample)), "error": said}
     record |= dict.fromkeys(("answer", "n_seg", "size", "canvas", "peak_bytes", "logits_sha256"))
     record |= {"seconds": {"wall": wall}, "precision": segmenter.provenance.get("precision", {}).get("actual")}
     if made:
@@ -139,14 +139,6 @@ def _tell(segmenter, sample, made: Prediction | Exception, wall: float, more: di
 def find_file(sample) -> Path:
     """The file that holds an image, which itself may be in memory."""
     return getattr(sample, "file", None) or sample.image
-
-
-def hash_image(path: Path) -> str | None:
-    """Hash of the bytes of an image's file as they are now; None where it cannot be read."""
-    try:
-        return sha256(path) if path.is_file() else None
-    except OSError:
-        return None
 
 
 def hide_names(text: str, sample) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sa2va_lab import paths
 from sa2va_lab.errors import LabError
-from sa2va_lab.runs.asking import hash_image
 from sa2va_lab.runs.read import META, Role, Run, open_run
 from sa2va_lab.runs.write import predict_dataset
 
@@ -118,6 +117,6 @@ def _find_of(folder: Path | str, dataset) -> list[Run]:
         images = {record["id"]: record["image_sha256"] for record in run.records}
         fits = run.phrase == dataset.phrase and run.role != "asked" and images and set(run.sample_ids) <= set(known)
         # ids are pseudonyms that another data set may use as well; bytes are not
-        if fits and images[first := next(iter(images))] == hash_image(known[first].image):
+        if fits and images[first := next(iter(images))] == known[first].image_sha256():
             found.append(run)
     return found

@@ -23,7 +23,7 @@ import numpy as np
 from sa2va_lab import files
 from sa2va_lab.errors import LabError
 from sa2va_lab.paths import real
-from sa2va_lab.runs.asking import find_file, hash_image, predict_samples, track_samples
+from sa2va_lab.runs.asking import find_file, predict_samples, track_samples
 from sa2va_lab.runs.write import check_prompt
 from sa2va_lab.sa2va.processing import ImageLike
 
@@ -60,7 +60,7 @@ def check_images(samples: Sequence[Picture], prompt: str, folder: Path | str) ->
     lines = _read_lines(folder / LINES)
     for sample in samples:
         line, file = lines.get(sample.id), find_file(sample)
-        if line is None or line.get("image_sha256") == hash_image(file) is not None:
+        if line is None or line.get("image_sha256") == files.hash_if_readable(file) is not None:
             continue
         told_by_name = not hides_names(folder) and file.is_absolute()  # another folder has its own "one.png"
         if not told_by_name or line["image"] != (getattr(sample, "video", "") or str(file)):
@@ -109,7 +109,7 @@ def predict_images(
             line |= {name: record[name] for name in ("image_sha256", "answer", "n_seg", "seconds", "error")}
             line["seconds"] = {stage: round(spent, 4) for stage, spent in record["seconds"].items()}
             with open(folder / LINES, "a", encoding="utf-8") as handle:
-                handle.write(_as_line(line))
+                handle.write(json.dumps(line, ensure_ascii=False) + "\n")
                 handle.flush()
                 os.fsync(handle.fileno())
             lines.pop(sample.id, None)  # the last line of an image counts, and stands last
@@ -134,8 +134,4 @@ def _read_lines(path: Path) -> dict[str, dict]:
 
 
 def _write_lines(folder: Path, lines: dict[str, dict]) -> None:
-    files.write_whole(folder / LINES, "".join(map(_as_line, lines.values())))
-
-
-def _as_line(line: dict) -> str:
-    return json.dumps(line, ensure_ascii=False) + "\n"
+    files.write_whole(folder / LINES, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines.values()))

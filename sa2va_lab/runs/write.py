@@ -140,10 +140,8 @@ def check_request(
         run = open_run(folder)
         now = {"own_prompts": False, "tracked": tell_tracking(track)} | _choose_prompt(chosen, prompt)
         here = describe_maker(run.meta | now)
-        asked = {"prompt": here.prompt, "tracking": here.tracking}
+        asked = {"prompt": here.prompt, "tracking": here.tracking, "images": chosen.manifest_sha256}
         _refuse_other(run, asked if batch == "auto" else asked | {"batch": str(batch)})
-        if run.sample_ids != [sample.id for sample in chosen.samples]:
-            _refuse(run, "images", len(run.sample_ids), len(chosen.samples))
     return chosen, how
 
 
@@ -261,9 +259,12 @@ def _refuse_foreign(folder: Path) -> None:
 def _refuse_other(run: Run, here: dict[str, str]) -> None:
     """Refuses to go on with a run that was made otherwise; here: what is known of what would be made now."""
     there = _list_facts(run.meta)
-    for name in here:
-        if there[name] != here[name]:
-            _refuse(run, name, there[name], here[name])
+    for what in here:
+        if there[what] != here[what]:
+            raise LabError(
+                f"the run {run.folder} was made with other {what} ({there[what][:16]} there, {here[what][:16]} here); "
+                "choose a new folder, or delete this one"
+            )
 
 
 def _list_facts(meta: dict) -> dict[str, str]:
@@ -271,13 +272,6 @@ def _list_facts(meta: dict) -> dict[str, str]:
     facts = vars(describe_maker(meta)) | {"batch": str(meta.get("batch", 1))}
     facts["images"] = meta["dataset"]["manifest_sha256"]
     return {name: fact for name, fact in facts.items() if name != "code"}
-
-
-def _refuse(run: Run, what: str, there: object, here: object) -> None:
-    raise LabError(
-        f"the run {run.folder} was made with other {what} ({str(there)[:16]} there, {str(here)[:16]} here); "
-        "choose a new folder, or delete this one"
-    )
 
 
 @contextmanager

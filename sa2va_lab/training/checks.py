@@ -123,7 +123,8 @@ def check_speed(run: TrainingRun, config: TrainingConfig | None, ranks: int | No
         rate = f"{images / seconds:.2f} images a second" if known else "at a batch size that is not known"
         yield note("throughput", seconds=seconds, hours=hours, rate=rate, waiting=waiting)
     parts = {"parameters": "offload_param", "the optimizer state": "offload_optimizer"}
-    parts = [what for what, key in parts.items() if config and _is_offloaded(config.zero.get(key))]
+    told = {what: config.zero.get(key) for what, key in parts.items()} if config else {}
+    parts = [what for what, part in told.items() if isinstance(part, dict) and part.get("device") == "cpu"]
     if parts:
         what = parts[0] if len(parts) == 1 else "parameters and optimizer state"
         yield warn("offload", what=what, stage=config.zero.get("stage", "?"))
@@ -170,7 +171,3 @@ def _check_dice(run: TrainingRun, name: str, weight: float | None) -> Iterator[F
     if level > 0 and last >= SATURATED * level:
         of = f"its weight {weight:g}" if weight else "its first value"
         yield warn("dice_saturated", name=name, last=last, share=last / level, of=of)
-
-
-def _is_offloaded(part) -> bool:
-    return isinstance(part, dict) and part.get("device") == "cpu"

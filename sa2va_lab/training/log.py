@@ -185,10 +185,11 @@ def _say_missing(content: Content, losses: list[str]) -> str:
             f"from iteration {int(content.rows[0]['iteration']):,} on: the training broke before its first line, so "
             "look at the learning rate, the precision and the loaded weights."
         )
-    if content.unread and not content.rows:
-        return f"has {content.unread:,} training lines, and none with an iteration and a number that can be read."
-    lines = f"{len(content.rows):,} training lines" if content.rows else "no training lines"
-    return f"has {lines} and no loss: give the log that xtuner/mmengine, Hugging Face or DeepSpeed wrote in training."
+    unread = f", and {content.unread:,} that cannot be read" if content.unread else ""
+    return (
+        f"has {len(content.rows):,} training lines{unread}, and no loss: give the log that xtuner/mmengine, Hugging "
+        "Face or DeepSpeed wrote in training."
+    )
 
 
 def _single_total(path: Path, totals: Counter[int]) -> int | None:

@@ -15,9 +15,9 @@ from scipy import ndimage
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.honesty import check_run, find_contradictions
+from sa2va_lab.evaluation.honesty import Finding, check_run, find_contradictions
 from sa2va_lab.evaluation.thresholds import choose_threshold, count_run
-from sa2va_lab.evaluation.verification import draw_images, made_here, miss_chance, not_verified, verify_run
+from sa2va_lab.evaluation.verification import draw_images, miss_chance, verify_run
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.runs import open_run
 from sa2va_lab.runs.read import seal_run
@@ -288,8 +288,8 @@ def test_what_cannot_be_verified_is_refused_or_said(dataset, predict, honest):
     other.provenance = other.provenance | {"precision": {"actual": "int8", "reason": "too little memory"}}
     with pytest.raises(LabError, match="the Run was made in fp32, which cannot run here"):
         verify_run(run, dataset, lambda precision: other)
-    assert "sa2va-lab verify" in describe_finding(not_verified(run))
-    assert "all 6 images just now" in describe_finding(made_here(run))
+    assert "sa2va-lab verify" in describe_finding(Finding("not_verified", False, {"of": 6}, look=True))
+    assert "all 6 images just now" in describe_finding(Finding("made_here", False, {"of": 6}))
 
 
 # accounting: what is done to the files of an honest run, and what must be said of it
