@@ -195,7 +195,8 @@ def check_run(
         if prediction.n_seg and np.ptp(prediction.logits) > 0:
             seen.append(record["logits_sha256"])
         pair = pair_up(prediction, sample)
-        if pair.truth is not None and np.count_nonzero(_rim(pair.truth)) >= LEAST_RIM:
+        truth = np.zeros((1, 1), bool) if pair.truth is None else pair.truth
+        if np.count_nonzero(truth & ~ndimage.binary_erosion(truth)) >= LEAST_RIM:
             judged += 1
             copied += [sample.id] if np.array_equal(pair.mask(threshold), pair.truth) else []
     again = len(seen) - len(set(seen))
@@ -211,10 +212,6 @@ def check_run(
         found.append(Finding("threshold_tuned_on_test", seen_before, {"n": choice.n_images}))
         found.append(find_contradictions(choice, run, dataset))
     return sort_findings(found)
-
-
-def _rim(mask: np.ndarray) -> np.ndarray:
-    return mask & ~ndimage.binary_erosion(mask)
 
 
 def was_seen(run: Run, dataset: Dataset) -> tuple[str, str]:

@@ -129,13 +129,13 @@ def _verify(segmenter, run: Run, dataset: Dataset, before: int) -> Finding:
     return Finding("not_verified", False, {"of": len(run.records)}, look=True)
 
 
-def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = (), workers: int | None = None) -> Evaluation:
-    """Measures everything about a judged model. rivals: others on the same images. workers: of `measure_extras`."""
+def weigh(own: Judged, dataset: Dataset, *, rivals: Sequence[Judged] = ()) -> Evaluation:
+    """Measures everything about a judged model. rivals: others on the same images."""
     run, choice = own.run, own.choice
     counts = count_run(run, dataset)
     others = [rival.run for rival in rivals]
     checked = check_run(run, dataset, choice=choice, others=others, threshold=choice.value)
-    shapes, widths = measure_extras(run, dataset, threshold=choice.value, workers=workers)
+    shapes, widths = measure_extras(run, dataset, threshold=choice.value)
     return Evaluation(
         own=own,
         rivals=rivals,

@@ -87,14 +87,12 @@ def pair_up(prediction: Prediction, sample: Sample, *, merge: str | int = "union
     return Pair(probability, truth, ignore)
 
 
-def iterate_pairs(
-    run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False
-) -> Iterator[tuple[Sample, Pair]]:
+def iterate_pairs(run: Run, dataset: Dataset, *, progress: bool = False) -> Iterator[tuple[Sample, Pair]]:
     """Every sample that has a prediction and a truth, with the two."""
     matched = [(sample, record) for sample, record in match_samples(run, dataset) if record and not record["error"]]
     bar = tqdm(matched, desc="measure", unit="image", disable=not progress, dynamic_ncols=True)
     for sample, _ in bar:
         bar.set_postfix_str(sample.id, refresh=False)
-        pair = pair_up(run.prediction(sample.id), sample, merge=merge)
+        pair = pair_up(run.prediction(sample.id), sample)
         if pair.truth is not None:
             yield sample, pair

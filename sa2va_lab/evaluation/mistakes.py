@@ -116,17 +116,16 @@ def _sort_missed(line: CentreLine, shape: tuple[int, int]) -> np.ndarray:
     return kinds[rows, columns]
 
 
-def sort_mistakes(run: Run, dataset: Dataset, *, threshold: float = 0.5, table: pd.DataFrame | None = None):
+def sort_mistakes(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.DataFrame:
     """The mistakes of a Run, a row a sample, in the order of `evaluate_run`, whose columns come first.
 
-    table: what `evaluate_run` returned for this threshold, if at hand. Added columns: a pixel count for each of KINDS;
-    kind, the one with most pixels, None where nothing is wrong or there is no truth; line, gaps and lost, px of the
-    centre line; breaks, how many gaps; sure, px with a probability of at least SURE that are no matter of the outline
-    and not annotated; suspect, why the truth should be looked at again: "empty", "sparse", "sure", "defect" or "".
-    One image is in memory at a time. `attrs` has `usual`, the median truth area, and `others`, whether other things
-    are annotated in this data set.
+    Added columns: a pixel count for each of KINDS; kind, the one with most pixels, None where nothing is wrong or there
+    is no truth; line, gaps and lost, px of the centre line; breaks, how many gaps; sure, px with a probability of at
+    least SURE that are no matter of the outline and not annotated; suspect, why the truth should be looked at again:
+    "empty", "sparse", "sure", "defect" or "". One image is in memory at a time. `attrs` has `usual`, the median truth
+    area, and `others`, whether other things are annotated in this data set.
     """
-    table = evaluate_run(run, dataset, threshold=threshold) if table is None else table
+    table = evaluate_run(run, dataset, threshold=threshold)
     samples = {sample.id: sample for sample in dataset.samples}
     areas = table["truth_area"]
     usual = float(areas[areas > 0].median()) if (areas > 0).any() else 0.0

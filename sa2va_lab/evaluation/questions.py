@@ -33,14 +33,7 @@ IMAGES = 6  # of the run, evenly spread: enough to see that a phrasing breaks, f
 FOLDER = "asked"
 
 
-def predict_others(
-    segmenter,
-    dataset: Dataset,
-    *,
-    run: Run,
-    limit: int | None = None,
-    progress: bool = True,
-) -> list[tuple[Run, Dataset]]:
+def predict_others(segmenter, dataset: Dataset, *, run: Run, limit: int | None = None) -> list[tuple[Run, Dataset]]:
     """Asks the images of `run` for the other things of its data set, each into a Run beside it; with its data set.
 
     limit: as it was given for `run`. Raises what `predict_dataset` raises.
@@ -49,7 +42,7 @@ def predict_others(
     for phrase in [phrase for phrase in dataset.phrases if phrase != dataset.phrase][: MOST - 1]:
         other = dataset.about(phrase)
         folder = Path(f"{run.folder}_{as_file_name(phrase)}")
-        how = {"split": run.split, "limit": limit, "role": "phrase", "of": run, "progress": progress}
+        how = {"split": run.split, "limit": limit, "role": "phrase", "of": run}
         how["track"] = run.meta.get("tracked") or False
         asked = predict_dataset(segmenter, other, folder=folder, **how)
         made.append((asked, other))

@@ -85,18 +85,14 @@ def measure_calibration(
     return {"brier": float(np.mean((flat - there) ** 2)), "ece": float(np.abs(said - found).sum() / flat.size)}
 
 
-def measure_extras(
-    run, dataset, *, threshold: float, workers: int | None = 1, progress: bool = False
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure_extras(run, dataset, *, threshold: float, workers: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Shapes and calibration of a run: a row a sample (id, group, metrics), and a row a width class (found, there).
 
-    workers: processes; None takes one for every LEAST_IMAGES images, at most one a core. The result does not depend on
+    workers: processes; 0 takes one for every LEAST_IMAGES images, at most one a core. The result does not depend on
     it. A script that asks for more than one needs the usual `if __name__ == "__main__":`.
     """
-    if workers is None:
-        workers = max(1, min(cpu_count() or 1, len(run.records) // LEAST_IMAGES))
-    pairs = iterate_pairs(run, dataset, progress=progress)
-    work = ((sample.id, sample.group, pair, threshold) for sample, pair in pairs)
+    workers = workers or max(1, min(cpu_count() or 1, len(run.records) // LEAST_IMAGES))
+    work = ((sample.id, sample.group, pair, threshold) for sample, pair in iterate_pairs(run, dataset))
     rows, widths = [], {name: np.zeros(2, np.int64) for name in CLASSES}
     for row, found in map(_measure_image, work) if workers == 1 else _spread(work, workers):
         rows.append(row)

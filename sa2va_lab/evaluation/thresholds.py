@@ -142,10 +142,10 @@ def count_image(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray,
     return inside, outside
 
 
-def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progress: bool = False) -> Counts:
+def count_run(run: Run, dataset: Dataset, *, progress: bool = False) -> Counts:
     """One pass over a run's probabilities. Failed samples and those without a truth are left out."""
     rows = []
-    for sample, pair in iterate_pairs(run, dataset, merge=merge, progress=progress):
+    for sample, pair in iterate_pairs(run, dataset, progress=progress):
         inside, outside = count_image(pair.probability, pair.truth)
         areas = np.count_nonzero(pair.truth), pair.truth.size - pair.left_out
         rows.append((sample.id, sample.group, inside, outside, *areas))
@@ -160,7 +160,7 @@ def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progres
         "tracking": run.maker.tracking,
         "code": run.maker.code,
         "split": run.split,
-        "merge": merge,
+        "merge": "union",
     }
     shape = (len(rows), BINS)
     return Counts(
@@ -175,7 +175,7 @@ def count_run(run: Run, dataset: Dataset, *, merge: str | int = "union", progres
     )
 
 
-def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLES) -> Choice:
+def choose_threshold(counts: Counts) -> Choice:
     """The threshold with the best mean Dice; of equally good ones the nearest to 0.5.
 
     Its interval says where it would have landed with other patients: groups are drawn again and it is chosen anew.
@@ -189,10 +189,12 @@ def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLE
         best = _find_best(curve)
         low = high = np.nan
         if len(groups) > 1:
-            drawn = np.random.default_rng(seed).multinomial(len(groups), [1 / len(groups)] * len(groups), resamples)
+            drawn = np.random.default_rng(0).multinomial(len(groups), [1 / len(groups)] * len(groups), RESAMPLES)
             places = np.apply_along_axis(_find_best, 1, (drawn @ above) / (drawn @ below))
             low, high = np.quantile(THRESHOLDS[places], [0.025, 0.975])
     n_images, n_groups = int(below[:, best].sum()), int((below[:, best] > 0).sum())
+    worse = np.flatnonzero(~(curve >= curve[best] - FLAT))
+    low_end, high_end = worse[worse < best].max(initial=-1) + 1, worse[worse > best].min(initial=BINS) - 1
     where = f"{n_images} images of {n_groups} patients"
     where += ", " + f'split "{split}"' if (split := counts.origin.get("split")) else ""
     return Choice(
@@ -202,7 +204,7 @@ def choose_threshold(counts: Counts, *, seed: int = 0, resamples: int = RESAMPLE
         at_half=float(curve[BINS // 2]),
         low=float(low),
         high=float(high),
-        flat=_find_flat(curve, best),
+        flat=(float(THRESHOLDS[low_end]), float(THRESHOLDS[high_end])),
         n_images=n_images,
         n_groups=n_groups,
         origin=counts.origin | {"images": sorted(counts.hashes)},
@@ -349,11 +351,3 @@ def _find_best(curve: np.ndarray) -> int:
     best = np.nanmax(curve) if np.isfinite(curve).any() else np.nan
     ties = np.flatnonzero(curve == best) if np.isfinite(best) else np.arange(BINS)
     return int(ties[np.argmin(np.abs(ties - BINS // 2))])
-
-
-def _find_flat(curve: np.ndarray, best: int) -> tuple[float, float]:
-    """The ends of the run of thresholds around the best in which nothing is lost by more than FLAT."""
-    worse = np.flatnonzero(~(curve >= curve[best] - FLAT))
-    low = worse[worse < best].max(initial=-1) + 1
-    high = worse[worse > best].min(initial=BINS) - 1
-    return float(THRESHOLDS[low]), float(THRESHOLDS[high])

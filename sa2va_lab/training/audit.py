@@ -23,7 +23,6 @@ from sa2va_lab.training.findings import Finding, count_processes, note, warn
 from sa2va_lab.training.log import TrainingRun, read_log
 from sa2va_lab.training.trends import Course, follow
 
-SEPARATOR = ";"
 MEANT_RANKS = 4
 RATE_TOLERANCE = 0.003  # reports often give a learning rate with three digits
 
@@ -283,7 +282,7 @@ def find_logs(named: str) -> list[Path]:
 
     A relative path is seen from the working directory, from where the command was started, and from the checkout.
     """
-    parts = [find_given(part.strip()) for part in named.split(SEPARATOR) if part.strip()]
+    parts = [find_given(part.strip()) for part in named.split(";") if part.strip()]
     if not parts and not (parts := sorted((find_root() / "data" / "demo").glob("*.log"))[:1]):
         raise LabError("there is no training log of the demo in data/demo: give a log of your own (log=...).")
     return parts

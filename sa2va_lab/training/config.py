@@ -111,12 +111,13 @@ def _interpret(path: Path | None, values: dict, unread: tuple[str, ...]) -> Trai
     saving, strategy = _at(values, "default_hooks.checkpoint", dict) or {}, _at(values, "strategy", dict) or {}
     lora = _at(model, "mllm.llm_lora", dict) or _at(model, "llm_lora", dict) or {}
     weights = {name: _at(part, "loss_weight", float) for name, part in model.items()}
+    used = values.get("prompt_template")  # PROMPT_TEMPLATE.<name> is what training used
     grouped = (_kind(sampler) or "").endswith("LengthGroupedSampler")
     return TrainingConfig(
         unread=unread,
         base=_at(model, "mllm.model_path", str) or _at(model, "llm.pretrained_model_name_or_path", str),
         weights=_at(model, "pretrained_pth", str),
-        template=_template(values),
+        template=used.short if isinstance(used, Symbol) else _at(values, "template", str),
         special_tokens=tuple(token for token in _at(model, "special_tokens", list) or () if isinstance(token, str)),
         lora={key: value for key, value in lora.items() if not isinstance(value, Symbol | Unread)},
         loss_weights={name: weight for name, weight in weights.items() if weight is not None},
@@ -150,12 +151,6 @@ def _kind(part: dict) -> str | None:
     """The `type` of a part, without its modules."""
     kind = part.get("type")
     return kind.short if isinstance(kind, Symbol) else kind.rsplit(".", 1)[-1] if isinstance(kind, str) else None
-
-
-def _template(values: dict) -> str | None:
-    """`template`, or the last word of `prompt_template = PROMPT_TEMPLATE.<name>`, which is what training used."""
-    used = values.get("prompt_template")
-    return used.short if isinstance(used, Symbol) else _at(values, "template", str)
 
 
 def _find_data(dataset: dict | None, config: Path | None, budget: list[int] | None = None) -> list[tuple]:

@@ -148,6 +148,8 @@ def _to_run(path: Path, content: Content) -> TrainingRun:
     if not any(map(is_loss, kept)):
         raise LabError(f"{path} {_say_missing(content, [name for name in columns if is_loss(name)])}")
     borders = np.flatnonzero(np.append(True, np.diff(place) != 0))
+    named = ((row["iteration"], name, value) for row in content.rows for name, value in row.items())
+    nonfinite = ((int(place), name) for place, name, value in named if not abs(value) <= LARGEST)
     return TrainingRun(
         path=path,
         format=content.format,
@@ -159,7 +161,7 @@ def _to_run(path: Path, content: Content) -> TrainingRun:
         validation=content.validation,
         messages=content.messages,
         lines=len(content.rows),
-        nonfinite=_find_nonfinite(content.rows),
+        nonfinite=tuple(islice(nonfinite, MOST_NONFINITE)),
         torn=content.torn,
         unread=content.unread,
     )
@@ -170,11 +172,6 @@ def _to_columns(rows: list[dict[str, float]]) -> dict[str, np.ndarray]:
     names = dict.fromkeys(["iteration", *(name for row in rows for name in row)])
     columns = {name: np.array([row.get(name, math.nan) for row in rows]) for name in islice(names, MOST_NAMES)}
     return {name: np.where(np.abs(column) > LARGEST, np.inf, column) for name, column in columns.items()}
-
-
-def _find_nonfinite(rows: list[dict[str, float]]) -> tuple[tuple[int, str], ...]:
-    found = ((int(row["iteration"]), name) for row in rows for name, value in row.items() if not abs(value) <= LARGEST)
-    return tuple(islice(found, MOST_NONFINITE))
 
 
 def _say_missing(content: Content, losses: list[str]) -> str:

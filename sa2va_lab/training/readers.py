@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 TOTAL = "loss"
 NOT_METRICS = ("time", "data_time", "memory", "eta", "lr", "base_lr", "iter", "step", "epoch", "iteration")
+BESIDE = ("val/", "eval_", "train_")  # numbers of a validation, or of a summary of the whole training
 TIMINGS = ("_runtime", "_per_second")
 _ITERATION = re.compile(r"(Iter|Epoch)\((train|val)\) *(?:\[ *(\d{1,6})\] *)?\[ *(\d{1,12})/(\d{1,12})\](.*)")
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
@@ -92,8 +93,9 @@ class Messages:
             self._config = []
         if match := _ANY_KIND.search(line):
             self.counts[match.lastgroup] += 1
-            if match.lastgroup == "mask_text_length":
-                self._note_image(line[match.end() :])
+            _, named, image = line[match.end() :].partition(" for image ")
+            if match.lastgroup == "mask_text_length" and named:
+                self._images.add(hash(image.strip()))  # the hash alone is kept
         elif warning := _WARNING.search(line):
             private = _PRIVATE.search(warning[1])
             self.counts["warning"] += 1
@@ -108,11 +110,6 @@ class Messages:
         """To be called after the last line."""
         if self._config is not None and self.config is None:
             self.config = "".join(self._config)
-
-    def _note_image(self, rest: str) -> None:
-        _, named, image = rest.partition(" for image ")
-        if named:
-            self._images.add(hash(image.strip()))  # the hash alone is kept
 
 
 @dataclass
@@ -189,7 +186,7 @@ def read_json(text: str) -> Content | None:
         steps = [numbers.pop(name) for name in ("iter", "step", "global_step") if name in numbers]
         step = next((int(step) for step in steps if 0 < step < 1e12), None)
         place = step or place
-        training = any(map(is_loss, numbers)) and not any(map(_is_beside, numbers))
+        training = any(map(is_loss, numbers)) and not any(name.startswith(BESIDE) for name in numbers)
         if not isinstance(entry, dict) or (training and not step):
             content.unread += 1
         elif training:
@@ -237,11 +234,6 @@ def _read_deepspeed(line: str, steps: dict[int, dict[str, float]]) -> None:
         if match := pattern.search(line):
             numbers = dict(zip(names, map(float, match.groups()), strict=True))
             steps.setdefault(int(match[1]), {}).update(numbers)
-
-
-def _is_beside(name: str) -> bool:
-    """Whether a number is of a validation, or of a summary of the whole training."""
-    return name.startswith(("val/", "eval_", "train_"))
 
 
 def _parse(text: str):

@@ -66,7 +66,7 @@ def measure(run, dataset):
     said = {"summary": summarise(table), "tables": tables, "usual": mistakes.attrs["usual"]}
     said |= {name: getattr(counts, name).tolist() for name in ("tp", "fp", "truth", "size")}
     said |= {
-        "choice": choose_threshold(counts, resamples=50).value,
+        "choice": choose_threshold(counts).value,
         "bars": [b.tolist() for b in calibrate(counts)],
     }
     said |= {"baselines": measure_baselines(dataset, run.sample_ids), "phrase": measure_phrase(run, dataset)}

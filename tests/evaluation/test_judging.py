@@ -46,7 +46,7 @@ def test_a_second_model_lies_beside_the_first_and_is_not_asked_in_other_words(da
         make_segmenter(weights="1" * 64), dataset, folder=tmp_path / "other", split="test", beside=own.run
     )
     assert (rival.run.role, rival.run.of, rival.wordings) == ("beside", "run", [])
-    found = weigh(own, dataset, rivals=[rival], workers=1)
+    found = weigh(own, dataset, rivals=[rival])
     assert "same_model" in [finding.kind for finding in found.findings]
     assert list(answer_run(found).metrics.beside) == ["the base alone"]
 
@@ -56,12 +56,12 @@ def test_a_forged_run_is_an_alarm_at_the_top_where_its_model_is_at_hand(dataset,
     path = tmp_path / "run" / "samples.jsonl"
     path.write_text(path.read_text().replace('"Sure, [SEG]."', '"Sure, the [SEG]."'))
     judged = judge_model(make_segmenter(), dataset, folder=tmp_path / "run", split="test")
-    found = weigh(judged, dataset, workers=1)
+    found = weigh(judged, dataset)
     assert [finding.kind for finding in found.findings if finding.alarm] == ["made_otherwise", "edited"]
     answer = answer_run(found)
     assert "Verification failed: of 2 images" in answer.sentence
     assert answer.sentence.count("Verification failed") == 1
-    looked_at = weigh(judge_model(None, dataset, folder=tmp_path / "run"), dataset, workers=1)
+    looked_at = weigh(judge_model(None, dataset, folder=tmp_path / "run"), dataset)
     assert "Not verified: this Run was only looked at. sa2va-lab verify" in answer_run(looked_at).sentence
 
 
@@ -78,7 +78,7 @@ def test_a_threshold_chosen_on_these_images_is_refused_or_said(dataset, drawn_ru
 
 def test_shapes_and_calibration_are_measured_before_the_answer(drawn_run, drawn_data):
     images = open_dataset(drawn_data, groups=r"p(\d+)_")
-    found = weigh(judge_model(None, images, folder=drawn_run.folder, threshold="0.4"), images, workers=1)
+    found = weigh(judge_model(None, images, folder=drawn_run.folder, threshold="0.4"), images)
     told = answer_run(found).to_dict()["metrics"]
     assert set(told["shapes"]) == {*SHAPE_METRICS, *CALIBRATION}
     assert 0 < told["shapes"]["cldice"]["macro"] < 1

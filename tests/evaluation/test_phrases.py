@@ -51,7 +51,7 @@ def test_found_where_it_is_and_refused_where_it_is_not(two_things, darkness, tmp
     model = ByDarkness(darkness, {"bone": 100, "wire": 30})
     images = open_dataset(two_things, groups=r"(p\d)_")
     run = predict_dataset(model, images, folder=tmp_path / "run", progress=False)
-    ((other, wires),) = predict_others(model, images, run=run, progress=False)
+    ((other, wires),) = predict_others(model, images, run=run)
     assert other.folder.name == "run_wire"
     told = measure_phrase(other, wires)
     assert (told["phrase"], told["n_there"], told["n_groups"]) == ("wire", 2, 2)

@@ -138,7 +138,7 @@ def test_other_words_and_other_things_are_asked_of_films_or_not_at_all(films, ma
     run = track(make_follower(), dataset, tmp_path / "run")
     assert ask_otherwise(make_follower(), run, dataset) == []
     both = replace(dataset, objects={"blood vessel": 11, "dark 40": 1})
-    [(other, _)] = predict_others(segmenter := make_follower(), both, run=run, progress=False)
+    [(other, _)] = predict_others(segmenter := make_follower(), both, run=run)
     assert segmenter.asked == [("dark 40", 5)] * 3
     assert other.meta["tracked"] == run.meta["tracked"]
 
