@@ -65,7 +65,7 @@ def mean_interval(values, groups, *, bounds: tuple[float, float] = (0.0, 1.0)) -
     values, groups = np.asarray(values, float), np.asarray(groups, str)
     defined = np.isfinite(values)
     values, groups = values[defined], groups[defined]
-    above, below = _sum_groups(groups, values, np.ones(len(values)))
+    _, above, below = sum_groups(groups, values, np.ones(len(values)))
     mean, count = float(values.mean()) if len(values) else np.nan, len(below)
     if count < 2:
         reason = f"no interval: {count} group{'s' * (count != 1)}, at least 2 are needed"
@@ -97,7 +97,7 @@ def compare_paired(first, second, groups) -> Difference:
     apart, groups = np.asarray(first, float) - np.asarray(second, float), np.asarray(groups, str)
     found, p = mean_interval(apart, groups, bounds=(-1.0, 1.0)), np.nan
     if found.n_groups > 1:
-        [sums] = _sum_groups(groups[np.isfinite(apart)], apart[np.isfinite(apart)])
+        _, sums = sum_groups(groups[np.isfinite(apart)], apart[np.isfinite(apart)])
         how = {"permutation_type": "samples", "n_resamples": FLIPS, "vectorized": True, "random_state": 0}
         p = float(stats.permutation_test((sums,), np.sum, **how).pvalue)
     clear = bool((found.low > 0 or found.high < 0) and p <= max(0.05, 2 / 2**found.n_groups))
@@ -119,7 +119,10 @@ def compare_scores(table, others: dict[str, dict[str, float]]) -> list[dict]:
     return rows
 
 
-def _sum_groups(groups, *columns) -> list[np.ndarray]:
-    """The sum of each column (n,) in each group, (number of groups,) each."""
-    labels, index = np.unique(np.asarray(groups, str), return_inverse=True)
-    return [np.bincount(index, np.asarray(column, float), minlength=len(labels)) for column in columns]
+def sum_groups(groups, *columns) -> tuple[np.ndarray, ...]:
+    """The groups' names, and the sum of each column (n, ...) in each group, (number of groups, ...)."""
+    names, index = np.unique(np.asarray(groups, str), return_inverse=True)
+    sums = [np.zeros((len(names), *np.shape(column)[1:])) for column in columns]
+    for total, column in zip(sums, columns, strict=True):
+        np.add.at(total, index, column)
+    return names, *sums

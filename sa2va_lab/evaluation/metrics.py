@@ -13,7 +13,7 @@ import numpy as np
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import mean_interval
-from sa2va_lab.evaluation.matching import Pair, match_samples, pair_up
+from sa2va_lab.evaluation.matching import match_samples, pair_up
 from sa2va_lab.runs.read import Run
 
 if TYPE_CHECKING:
@@ -104,7 +104,11 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
         row |= {"error": record["error"], "seconds": record["seconds"].get("wall", np.nan)}
         if record["error"] is None:
             row |= {"answer": record["answer"], "n_seg": record["n_seg"]}
-            row |= _compare(pair_up(run.prediction(sample.id), sample), threshold)
+            pair = pair_up(run.prediction(sample.id), sample)
+            mask = pair.mask(threshold)
+            row |= {"mask_area": int(mask.sum()), "ignored_area": pair.left_out}
+            if pair.truth is not None:
+                row |= count_pixels(mask, pair.truth, pair.ignore) | {"truth_area": int(pair.truth.sum())}
         rows.append(row)
     table = pd.DataFrame(rows, columns=["id", "group", "phrase", "error", "answer", "n_seg", "seconds", *COUNTS])
     table = table.assign(**compute_scores(*(table[count] for count in COUNTS)))
@@ -154,11 +158,3 @@ def summarise(table: pd.DataFrame) -> dict:
         summary[metric] = {"macro": found.mean, "pooled": pooled[metric], "low": found.low, "high": found.high}
         summary[metric] |= {"n": found.n_images, "n_groups": found.n_groups, "reason": found.reason}
     return summary
-
-
-def _compare(pair: Pair, threshold: float) -> dict:
-    mask, truth = pair.mask(threshold), pair.truth
-    row = {"mask_area": int(mask.sum()), "ignored_area": pair.left_out}
-    if truth is None:
-        return row
-    return row | count_pixels(mask, truth, pair.ignore) | {"truth_area": int(truth.sum())}

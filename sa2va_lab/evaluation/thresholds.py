@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter
 
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.intervals import compare_paired
+from sa2va_lab.evaluation.intervals import compare_paired, sum_groups
 from sa2va_lab.evaluation.matching import iterate_pairs
 from sa2va_lab.evaluation.metrics import COUNTS, compute_scores
 from sa2va_lab.files import read_json, tell_fault, write_json
@@ -71,7 +71,7 @@ class Counts:
 
     def curve(self) -> np.ndarray:
         """Mean Dice of the images that have one at every threshold, float64 (1000,)."""
-        above, below, _ = _sum_groups(self)
+        _, above, below = _sum_groups(self)
         with np.errstate(invalid="ignore"):
             return above.sum(axis=0) / below.sum(axis=0)
 
@@ -181,7 +181,7 @@ def choose_threshold(counts: Counts) -> Choice:
     Its interval says where it would have landed with other patients: groups are drawn again and it is chosen anew.
     Raises LabError without images.
     """
-    above, below, groups = _sum_groups(counts)
+    groups, above, below = _sum_groups(counts)
     if not len(counts) or not below.any():
         raise LabError("no image with a truth to choose a threshold on; give annotated images")
     with np.errstate(invalid="ignore"):
@@ -213,7 +213,7 @@ def choose_threshold(counts: Counts) -> Choice:
 
 def nest_thresholds(counts: Counts) -> tuple[np.ndarray, str]:
     """Where there is no validation split: for each patient the threshold chosen on all others; (n,) and the reason."""
-    above, below, groups = _sum_groups(counts)
+    groups, above, below = _sum_groups(counts)
     if len(groups) < 2:
         raise LabError(f"{len(groups)} patient: a nested choice needs at least two; give a threshold instead")
     with np.errstate(invalid="ignore"):
@@ -339,12 +339,9 @@ def calibrate(counts: Counts) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sum_groups(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sums of Dice and numbers of images that have one by group, float64 (n_groups, 1000), and the groups' names."""
-    groups, index = np.unique(np.asarray(counts.groups, str), return_inverse=True)
-    sums, scores = [np.zeros((len(groups), BINS)) for _ in range(2)], counts.scores()
-    for total, part in zip(sums, (np.nan_to_num(scores), np.isfinite(scores)), strict=True):
-        np.add.at(total, index, part)
-    return *sums, groups
+    """The groups' names, and by group sums of Dice and numbers of images that have one, float64 (n_groups, 1000)."""
+    scores = counts.scores()
+    return sum_groups(counts.groups, np.nan_to_num(scores), np.isfinite(scores))
 
 
 def _find_best(curve: np.ndarray) -> int:

@@ -83,7 +83,13 @@ def choose_run(asked: str | Path, dataset, *, runs: Path | str, split: str = "")
     Raises LabError where none is named or found and the data are not the demo's.
     """
     if asked:
-        return _step_aside(open_run(asked), dataset, split)
+        run = open_run(asked)
+        if split in ("", run.split):
+            return run, "as asked"
+        for other in _find_of(run.folder.parent, dataset):
+            if other.split == split and not other.maker.differences(run.maker):
+                return other, f'split "{split}" of the same model, beside the Run {run.folder.name}'
+        return run, f'as asked; no Run of the same model on split "{split}" lies beside it'
     found = _find_of(runs, dataset)
     for run in found:
         if run.split == split:
@@ -99,15 +105,6 @@ def choose_run(asked: str | Path, dataset, *, runs: Path | str, split: str = "")
     return predict_dataset(
         load(paths.demo_model()), dataset, folder=folder, split=part
     ), "predicted now: there was none"
-
-
-def _step_aside(run: Run, dataset, split: str) -> tuple[Run, str]:
-    if split in ("", run.split):
-        return run, "as asked"
-    for other in _find_of(run.folder.parent, dataset):
-        if other.split == split and not other.maker.differences(run.maker):
-            return other, f'split "{split}" of the same model, beside the Run {run.folder.name}'
-    return run, f'as asked; no Run of the same model on split "{split}" lies beside it'
 
 
 def _find_of(folder: Path | str, dataset) -> list[Run]:

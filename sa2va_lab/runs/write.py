@@ -140,7 +140,8 @@ def check_request(
         run = open_run(folder)
         now = {"own_prompts": False, "tracked": tell_tracking(track)} | _choose_prompt(chosen, prompt)
         here = describe_maker(run.meta | now)
-        asked = {"prompt": here.prompt, "tracking": here.tracking, "images": chosen.manifest_sha256}
+        asked = {"prompt": here.prompt, "tracking": here.tracking}
+        asked["images"] = f"{len(chosen.samples)}, {chosen.manifest_sha256}"
         _refuse_other(run, asked if batch == "auto" else asked | {"batch": str(batch)})
     return chosen, how
 
@@ -270,7 +271,7 @@ def _refuse_other(run: Run, here: dict[str, str]) -> None:
 def _list_facts(meta: dict) -> dict[str, str]:
     """What makes a Run; other code alone does not make another one."""
     facts = vars(describe_maker(meta)) | {"batch": str(meta.get("batch", 1))}
-    facts["images"] = meta["dataset"]["manifest_sha256"]
+    facts["images"] = f"{len(meta['dataset']['samples'])}, {meta['dataset']['manifest_sha256']}"
     return {name: fact for name, fact in facts.items() if name != "code"}
 
 
