@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COUNTS = ("tp", "fp", "fn", "tn")
+AREAS = ("truth_area", "mask_area", "ignored_area")
 METRICS = ("dice", "iou", "precision", "recall", "specificity")
 
 # What each metric is when the truth or the mask is empty ("none"), partial ("some") or covers the image ("all").
@@ -110,14 +111,11 @@ def evaluate_run(run: Run, dataset: Dataset, *, threshold: float = 0.5) -> pd.Da
             if pair.truth is not None:
                 row |= count_pixels(mask, pair.truth, pair.ignore) | {"truth_area": int(pair.truth.sum())}
         rows.append(row)
-    table = pd.DataFrame(rows, columns=["id", "group", "phrase", "error", "answer", "n_seg", "seconds", *COUNTS])
+    words, numbers = ["error", "answer"], ["n_seg", "seconds", *COUNTS, *METRICS, *AREAS]
+    table = pd.DataFrame(rows, columns=["id", "group", "phrase", *words, *numbers])
+    table = table.astype(dict.fromkeys(words, object) | dict.fromkeys(numbers, float))
+    table[words] = table[words].where(table[words].notna(), None)
     table = table.assign(**compute_scores(*(table[count] for count in COUNTS)))
-    areas = pd.DataFrame(rows, columns=["truth_area", "mask_area", "ignored_area"])
-    table = pd.concat([table, areas], axis=1)
-    numbers = [*COUNTS, *METRICS, *areas, "seconds", "n_seg"]
-    table[numbers] = table[numbers].astype(float)
-    words = ["error", "answer"]
-    table[words] = table[words].astype(object).where(table[words].notna(), None)
     left_out = table.loc[table["truth_area"].notna(), "ignored_area"].sum()
     table.attrs = {
         "ignored": float(left_out / (table[list(COUNTS)].sum(axis=None) + left_out)) if left_out else 0.0,

@@ -152,18 +152,14 @@ def _to_run(path: Path, content: Content) -> TrainingRun:
     nonfinite = ((int(place), name) for place, name, value in named if not abs(value) <= LARGEST)
     return TrainingRun(
         path=path,
-        format=content.format,
         records=kept,
         planned=_single_total(path, content.totals),
         restarts=tuple(int(value) for value in place[1:][np.diff(place) < 0]),
         # most iterations are written so many times directly after one another: once by each process
         copies=int(np.median(np.diff(np.append(borders, len(place))))),
-        validation=content.validation,
-        messages=content.messages,
         lines=len(content.rows),
         nonfinite=tuple(islice(nonfinite, MOST_NONFINITE)),
-        torn=content.torn,
-        unread=content.unread,
+        **{name: getattr(content, name) for name in ("format", "validation", "messages", "torn", "unread")},
     )
 
 

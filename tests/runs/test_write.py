@@ -467,7 +467,7 @@ def test_what_needs_no_model_is_refused_without_one(dataset, make_segmenter, tmp
         ({"split": "val"}, 'no split "val"'),
         ({"batch": 0}, "batch is 0"),
         ({"prompt": "dark 40"}, "other prompt"),
-        ({"limit": 2}, "other images .6, \w+ there, 2, \w+ here"),
+        ({"limit": 2}, r"other images .6, \w+ there, 2, \w+ here"),
     ):
         with pytest.raises(LabError, match=said):
             check_request(dataset, folder=tmp_path / "run", **how)
