@@ -109,24 +109,18 @@ def detail_table(audit: Audit, *, most: int = 40) -> Table:
 
 def split_table(audit: Audit) -> Table:
     """Each split: images, patients, mean share of vessel, and near duplicates of its images in other splits."""
-    by_id = {row["id"]: row for row in audit.rows}
+    rows = pd.DataFrame(audit.rows).set_index("id").astype({"share": float})
     leaks = set(audit.by_kind().get("split_near_duplicate", ()))
     parts = dict(audit.dataset.splits)
-    rest = set(by_id) - {i for ids in parts.values() for i in ids}
-    if rest:
+    if rest := set(rows.index).difference(*parts.values()):
         parts[tr("not in any")] = sorted(rest)
-
-    def share(ids: Sequence[str]) -> str:
-        shares = [by_id[i]["share"] for i in ids if by_id[i]["share"] is not None]
-        return f"{np.mean(shares):.2%}" if shares else "–"
-
     return tabulate(
         parts.items(),
         {
             "Split": lambda part: part[0],
             "Images": lambda part: len(part[1]),
-            "Patients": lambda part: len({by_id[i]["group"] for i in part[1]}),
-            "Mean share of vessel": lambda part: share(part[1]),
+            "Patients": lambda part: rows.loc[list(part[1]), "group"].nunique(),
+            "Mean share of vessel": lambda part: show(rows.loc[list(part[1]), "share"].mean(), ".2%"),
             "Near duplicates in other splits": lambda part: len(leaks.intersection(part[1])),
         },
     )

@@ -20,7 +20,7 @@ from sa2va_lab.language import tr
 from sa2va_lab.training.audit import audit_logs, find_logs
 from sa2va_lab.views import style
 from sa2va_lab.views.findings import describe_finding
-from sa2va_lab.views.tables import Table, show, tabulate, tabulate_facts
+from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
 
 BASELINES = {
     "nothing": "All background",
@@ -38,6 +38,13 @@ EXTRAS = {
     "area_error": "Area, relative error",
     "brier": "Brier score",
     "ece": "Expected calibration error",
+}
+
+MEANS = {  # columns of a table of metrics
+    "Metric": lambda row: tr(EXTRAS[row["metric"]]) if row["metric"] in EXTRAS else name_metric(row["metric"]),
+    "Mean of images": "macro",
+    "95 % interval": lambda row: (row["low"], row["high"]),
+    "N images": "n",
 }
 
 
@@ -230,15 +237,7 @@ def finding_table(findings: list[Finding]) -> Table:
 
 def shape_table(shapes: list[dict]) -> Table:
     """Shape and calibration: rows of `shapes.summarise_extras`."""
-    return tabulate(
-        shapes,
-        {
-            "Metric": lambda row: tr(EXTRAS[row["metric"]]),
-            "Mean of images": "macro",
-            "95 % interval": lambda row: (row["low"], row["high"]),
-            "N images": "n",
-        },
-    )
+    return tabulate(shapes, MEANS)
 
 
 def width_table(widths: list[dict]) -> Table:

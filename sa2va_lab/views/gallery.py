@@ -158,8 +158,7 @@ def rule_table() -> Table:
 def suspect_table(table: pd.DataFrame) -> Table:
     """Annotations that look wrong, to be drawn again."""
     found = table[table["suspect"] != ""].sort_values(["suspect", "id"]).to_dict("records")
-    columns = {"Image": "id", "Patient": "group"}
-    columns |= {"Why": lambda row: tr(SUSPECTS[row["suspect"]])}
+    columns = {"Image": "id", "Patient": "group", "Why": lambda row: tr(SUSPECTS[row["suspect"]])}
     return tabulate(found, columns, nothing="no annotation looks wrong by these rules")
 
 

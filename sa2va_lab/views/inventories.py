@@ -121,31 +121,20 @@ def note_table(
 
     billions: parameters; gigabytes: 10^9 bytes in fp32; complete: "yes" or "no", of the .pth, or else of the model.
     """
-    small = whole.parameters < 1e8
-    is_whole, yes, no = (finetune or whole).complete, tr("yes"), tr("no")
-    noted = complete.strip().lower() in ("yes", "true", "1", "是")
-    said = (yes if noted else no) if complete else "–"
-    facts = {
-        "Parameters of the model, billions": _note(whole.parameters / 1e9, billions, ".4f" if small else ".2f"),
-        "Size in fp32, GB (10⁹ bytes)": _note(4 * whole.parameters / 1e9, gigabytes, ".4f" if small else ".1f"),
-        "The .pth (or this checkpoint) is a complete model": [
-            said,
-            yes if is_whole else no,
-            _judge(noted == is_whole if complete else None),
-        ],
-    }
+    small, is_whole = whole.parameters < 1e8, (finetune or whole).complete
+    verdict = {None: tr("nothing noted"), True: tr("agrees"), False: tr("does not agree")}
+    facts = {}
+    for what, real, noted, form in (
+        ("Parameters of the model, billions", whole.parameters / 1e9, billions, ".4f" if small else ".2f"),
+        ("Size in fp32, GB (10⁹ bytes)", 4 * whole.parameters / 1e9, gigabytes, ".4f" if small else ".1f"),
+    ):
+        agrees = abs(noted - real) <= NEAR * real if noted else None
+        facts[what] = [show(noted or None, form), show(real, form), verdict[agrees]]
+    said = complete.strip().lower() in ("yes", "true", "1", "是") if complete else None
+    shown = {None: "–", True: tr("yes"), False: tr("no")}
+    answers = [shown[said], shown[is_whole], verdict[said == is_whole if complete else None]]
+    facts["The .pth (or this checkpoint) is a complete model"] = answers
     return tabulate_facts(facts, "What", "In your notes", "In the files", "Verdict")
-
-
-def _note(real: float, noted: float, form: str) -> list[str]:
-    agrees = abs(noted - real) <= NEAR * real if noted else None
-    return [show(noted or None, form), show(real, form), _judge(agrees)]
-
-
-def _judge(agrees: bool | None) -> str:
-    if agrees is None:
-        return tr("nothing noted")
-    return tr("agrees") if agrees else tr("does not agree")
 
 
 def _name(part: str) -> str:

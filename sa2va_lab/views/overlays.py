@@ -63,6 +63,7 @@ PALETTE = [
     (style.NEUTRAL, 200),
     ("#FFFFFF", 0),
 ]
+COLOURS = np.array([[*bytes.fromhex(colour[1:]), opacity] for colour, opacity in PALETTE], np.uint8)
 
 
 def name_case(id: str, group: str, *, dice: float = math.nan, rank: str | None = None) -> str:
@@ -249,8 +250,8 @@ def paint_line(line, truth: np.ndarray) -> np.ndarray:
 def encode_layer(layer: np.ndarray) -> str:
     """A layer as the address (data:) of a PNG."""
     picture = Image.fromarray(layer.astype(np.uint8)).convert("P")
-    picture.putpalette([int(colour[k : k + 2], 16) for colour, _ in PALETTE for k in (1, 3, 5)])
-    return _address(picture, "png", transparency=bytes(opacity for _, opacity in PALETTE), compress_level=3)
+    picture.putpalette(COLOURS[:, :3].tobytes())
+    return _address(picture, "png", transparency=COLOURS[:, 3].tobytes(), compress_level=3)
 
 
 def encode_probability(probability: np.ndarray) -> str:
@@ -265,9 +266,8 @@ def encode_photo(pixels: np.ndarray, *, quality: int = 80) -> str:
 
 def lay_over(pixels: np.ndarray, layer: np.ndarray) -> str:
     """A layer painted on its image, uint8 (H, W, 3), as the address of one JPEG."""
-    colours = np.array([[*bytes.fromhex(colour[1:]), opacity] for colour, opacity in PALETTE])[layer]
-    share = colours[..., 3:] / 255
-    return encode_photo((pixels * (1 - share) + colours[..., :3] * share).astype(np.uint8), quality=90)
+    share = COLOURS[layer][..., 3:] / 255
+    return encode_photo((pixels * (1 - share) + COLOURS[layer][..., :3] * share).astype(np.uint8), quality=90)
 
 
 def _address(picture, kind: str, **how) -> str:

@@ -24,7 +24,7 @@ from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.reports.answers import Answer, Evaluated, Refused, say_refused, say_sample
 from sa2va_lab.runs.read import Run
 from sa2va_lab.views import style
-from sa2va_lab.views.comparisons import report_baselines
+from sa2va_lab.views.comparisons import MEANS, report_baselines
 from sa2va_lab.views.findings import describe_finding, report_finding
 from sa2va_lab.views.overlays import name_case
 from sa2va_lab.views.tables import Table, name_metric, show, tabulate, tabulate_facts
@@ -150,16 +150,8 @@ def run_table(run: Run, dataset: Dataset) -> Table:
 
 def metric_table(summary: dict) -> Table:
     """Each metric: mean over images with its interval and N, and the value of all pixels pooled."""
-    return tabulate(
-        SHOWN_METRICS,
-        {
-            "Metric": name_metric,
-            "Mean of images": lambda metric: summary[metric]["macro"],
-            "95 % interval": lambda metric: (summary[metric]["low"], summary[metric]["high"]),
-            "N images": lambda metric: summary[metric]["n"],
-            "All pixels pooled": lambda metric: summary[metric]["pooled"],
-        },
-    )
+    rows = [{"metric": metric} | summary[metric] for metric in SHOWN_METRICS]
+    return tabulate(rows, MEANS | {"All pixels pooled": "pooled"})
 
 
 def list_scores(mask: np.ndarray, pair: Pair) -> dict:

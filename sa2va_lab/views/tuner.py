@@ -115,8 +115,7 @@ class Tuner:
             step = math.ceil(max(pair.probability.shape) / THUMB)
             small = [None if area is None else area[::step, ::step] for area in (pair.truth, pair.ignore)]
             layer = overlays.paint_errors(pair.mask(threshold)[::step, ::step], small[0], ignore=small[1])
-            photo = overlays.encode_photo(pixels[::step, ::step])
-            picture = overlays.show_picture(overlays.encode_layer(layer), "", under=photo, most=THUMB)
+            picture = overlays.show_picture(overlays.lay_over(pixels[::step, ::step], layer), "", most=THUMB)
             said = name if math.isnan(self.dice[name]) else f"{name}  {self.dice[name]:.3f}"
             buttons.append(
                 f'<button data-name="{escape(name)}" style="display:flex;flex-direction:column;width:{THUMB + 16}px;'
