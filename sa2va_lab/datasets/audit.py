@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from sa2va_lab.datasets.defects import KINDS, Account, Defect
-from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing, MaskFile
+from sa2va_lab.datasets.defects import KINDS, Account, Defect, Flaw
+from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing
 from sa2va_lab.datasets.formats import INVERTED
 from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint
 from sa2va_lab.datasets.outlines import count_holes
@@ -151,14 +151,11 @@ def _check_truth(sample: Sample, size: tuple[int, int], row: dict, widths: list[
     found, masks = [], {}
     for annotator in sorted(sample.drawings):
         source = sample.source(annotator=annotator)
-        if isinstance(source, MaskFile):
-            masks[annotator], defect = source.read(size)
-            if defect:
-                by = {CHECK: "mask file: ", 2: "second annotator: "}.get(annotator, "")
-                masks[annotator] = None
-                found.append(Defect(defect.kind, by + defect.text))
-        elif source is not None:
-            masks[annotator] = source.rasterise(size)
+        try:
+            masks[annotator] = None if source is None else source.rasterise(size)
+        except Flaw as flaw:
+            by = {CHECK: "mask file: ", 2: "second annotator: "}.get(annotator, "")
+            found.append(Defect(flaw.kind, f"{by}{flaw}"))
     truth, beside = masks.get(1), masks.get(CHECK)
     if truth is None:
         return found

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sa2va_lab.errors import LabError
+
 
 @dataclass(frozen=True)
 class Defect:
@@ -11,6 +13,14 @@ class Defect:
 
     kind: str
     text: str
+
+
+class Flaw(LabError):
+    """A mask file is no truth. kind: as of a Defect. mask: bool (H, W), what can be told of it all the same."""
+
+    def __init__(self, kind: str, text: str, mask=None):
+        super().__init__(text)
+        self.kind, self.mask = kind, mask
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from pycocotools import mask as coco
 
 from sa2va_lab import files
-from sa2va_lab.datasets.defects import Defect
+from sa2va_lab.datasets.defects import Defect, Flaw
 from sa2va_lab.datasets.folders import as_table, is_size
 from sa2va_lab.datasets.polygons import fill_polygons, rasteriser, read_polygon
 from sa2va_lab.errors import LabError
@@ -116,14 +116,7 @@ class MaskFile:
         return replace(self, phrase=phrase) if self.labels else self
 
     def rasterise(self, size: tuple[int, int]) -> np.ndarray:
-        """bool (H, W); LabError when the file has another size, cannot be read, or is not a mask."""
-        mask, defect = self.read(size)
-        if defect:
-            raise LabError(defect.text)
-        return mask
-
-    def read(self, size: tuple[int, int]) -> tuple[np.ndarray | None, Defect | None]:
-        """The mask, or what is wrong with it."""
+        """bool (H, W); a Flaw when the file has another size, cannot be read, or is not a mask."""
         try:
             with files.open_image(self.path) as opened:
                 frames = getattr(opened, "n_frames", 1)
@@ -132,44 +125,44 @@ class MaskFile:
                 pixels = read_values(image, by_index=bool(self.labels))
         except Exception as error:  # Pillow raises many kinds for a damaged file
             said = str(error).replace(str(self.path), "the file")
-            return None, Defect("mask_unreadable", f"its mask cannot be read ({said}); replace the file")
+            raise Flaw("mask_unreadable", f"its mask cannot be read ({said}); replace the file") from None
         if alpha[0] != alpha[1] or frames > 1:
             what = f"file holds {frames} pictures" if frames > 1 else "shape is drawn in its transparency"
-            text = f"its mask's {what}; expected one grey image, save it as one"
-            return None, Defect("mask_unreadable", text)
+            raise Flaw("mask_unreadable", f"its mask's {what}; expected one grey image, save it as one")
         if pixels.shape != tuple(size):
-            text = (
+            raise Flaw(
+                "mask_size",
                 f"its mask is {pixels.shape[1]}x{pixels.shape[0]} but its image is {size[1]}x{size[0]}; "
-                "expected equal sizes, export one of them again"
+                "expected equal sizes, export one of them again",
             )
-            return None, Defect("mask_size", text)
-        mask, defect = self._choose(pixels)
-        return (~mask if self.outside and mask is not None else mask), defect
+        mask = self._choose(pixels)
+        return ~mask if self.outside else mask
 
-    def _choose(self, pixels: np.ndarray) -> tuple[np.ndarray | None, Defect | None]:
+    def _choose(self, pixels: np.ndarray) -> np.ndarray:
         """The pixels that are meant, by their values."""
         if self.threshold is not None:
-            return pixels >= self.threshold, None
+            return pixels >= self.threshold
         values = set(np.unique(pixels).tolist()) - {0}
-        if self.labels:
-            unnamed = sorted(values.difference(*self.labels.values()))
-            meant = self.labels.get(self.phrase, ())
-            mask = np.isin(pixels, [*meant, *unnamed] if REST in meant else meant)
-            if unnamed and not any(REST in values for values in self.labels.values()):
-                text = (
-                    f"its mask holds {len(unnamed)} of {len(values)} values that labels.json does not name, such as "
-                    f"{unnamed[0]:g}; name them there, if only as background"
-                )
-                return (mask if 2 * len(unnamed) <= len(values) else None), Defect("unnamed_value", text)
-            return mask, None
-        if len(values) > 1:
-            text = (
+        if not self.labels and len(values) > 1:
+            raise Flaw(
+                "mask_unreadable",
                 f"its mask holds {len(values)} values besides 0; expected one (0/255 or 0/1): save it as a two-valued "
                 'mask, or say what the values are in labels.json, such as {"blood vessel": [1, 2], "catheter": 3}; of '
-                'smooth edges or a JPEG say from which grey value on it is foreground ({"mask_threshold": 128})'
+                'smooth edges or a JPEG say from which grey value on it is foreground ({"mask_threshold": 128})',
             )
-            return None, Defect("mask_unreadable", text)
-        return pixels != 0, None
+        if not self.labels:
+            return pixels != 0
+        unnamed = sorted(values.difference(*self.labels.values()))
+        meant = self.labels.get(self.phrase, ())
+        mask = np.isin(pixels, [*meant, *unnamed] if REST in meant else meant)
+        if unnamed and not any(REST in values for values in self.labels.values()):
+            raise Flaw(
+                "unnamed_value",
+                f"its mask holds {len(unnamed)} of {len(values)} values that labels.json does not name, such as "
+                f"{unnamed[0]:g}; name them there, if only as background",
+                mask if 2 * len(unnamed) <= len(values) else None,
+            )
+        return mask
 
     def sha256(self) -> str:
         """Hash of the file's bytes, and of what is meant of it; LabError where it cannot be read."""

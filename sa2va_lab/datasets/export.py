@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from sa2va_lab.datasets.defects import KINDS
+from sa2va_lab.datasets.defects import KINDS, Flaw
 from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth
 from sa2va_lab.datasets.pictures import look, to_eight_bits
 from sa2va_lab.datasets.polygons import examine
@@ -187,11 +187,12 @@ def _copy_sample(sample: Sample, folder: Path, changes: list[Change]) -> Copy | 
             kinds += mended
             copy.objects |= {} if drawing.truth(sample.phrase) is None else {annotator: things}
         elif annotator != CHECK:
-            drawn = {phrase: drawing.truth(phrase).read(size) for phrase in drawing.phrases or [sample.phrase]}
-            if wrong := {defect.kind for _, defect in drawn.values() if defect}:
-                changes += [Change(sample.id, kind, "its mask is left out") for kind in sorted(wrong)]
-            else:
-                copy.objects[annotator] = [CopiedThing(phrase, mask=m) for phrase, (m, _) in drawn.items() if m.any()]
+            phrases = drawing.phrases or [sample.phrase]
+            try:
+                things = [CopiedThing(phrase, mask=drawing.truth(phrase).rasterise(size)) for phrase in phrases]
+                copy.objects[annotator] = [thing for thing in things if thing.mask.any()]
+            except Flaw as flaw:
+                changes.append(Change(sample.id, flaw.kind, "its mask is left out"))
     changes += [Change(sample.id, kind, KINDS[kind].repair) for kind in dict.fromkeys(kinds) if KINDS[kind].repair]
     return copy
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from sa2va_lab.datasets import annotations, coco, labelme, masks, yolo
-from sa2va_lab.datasets.defects import Account, Defect
+from sa2va_lab.datasets.defects import Account, Defect, Flaw
 from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found, MaskFile, read_origin
 from sa2va_lab.datasets.folders import Folder, as_table, is_image
 from sa2va_lab.datasets.groups import find_groups
@@ -230,12 +230,13 @@ def _look_at_truths(dataset: Dataset) -> list[Defect]:
         except LabError:
             unknown += 1
             continue
-        source = sample.source()
-        mask, defect = source.read(size) if isinstance(source, MaskFile) else (source.rasterise(size), None)
-        if mask is not None:  # perhaps of the named values only: the audit says which are not
-            shares.append(mask.mean())
-        else:
-            refused.append(f"{sample.id}: {defect.text}")
+        try:
+            shares.append(sample.source().rasterise(size).mean())
+        except Flaw as flaw:
+            if flaw.mask is None:
+                refused.append(f"{sample.id}: {flaw}")
+            else:  # of the named values only: the audit says which are not
+                shares.append(flaw.mask.mean())
     looked = len(shares) + len(refused)
     if 2 * len(refused) > looked:
         raise LabError(f"{len(refused)} of {looked} masks that were looked at cannot be used: {refused[0]}")
