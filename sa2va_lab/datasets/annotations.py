@@ -76,10 +76,7 @@ def _phrases(drawing: Drawing, text: object, count: int) -> list[str | None]:
 def _read_sizes(folder: Folder) -> dict[str, tuple[int, int]]:
     """(height, width) that images were annotated at, by the optional sizes.json ({image: [width, height]})."""
     table = folder.table("sizes.json")
-    if not isinstance(table, dict | None) or not all(map(is_size, as_table(table).values())):
-        raise LabError(
-            f"{folder.root / 'sizes.json'} is not a table of sizes; expected image names with [width, height], "
-            "the size in pixels that the image was annotated at"
-        )
+    right = isinstance(table, dict | None) and all(map(is_size, as_table(table).values()))
+    folder.expect("sizes.json", right, "sizes: image names with [width, height] in pixels")
     numbered = enumerate(as_table(table).items(), 1)
     return {folder.image(name, f"entry {n} of sizes.json"): (size[1], size[0]) for n, (name, size) in numbered}

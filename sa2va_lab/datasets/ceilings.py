@@ -62,13 +62,11 @@ def resolution_ceilings(dataset: Dataset, *, grid: int = GRID, canvas: int = CAN
     logits in a few steps towards the truth: a model would have to know what the truth is below its own resolution, so
     no honest one is expected above it; it is a lower bound of the best that any logits could give.
     """
-    return _compare(
-        dataset,
-        {
-            "averaged": lambda sample, truth: go_through_grid(truth, grid=grid, canvas=canvas),
-            "searched": lambda sample, truth: go_through_grid(truth, grid=grid, canvas=canvas, steps=STEPS),
-        },
-    )
+
+    def draw(sample: Sample, truth: np.ndarray, *, steps: int) -> np.ndarray:
+        return go_through_grid(truth, grid=grid, canvas=canvas, steps=steps)
+
+    return _compare(dataset, {"averaged": partial(draw, steps=0), "searched": partial(draw, steps=STEPS)})
 
 
 def go_through_grid(truth: np.ndarray, *, grid: int = GRID, canvas: int = CANVAS, steps: int = 0) -> np.ndarray:
@@ -107,18 +105,9 @@ def _compare(dataset: Dataset, others: dict[str, Callable]) -> list[Ceiling]:
             scores[name].append(dice_of(mask, truth))
             for place, area in enumerate((mask & truth, mask, truth)):
                 counts[name][:, place] += np.bincount(classes[area], minlength=len(CLASSES))
-    return [
-        Ceiling(
-            name,
-            len(found),
-            float(np.mean(found)),
-            float(min(found)),
-            {
-                label: (float(2 * both / (drawn + there)), int(there))
-                for label, (both, drawn, there) in zip(CLASSES, counts[name], strict=True)
-                if there
-            },
-        )
-        for name, found in scores.items()
-        if found
-    ]
+    found = []
+    for name, dice in scores.items():
+        rows = zip(CLASSES, counts[name].tolist(), strict=True)
+        by_width = {label: (2 * both / (drawn + there), there) for label, (both, drawn, there) in rows if there}
+        found += [Ceiling(name, len(dice), float(np.mean(dice)), min(dice), by_width)] if dice else []
+    return found

@@ -135,10 +135,7 @@ def _read_categories(path: Path, categories: list, annotations: list[dict], foun
     for category in categories:
         key, phrase = as_table(category).get("id"), read_phrase(as_table(category).get("name"))
         if None not in (_id(key), phrase) and phrases.setdefault(_id(key), phrase) != phrase:
-            raise LabError(
-                f"the category id {key} stands for two names in {path.name}; "
-                "expected an id for each, export the file again"
-            )
+            raise LabError(f"the category id {key} stands for two names in {path.name}; export the file again")
     said = [annotation.get("category_id") for annotation in annotations if annotation]
     used = dict.fromkeys(key for value in said if (key := _id(value)) is not None)
     unknown = [value for value in said if _id(value) not in phrases]

@@ -58,9 +58,7 @@ def open_dicom(path: Path) -> Film:
         form = decoder.UID.name
         raise LabError(f'{path} is compressed as {form}, which needs a decoder: pip install "pylibjpeg[all]"')
     if shown[:3] not in ("MON", "PAL", "RGB", "YBR") or bits[0] not in (8, 16) or not 8 <= bits[1] <= bits[0]:
-        raise LabError(
-            f"{path} has {bits[1]} bits a pixel, or values of another kind; expected 8 to 16 of grey, RGB or YBR"
-        )
+        raise LabError(f"{path} has {bits[1]} bits a pixel or other values; expected 8 to 16 of grey, RGB or YBR")
     refuse_large(path, pixels)
     suspect = burnt == "YES" or (burnt != "NO" and modality in BURNING)
     noted = [Defect("burnt_in_text", BURNT)] if suspect else []

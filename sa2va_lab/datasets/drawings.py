@@ -255,11 +255,8 @@ class Drawing:
             drawn = [drawn]
             if all(defect.kind != "flat_nesting" for defect in self.defects):
                 self.note("flat_nesting", f"{label} is a flat polygon (object > coordinates), perhaps others as well")
-        return [
-            polygon
-            for number, values in enumerate(drawn, 1)
-            for polygon in self.keep_polygon(values, f"{label}, polygon {number}")
-        ]
+        kept = (self.keep_polygon(values, f"{label}, polygon {n}") for n, values in enumerate(drawn, 1))
+        return [polygon for one in kept for polygon in one]
 
     def keep_polygon(self, values: object, label: str) -> list[np.ndarray]:
         """A polygon, if it is usable; else that is noted."""

@@ -127,13 +127,9 @@ def open_films(paths: Sequence[Path], *, hidden: bool) -> list[Film]:
 def _open_folder(path: Path) -> Film:
     folder = Folder(path)
     if folder.masks or folder.annotation_files() or folder.images != path:
-        raise LabError(
-            f"{path} is a data set, no film: leave out --out and use --run NAME, with --track to follow films"
-        )
+        raise LabError(f"{path} is a data set, no film: leave out --out and use --run NAME (and --track)")
     if deeper := {os.path.dirname(name) for name in folder.listed} - {""}:
-        raise LabError(
-            f"{path} holds images in {len(deeper)} folders; expected the frames of one film: give one folder"
-        )
+        raise LabError(f"{path} holds images in {len(deeper)} folders; expected one film: give one folder of frames")
     frames = tuple(Path(folder.listed[name]) for name in sorted(folder.listed, key=natural))
     if not frames:
         said = folder.words.removesuffix(", ") or "no image in it"

@@ -195,6 +195,11 @@ class Folder:
         path = self.root / name
         return self.read(path) if path in self._read or os.path.isfile(self.inside(path)) else None
 
+    def expect(self, name: str, right: bool, what: str) -> None:
+        """LabError unless a table beside the data is `right`."""
+        if not right:
+            raise LabError(f"{self.root / name} is not a table of {what}; correct it")
+
     def overrule(self, name: str, said: dict) -> None:
         """Adds to what a table beside the data holds, for this opening."""
         self._read[self.root / name] = as_table(self.table(name)) | said

@@ -63,18 +63,14 @@ def _by_pattern(images: Sequence[str], pattern: str) -> dict[str, tuple[str, str
         if named - {"video"} != {"patient"} and (named or compiled.groups != 1):
             raise re.error(f"it has {compiled.groups} capture groups")
     except re.error as error:
-        raise LabError(
-            f"groups is {pattern!r} ({error}); expected a regular expression with exactly one capture group, "
-            "or with (?P<patient>...) and (?P<video>...)"
-        ) from None
+        expected = "expected a regular expression with one capture group, or (?P<patient>...) and (?P<video>...)"
+        raise LabError(f"groups is {pattern!r} ({error}); {expected}") from None
     places = {}
     for number, image in enumerate(images, 1):
         match = compiled.search(image)
         if match is None or _place(match)[0] is None:
-            raise LabError(
-                f"groups is {pattern!r}, which finds nothing in the name of image {number} of {len(images)} "
-                "by name; widen it"
-            )
+            which = f"image {number} of {len(images)}"
+            raise LabError(f"groups is {pattern!r}, which finds nothing in the name of {which} by name; widen it")
         places[image] = _place(match)
     return places
 
@@ -82,11 +78,8 @@ def _by_pattern(images: Sequence[str], pattern: str) -> dict[str, tuple[str, str
 def _by_table(folder: Folder, images: Sequence[str], table: object) -> tuple[dict[str, tuple[str, str]], str]:
     said = {name: value if isinstance(value, dict) else {"patient": value} for name, value in as_table(table).items()}
     words = [word for value in said.values() for word in (value.get("patient"), *value.values())]
-    if not isinstance(table, dict) or not all(isinstance(word, (str, int)) for word in words):
-        raise LabError(
-            f"{folder.root / 'groups.json'} is not a table; expected image names with one patient each, "
-            'or with {"patient": ..., "video": ...}'
-        )
+    right = isinstance(table, dict) and all(isinstance(word, (str, int)) for word in words)
+    folder.expect("groups.json", right, 'patients: image names with one each, or with {"patient": ..., "video": ...}')
     stated = {}
     for number, (name, value) in enumerate(said.items(), 1):
         image = folder.image(name, f"entry {number} of groups.json")

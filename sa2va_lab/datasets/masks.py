@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 from sa2va_lab.datasets.drawings import BACKGROUND, CHECK, REST, UNNAMED, Found, MaskFile
-from sa2va_lab.datasets.folders import Folder, as_table, kind_of
+from sa2va_lab.datasets.folders import Folder, as_table
 from sa2va_lab.datasets.naming import FIELD, FIRST, SECOND, pair_up
 from sa2va_lab.errors import LabError
 
@@ -59,11 +59,8 @@ def _read_values(folder: Folder, table: object) -> tuple[dict[str, tuple[int, ..
         name = BACKGROUND if phrase.lower() == BACKGROUND else phrase
         right = right and number is not None and (number != 0 or name == BACKGROUND)
         labels[name] = (*labels.get(name, ()), number)
-    if not right or not (threshold is None or type(threshold) in (int, float)):
-        raise LabError(
-            f"{folder.root / 'labels.json'} is {kind_of(table)} of something else; expected the values of each "
-            'phrase, such as {"blood vessel": [1, 2], "catheter": 3}'
-        )
+    right = right and (threshold is None or type(threshold) in (int, float))
+    folder.expect("labels.json", right, 'the values of each phrase, such as {"blood vessel": [1, 2], "catheter": 3}')
     return labels, threshold
 
 
@@ -86,10 +83,7 @@ def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> No
         path = Path(folder.masks[name])
         into[match.image] = MaskFile(path, outside=True) if role == FIELD else MaskFile(path, **how)
     if twice and found.format == NAME:
-        raise LabError(
-            f"{folder.root} holds {twice} masks of images that have another one; expected one for each image and "
-            "annotator, move them away"
-        )
+        raise LabError(f"{folder.root} holds {twice} masks of images that have another one; move them away")
     found.words += f"{twice} more masks of the same images left out, " if twice else ""
     lost = [name for name, match in matches.items() if match is None]
     found.met["masks"] += len(matches)

@@ -128,9 +128,7 @@ def match_files(files: Iterable[str], images: Mapping[str, str]) -> dict[str, Ma
         tried += [(exact.get(((), s)) if place.dirs else only.get(s), said) for s, said in stems.items()]
         hits, (role, ending) = next((pair for pair in tried if pair[0]), ([], ("", "")))
         if len(hits) > 1:
-            raise LabError(
-                f"the images hold {len(hits) - 1} files whose stem another one has; expected one each, move them away"
-            )
+            raise LabError(f"the images hold {len(hits) - 1} files whose stem another one has; move them away")
         roles = {role, place.role}
         role = next((each for each in (FIELD, SECOND) if each in roles), FIRST)
         weak = place.weak or (ending in WEAK and place.role in ("", IMAGES))

@@ -86,9 +86,7 @@ def name_images(root: Path, places: Mapping[str, tuple[str, str]], *, stated: bo
                 content = {"about": "key of the pseudonyms: keep it private", "key": key.hex(), "images": entries}
                 write_json(root / KEY_FILE, content, mode=0o600)
     except OSError as error:
-        raise LabError(
-            f"the key file {KEY_FILE} in {root} cannot be read or written ({error.strerror}); correct its permissions"
-        ) from error
+        raise LabError(f"{root / KEY_FILE} cannot be used ({error.strerror}); correct its permissions") from error
     return found, f"numbers by the key file {KEY_FILE} beside the data"
 
 
@@ -202,9 +200,8 @@ def _load(root: Path, places: Mapping[str, tuple[str, str]]) -> tuple[bytes, Ent
                 raise ValueError("an image of it is damaged")
         return key, content["images"]
     except (LabError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LabError(
-            f"{path} is not a key file ({error}); restore it, or delete it to get new ids that fit no former run"
-        ) from error
+        why = f"{path} is not a key file ({error})"
+        raise LabError(f"{why}; restore it, or delete it to get new ids that fit no former run") from error
 
 
 def _translate(numbers: dict, key: bytes, places: Mapping[str, tuple[str, str]]) -> Entries:

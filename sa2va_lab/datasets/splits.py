@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.folders import Folder, as_table
 from sa2va_lab.datasets.likeness import Pair, find_near_duplicates, fingerprint_dataset
 from sa2va_lab.datasets.naming import read_place
 from sa2va_lab.datasets.samples import Dataset, Sample
@@ -35,12 +35,9 @@ def read_splits(
         table = said or {name: images for name, images in by_folder.items() if name}
         if not table:
             return {}
-    stated = {name: images for name, images in table.items() if name != ABOUT} if isinstance(table, dict) else {}
-    if not stated or not all(isinstance(images, list) for images in stated.values()) or "all" in stated:
-        raise LabError(
-            f"{folder.root / 'splits.json'} is not a table of splits; expected lists of image names such as "
-            '{"train": [...], "test": [...]} (the name "all" is taken)'
-        )
+    stated = {name: images for name, images in as_table(table).items() if name != ABOUT}
+    right = stated and all(isinstance(images, list) for images in stated.values()) and "all" not in stated
+    folder.expect("splits.json", right, 'splits such as {"train": ["a.png", ...], "test": [...]} ("all" is taken)')
     splits = {}
     for split, images in stated.items():
         chosen = set()

@@ -236,7 +236,7 @@ def test_what_the_values_of_a_mask_mean(make_folder):
     assert area(colours, {"#ff0000": "blood vessel", "#00ff00": "catheter"}, phrase="blood vessel") == 8
     assert "grey masks from 128 on" in open_with(root, {"mask_threshold": 128}).reason
     for labels in ({"vessel": -1}, {"vessel": 0}, {"vessel": [1, 1]}, {"#ff00": "vessel"}, {"mask_threshold": "x"}):
-        with pytest.raises(LabError, match="labels.json is a table of something else"):
+        with pytest.raises(LabError, match="labels.json is not a table of the values of each phrase"):
             open_with(root, labels)
 
 
