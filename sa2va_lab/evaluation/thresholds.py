@@ -244,7 +244,8 @@ def read_threshold(path: Path | str) -> Choice:
     content = read_json(path)
     try:
         HASHES.validate_python(content["origin"].get("images", []))
-        return CHOICE.validate_python({name: value for name, value in content.items() if value is not None})
+        # NaN is written as null; both ends of `flat` were, of a threshold that was set by eye
+        return CHOICE.validate_python({n: value for n, value in content.items() if value not in (None, [None, None])})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise LabError(f"{path} is not a threshold.json ({tell_fault(error)}); save the threshold again") from None
 

@@ -173,6 +173,9 @@ def test_a_threshold_goes_to_disk_and_comes_back(made, tmp_path):
     assert json.loads(path.read_text())["created"]
     alone = Choice(0.5, "by eye", origin={"images": []})
     assert np.isnan(read_threshold(save_threshold(tmp_path / "alone.json", alone)).low)
+    before = json.loads((tmp_path / "alone.json").read_text()) | {"flat": [None, None]}  # as it was written once
+    (tmp_path / "before.json").write_text(json.dumps(before))
+    assert read_threshold(tmp_path / "before.json").value == 0.5
 
 
 @pytest.mark.parametrize(
