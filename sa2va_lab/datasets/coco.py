@@ -23,18 +23,19 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     """
     if file:
         folder.read(file)  # what was named is read, or said why not
-    named = [path for path in (file, second_file(file)) if path.is_file()] if file else []
-    chosen, left_out, broken = _choose(folder, named or folder.annotation_files())
+    chosen, left_out, broken = _choose(folder, [file] if file else folder.annotation_files())
     if not chosen:
         return None
     found = Found(NAME, f"COCO ({', '.join(path.name for path in chosen)}): {left_out}", {1: {}})
     if broken:
         found.defects.append(Defect("unreadable_annotation", f"{broken} JSON files cannot be read"))
     for path in chosen:
-        annotator = 2 if path.stem.endswith("_obs2") else 1
-        images = _read(folder, path, found, annotator)
         name = split_of(path.stem) or split_of(path.parent.name, whole=True) or path.stem
-        found.splits |= {name: [*found.splits.get(name, ()), *images]} if annotator == 1 else {}
+        found.splits.setdefault(name, []).extend(_read(folder, path, found, 1))
+        if (second := second_file(path)).is_file():
+            if not is_coco(folder.read(second)):
+                raise LabError(f"{second} is not COCO as {path.name} is; expected images and annotations")
+            _read(folder, second, found, 2)
     parts = list(found.splits.values())
     if len(parts) < 2 or len(set().union(*parts)) < sum(map(len, parts)):
         found.splits = {}
@@ -54,7 +55,7 @@ def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, int]:
             if path == folder.root / "annotations.json":
                 return [], "", 0
             others += 1
-        else:
+        elif not path.stem.endswith("_obs2"):
             said = content["annotations"]
             first = as_table(said[0]) if isinstance(said, list) and said else {}
             (elsewhere if SAID_ELSEWHERE & first.keys() else chosen).append(path)

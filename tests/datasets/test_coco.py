@@ -279,3 +279,17 @@ def test_a_category_id_of_two_names_is_refused(make_folder):
     whole["categories"][1]["name"] = "catheter"
     with pytest.raises(LabError, match="the category id 1 stands for two names"):
         open_dataset(make_folder(annotations=whole))
+
+
+@pytest.mark.parametrize(("second", "said"), [("{", "is not JSON"), ("[1]", "is not COCO as annotations.json is")])
+def test_a_second_annotators_file_that_is_none_is_not_passed_over(make_folder, second, said):
+    root = make_folder(annotations=content(annotation([SQUARE])), annotations_obs2=content(annotation([SQUARE])))
+    assert "a second annotator for 2 images" in open_dataset(root).reason
+    (root / "annotations_obs2.json").write_text(second)
+    with pytest.raises(LabError, match=f"annotations_obs2.json {said}"):
+        open_dataset(root)
+
+
+def test_a_second_annotator_alone_is_no_truth(make_folder):
+    dataset = open_dataset(make_folder(annotations_obs2=content(annotation([SQUARE]))))
+    assert "1 JSON files are annotations of no known format" in dataset.reason
