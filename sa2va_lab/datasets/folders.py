@@ -83,10 +83,11 @@ class Folder:
                 folders.clear()
             else:
                 folders[:] = [name for name in folders if name not in links]
-            for path in (os.path.join(here, name) for name in names):
+            for number, path in enumerate((os.path.join(here, name) for name in sorted(names)), 1):
                 ending = os.path.splitext(path)[1].lower()
                 if ending in ALL_SUFFIXES or (not ending and is_dicom(Path(path))):
-                    self.inside(path, f"a symbolic link in {here}")
+                    if os.path.islink(path):
+                        self.inside(path, f"a symbolic link in {here} (file {number} by name)")
                     found |= {_below(path, top): path} if os.path.isfile(path) else {}
             for name in links.intersection(folders):
                 self.inside(os.path.join(here, name))
