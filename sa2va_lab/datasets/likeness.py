@@ -17,6 +17,7 @@ RIM = 2
 # Copies that were resized, recompressed or shifted by 3 pixels have 0.98 and more; different retinas, which resemble
 # each other far more than angiograms, 0.85 at most.
 LEAST_LIKENESS = 0.93
+CHUNK = 512  # images that are compared at once: all of 20,000 would take two gigabytes
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ def find_near_duplicates(first: list[Fingerprint], second: list[Fingerprint] | N
     others = first if second is None else second
     if not first or not others:
         return []
-    likeness = np.stack([found.thumbnail for found in first]) @ np.stack([found.thumbnail for found in others]).T
-    pairs = [
-        Pair(first[row].id, others[column].id, float(likeness[row, column]))
-        for row, column in np.argwhere(likeness >= LEAST_LIKENESS)
-        if second is not None or (row < column and first[row].group != first[column].group)
-    ]
+    there = np.stack([found.thumbnail for found in others])
+    pairs = []
+    for start in range(0, len(first), CHUNK):
+        likeness = np.stack([found.thumbnail for found in first[start : start + CHUNK]]) @ there.T
+        for row, column in np.argwhere(likeness >= LEAST_LIKENESS):
+            one, other = first[start + row], others[column]
+            if second is not None or (start + row < column and one.group != other.group):
+                pairs.append(Pair(one.id, other.id, float(likeness[row, column])))
     return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
