@@ -174,7 +174,8 @@ def panels_figure(panels: Sequence[tuple[str, object, Pair, float]], *, across: 
         for ax, (title, image, pair, threshold) in zip(axes, panels, strict=False):
             draw_comparison(image, pair, threshold, ax=ax)
             ax.set_title(title, fontsize=9)
-        add_legend(figure, *(pair.ignore for _, _, pair, _ in panels))
+        if any(pair.truth is not None for _, _, pair, _ in panels):
+            add_legend(figure, *(pair.ignore for _, _, pair, _ in panels))
     return figure
 
 

@@ -224,6 +224,7 @@ def test_without_truth_there_are_pictures_and_no_metrics(bare):
     for figure, alt in (curve_figure(bare), strip_figure(bare)):
         assert figure.axes
         assert alt
+        assert not figure.legends, "nothing is right or wrong here"
 
 
 def test_half_a_run_one_sample_and_none(drawn_run, dataset):
