@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 from pycocotools import mask as coco
+from skimage.transform import resize
 
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect, Flaw
@@ -73,7 +74,8 @@ class DrawnTruth:
         """bool (H, W), the union of all parts."""
         mask = fill_polygons(self.scaled(size), size)
         if self.runs:
-            mask |= _stretch(coco.decode(coco.merge(list(self.runs))).astype(bool), size)
+            runs = coco.decode(coco.merge(list(self.runs))).astype(bool)
+            mask |= resize(runs, size, order=0)  # each pixel as the nearest centre
         return mask
 
     def sha256(self) -> str:
@@ -346,18 +348,5 @@ class Found:
         """Objects of each phrase, the most frequent first."""
         if self.phrases is not None:
             return self.phrases
-        total: Counter[str] = Counter()
-        for drawing in self.drawings.get(1, {}).values():
-            total.update(drawing.phrases)
+        total = Counter(phrase for one in self.drawings.get(1, {}).values() for phrase in one.phrases.elements())
         return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _stretch(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask at another size, each pixel taking the value of the nearest centre."""
-    if mask.shape == tuple(size):
-        return mask
-    rows, columns = (
-        np.minimum(((np.arange(new) + 0.5) * old / new).astype(int), old - 1)
-        for new, old in zip(size, mask.shape, strict=True)
-    )
-    return mask[np.ix_(rows, columns)]

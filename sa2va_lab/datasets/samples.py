@@ -21,10 +21,7 @@ from sa2va_lab.datasets.pictures import read_size
 from sa2va_lab.errors import LabError
 from sa2va_lab.shown import Shown
 
-WORDLESS = (
-    "a name without a letter says nothing to a model: labels.json beside the data makes one phrase of several labels "
-    '("1": "blood vessel") or of all ("*": "blood vessel")'
-)
+WORDLESS = 'a name without a letter says nothing to a model: name it in labels.json ("1": "vessel", or "*" for all)'
 UNKNOWN = Defect("unknown_truth", "nothing usable was drawn: the truth is unknown")
 
 
@@ -190,16 +187,13 @@ class Dataset(Shown):
         """The same samples with another default phrase; LabError for one that the annotations do not name."""
         if self.objects and phrase not in self.objects:
             known = ", ".join(f'"{word}"' for word in self.phrases[:5])
-            raise LabError(
-                f'no object is called "{phrase}" in {self.root}; the phrases there are {known}; choose one of them, or '
-                f'make "{phrase}" of them by a labels.json such as {{"{self.phrases[0]}": "{phrase}"}}, or '
-                f'{{"*": "{phrase}"}} for all'
-            )
+            table = f'{{"{self.phrases[0]}": "{phrase}"}}, or {{"*": "{phrase}"}} for all'
+            wrong = f'no object is called "{phrase}" in {self.root}; the phrases there are {known}'
+            raise LabError(f"{wrong}; choose one of them, or name them so in a labels.json such as {table}")
         samples = [replace(sample, phrase=phrase) for sample in self.samples]
         odd = sum(bool(sample.defects) for sample in samples)
-        reason = self.words[0] + self._say_phrase(phrase) + self.words[1]
-        reason += ", " + f"{odd} images with problems" if odd else ""
-        reason += "".join(f", {problem}" for problem in self.problems)
+        more = [f"{odd} images with problems"] * bool(odd) + [*self.problems]
+        reason = self.words[0] + self._say_phrase(phrase) + self.words[1] + "".join(f", {each}" for each in more)
         return replace(self, phrase=phrase, samples=samples, reason=reason)
 
     def _say_phrase(self, phrase: str | None) -> str:
@@ -208,8 +202,7 @@ class Dataset(Shown):
             return "no phrase" if phrase is None else f'phrase "{phrase}"'
         why = "the most frequent" if phrase == self.phrases[0] else "as asked"
         told = f'phrase "{phrase}" ({why}: {self.objects[phrase]} of {total} objects)'
-        wordless = not re.search(r"[^\W\d_]", phrase)
-        return told + (f", {WORDLESS}" if wordless else "")
+        return told if re.search(r"[^\W\d_]", phrase) else f"{told}, {WORDLESS}"
 
     def split(self, name: str) -> Dataset:
         """The part called `name`; "all" is everything that this data set holds."""
