@@ -44,9 +44,9 @@ class Released:
         half = "vision" if "llm_config" in self.raw else None
         return {
             name: LazyTensor(
-                tuple(names.take_apart(name, ours).shape), "bf16" if part_of(name) == half else "fp32", mapped=True
+                tuple(names.take_apart(places, ours).shape), "bf16" if part_of(name) == half else "fp32", mapped=True
             )
-            for name in names.official(ours)
+            for name, places in names.official(ours).items()
         }
 
     @property

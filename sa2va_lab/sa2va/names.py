@@ -1,4 +1,4 @@
-"""Official tensor names and the network's: one table, read in both directions.
+"""Official tensor names and the network's: one table of rules.
 
 A tensor that no rule names is called the same on both sides. The rest differs because transformers names the layers of
 a model, or cuts its matrices, in its own way. torch is not needed to read names.
@@ -65,71 +65,47 @@ class NameTable:
 
     def __init__(self, rules: Iterable[Rule], *, own: tuple[str, ...] = (), splits: Mapping[str, Split] = SPLITS):
         self.own, self.splits = own, splits
-        self._rules = list(rules)
-        self._forwards = [(_compile(rule.official), rule) for rule in self._rules]
-        self._backwards = [(_compile(ours), rule) for rule in self._rules for ours in rule.ours]
-        self._known: dict[str, tuple[Place, ...]] = {}
+        self._rules = [(_compile(ours), rule, index) for rule in rules for index, ours in enumerate(rule.ours)]
 
-    def places(self, official: str) -> tuple[Place, ...]:
-        """Where an official tensor goes in the network; its own name where no rule applies."""
-        if official not in self._known:
-            self._known[official] = self._place(official)
-        return self._known[official]
-
-    def _place(self, official: str) -> tuple[Place, ...]:
-        for pattern, rule in self._forwards:
-            if match := pattern.fullmatch(official):
-                *numbers, tail = match.groups(default="")
-                index = int(numbers[0]) if rule.kind == "row" else None
-                names = (_fill(ours, numbers) + tail for ours in rule.ours)
-                return tuple(Place(name, rule.kind, i if index is None else index) for i, name in enumerate(names))
-        return (Place(official),)
-
-    def official(self, ours: Iterable[str]) -> dict[str, tuple[Place, ...]]:
-        """The official tensors that fill the network's tensors of these names, each with its places.
+    def origins(self, name: str) -> list[tuple[str, Place]]:
+        """The official tensors that make the network's tensor of this name, in order; itself where no rule applies.
 
         Raises KeyError for a name below an `own` prefix that no rule gives.
         """
-        return {name: self.places(name) for one in ours for name in self._origins(one)}
-
-    def _origins(self, name: str) -> list[str]:
-        for pattern, rule in self._backwards:
+        for pattern, rule, index in self._rules:
             if match := pattern.fullmatch(name):
                 *numbers, tail = match.groups(default="")
                 if rule.kind == "row":
-                    return [_fill(rule.official, [str(row)]) + tail for row in range(rule.rows)]
-                return [_fill(rule.official, numbers) + tail]
+                    return [(_fill(rule.official, [str(n)]) + tail, Place(name, "row", n)) for n in range(rule.rows)]
+                return [(_fill(rule.official, numbers) + tail, Place(name, rule.kind, index))]
         if name.startswith(self.own):
             raise KeyError(f"no official name is known for {name}")
-        return [name]
+        return [(name, Place(name))]
+
+    def official(self, ours: Iterable[str]) -> dict[str, list[Place]]:
+        """The official tensors that fill the network's tensors of these names, each with its places in order."""
+        found: dict[str, list[Place]] = {}
+        for official, place in (origin for name in ours for origin in self.origins(name)):
+            found.setdefault(official, []).append(place)
+        return {official: sorted(places, key=lambda place: place.index) for official, places in found.items()}
 
     def match(self, official: Iterable[str], ours: Iterable[str]) -> dict[str, list[tuple[str, Place]]]:
         """For each tensor of the network the official tensors that make it, in order.
 
-        Raises LabError when one gets nothing or an official one has nowhere to go, naming up to five.
+        Raises LabError when one of those is not there or an official one has nowhere to go, naming up to five.
         """
-        parts: dict[str, list[tuple[str, Place]]] = {name: [] for name in ours}
-        unexpected = []
-        for name in official:
-            for place in self.places(name):
-                if place.name in parts:
-                    parts[place.name].append((name, place))
-                else:
-                    unexpected.append(name)
-        missing = [name for name, made_of in parts.items() if not made_of]
-        if missing:
-            wanted = sorted(self.official(missing)) or missing
+        parts, official = {name: self.origins(name) for name in ours}, set(official)
+        wanted = {name for made_of in parts.values() for name, _ in made_of}
+        if missing := sorted(wanted - official):
             raise LabError(
-                f"The checkpoint lacks {len(wanted)} tensors that its config.json calls for ({_some(wanted)}): "
+                f"The checkpoint lacks {len(missing)} tensors that its config.json calls for ({_some(missing)}): "
                 "a fine-tune alone is not enough, give the complete model."
             )
-        if unexpected:
+        if unexpected := sorted(official - wanted):
             raise LabError(
                 f"The checkpoint holds {len(unexpected)} tensors that its config.json has no place for "
                 f"({_some(unexpected)}): config.json and weights belong to different models."
             )
-        for made_of in parts.values():
-            made_of.sort(key=lambda pair: pair[1].index)
         return parts
 
     def assemble(self, read: Callable[[str], Tensor], parts: list[tuple[str, Place]]) -> Tensor:
@@ -139,13 +115,12 @@ class NameTable:
             return join_rows([read(row) for row, _ in parts])
         return read(name) if place.kind == "whole" else self.splits[place.kind].cut(read(name))[place.index]
 
-    def take_apart(self, official: str, ours: Mapping[str, Tensor]) -> Tensor:
-        """The official tensor of that name, out of the network's."""
-        places = self.places(official)
-        first = ours[places[0].name]
-        if places[0].kind == "row":
-            return first[places[0].index : places[0].index + 1]
-        return first if places[0].kind == "whole" else self.splits[places[0].kind].join([ours[p.name] for p in places])
+    def take_apart(self, places: Sequence[Place], ours: Mapping[str, Tensor]) -> Tensor:
+        """The official tensor that has these places, as `official` has them, out of the network's."""
+        kind, index, first = places[0].kind, places[0].index, ours[places[0].name]
+        if kind == "row":
+            return first[index : index + 1]
+        return first if kind == "whole" else self.splits[kind].join([ours[place.name] for place in places])
 
 
 def _compile(name: str) -> re.Pattern:

@@ -89,7 +89,7 @@ def match_parts(model: Sa2VA, source) -> dict[str, list[tuple[str, Place]]]:
 def list_wanted(model: Sa2VA, official: Iterable[str]) -> dict[str, Tensor]:
     """The network's own tensors that weights of these official names must fill; a tied head may be left out."""
     wanted, names = model.state_dict(), model.config.names
-    if model.config.tied and not any(place.name == HEAD for name in official for place in names.places(name)):
+    if model.config.tied and not any(name in official for name, _ in names.origins(HEAD)):
         wanted.pop(HEAD)
     return wanted
 
@@ -122,10 +122,12 @@ def save_official(
     if model.config.tied:
         ours.pop(HEAD)
 
-    def make(name: str) -> Tensor:
-        return names.take_apart(name, ours).to(device="cpu", dtype=dtype)
+    places = names.official(ours)
 
-    sizes = {name: make(name).nbytes for name in sorted(names.official(ours))}
+    def make(name: str) -> Tensor:
+        return names.take_apart(places[name], ours).to(device="cpu", dtype=dtype)
+
+    sizes = {name: make(name).nbytes for name in sorted(places)}
     return write_folder(folder, make, sizes, config=config, tokenizer=tokenizer, shard_bytes=shard_bytes)
 
 

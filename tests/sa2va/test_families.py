@@ -10,7 +10,7 @@ import torch
 import sa2va_lab
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
-from sa2va_lab.sa2va.answering import write_answer
+from sa2va_lab.sa2va.answering import write_answers
 from sa2va_lab.sa2va.configuration import find_fault, parse_config
 from sa2va_lab.sa2va.families import FAMILIES, find_family
 from sa2va_lab.sa2va.names import SPLITS, NameTable, Rule, Split, join_rows
@@ -80,7 +80,7 @@ def test_a_state_before_the_final_norm(tiny_folder):
         load_weights(model, source, dtype=torch.float32)
         with torch.inference_mode():
             inputs = model.embed(torch.tensor([[5, 80, 200, 31, 7]]))
-            reply = write_answer(model, inputs, model.new_cache(), draft=[9], stops=set(), limit=7)
+            [reply] = write_answers(model, inputs, model.new_cache(), draft=[9], stops=set(), limit=7)
             replies[family.before_norm] = reply.ids, reply.states, model.final_norm(reply.states)
     assert replies[True][0] == replies[False][0]
     assert not torch.allclose(replies[True][1], replies[False][1])
@@ -106,10 +106,10 @@ def test_a_packed_matrix_is_a_split_of_the_table():
         splits=SPLITS | {"packed": Split(cut, join)},
     )
     official, name = torch.arange(36.0).view(36, 1), "layers.7.attention.wqkv.weight"
-    parts = table.match([name], [place.name for place in table.places(name)])
+    parts = table.match([name], [pattern.replace("#", "7") + ".weight" for pattern in ours])
     made = {ours: table.assemble({name: official}.__getitem__, found) for ours, found in parts.items()}
     assert made["layers.7.self_attn.k_proj.weight"].flatten().tolist() == [12, 13, 14, 30, 31, 32]
-    assert torch.equal(table.take_apart(name, made), official)
+    assert torch.equal(table.take_apart(table.official(made)[name], made), official)
     empty = table.assemble(lambda _: official.to("meta"), parts["layers.7.self_attn.q_proj.weight"])
     assert tuple(empty.shape) == (24, 1)
 
