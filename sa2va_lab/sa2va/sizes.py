@@ -2,55 +2,45 @@
 
 from __future__ import annotations
 
+import json
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, create_model
+
 from sa2va_lab.errors import LabError
 
 LARGEST, MOST_LAYERS = 10_000_000, 1000  # an absurd size would be built before it fails
-WHOLE = (
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
-    *("head_dim", "vocab_size", "max_position_embeddings", "max_window_layers", "sliding_window", "patch_size"),
-    *("num_channels", "tile", "max_tiles", "canvas", "original_max_position_embeddings"),
-    *("depth", "num_heads", "in_channels", "spatial_merge_size", "temporal_patch_size", "window_size"),
-    *("out_hidden_size", "num_position_embeddings", "merge_size"),
+KINDS = (
+    (
+        PositiveInt,
+        *("hidden_size", "intermediate_size", "num_attention_heads", "num_heads", "vocab_size", "patch_size"),
+        *("max_position_embeddings", "original_max_position_embeddings", "max_window_layers", "window_size"),
+        *("num_channels", "in_channels", "tile", "max_tiles", "canvas", "spatial_merge_size", "temporal_patch_size"),
+        *("merge_size", "out_hidden_size", "num_position_embeddings"),
+    ),
+    (PositiveInt | None, "sliding_window", "num_key_value_heads", "head_dim"),
+    (Annotated[PositiveInt, Field(le=MOST_LAYERS)], "num_hidden_layers", "depth"),
+    (
+        Annotated[list[NonNegativeInt], Field(min_length=1)],
+        *("blocks_per_stage", "embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"),
+        *("global_attention_blocks", "patch_stride", "mrope_section"),
+        *("fullatt_block_indexes", "deepstack_visual_indexes"),
+    ),
+    (
+        PositiveFloat,
+        *("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio", "partial_rotary_factor"),
+        "rescale_factor",
+    ),
+    (list[PositiveFloat], "short_factor", "long_factor", "image_mean", "image_std"),
+    (bool, "qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window", "attention_bias", "bias"),
+    (str, "hidden_act", "norm_type"),
+    (str | None, "stamp"),
+    (dict, "sam2", "backbone", "vision", "prompt_encoder", "mask_decoder"),
+    (dict | None, "rope_scaling", "rope_parameters"),
 )
-LISTS = (
-    *("blocks_per_stage", "embed_dim_per_stage", "num_attention_heads_per_stage", "window_size_per_stage"),
-    *("global_attention_blocks", "patch_stride", "fullatt_block_indexes", "deepstack_visual_indexes", "mrope_section"),
+_Section = create_model(
+    "Section", __config__=ConfigDict(strict=True), **{key: (kind, None) for kind, *keys in KINDS for key in keys}
 )
-KINDS = {
-    "a whole number above 0": (lambda value: is_whole(value) and value > 0, WHOLE),
-    "a list of whole numbers": (lambda value: isinstance(value, list) and all(map(is_whole, value)) and value, LISTS),
-    "a number above 0": (
-        lambda value: is_number(value),
-        (
-            *("layer_norm_eps", "rms_norm_eps", "rope_theta", "factor", "downsample_ratio", "partial_rotary_factor"),
-            "rescale_factor",
-        ),
-    ),
-    "a list of numbers above 0": (
-        lambda value: isinstance(value, list) and all(map(is_number, value)),
-        ("short_factor", "long_factor", "image_mean", "image_std"),
-    ),
-    "true or false": (
-        lambda value: isinstance(value, bool),
-        ("qkv_bias", "qk_normalization", "tie_word_embeddings", "use_sliding_window", "attention_bias", "bias"),
-    ),
-    "a text": (lambda value: isinstance(value, str), ("hidden_act", "norm_type", "stamp")),
-    "an object": (
-        lambda value: isinstance(value, dict),
-        ("rope_scaling", "rope_parameters", "sam2", "backbone", "vision", "prompt_encoder", "mask_decoder"),
-    ),
-}
-MAY_BE_NULL = {"rope_scaling", "rope_parameters", "sliding_window", "num_key_value_heads", "head_dim", "stamp"}
-
-
-def is_whole(value: object) -> bool:
-    """Whether it is a whole number, 0 or above."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def is_number(value: object) -> bool:
-    """Whether it is a number above 0."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
 def find_section(raw: dict, key: str, *, name: str, needed: tuple[str, ...] = (), most: int = LARGEST) -> dict:
@@ -68,9 +58,6 @@ def find_section(raw: dict, key: str, *, name: str, needed: tuple[str, ...] = ()
     for size in needed:
         if size not in section:
             refuse(name, f"{key}.{size}", "it is not there")
-    for count in ("num_hidden_layers", "depth"):
-        if section.get(count, 1) > MOST_LAYERS:
-            refuse(name, f"{key}.{count}", f"expected at most {MOST_LAYERS}")
     return section
 
 
@@ -80,12 +67,12 @@ def refuse(name: str, where: str, why: str) -> None:
 
 
 def _check(section: dict, where: str, *, name: str) -> None:
-    for words, (fits, keys) in KINDS.items():
-        for key in keys:
-            value = section.get(key)
-            if key in section and not fits(value) and not (value is None and key in MAY_BE_NULL):
-                said = "null" if value is None else f"{value!r:.40}"
-                refuse(name, f"{where}.{key}", f"it is {said}; expected {words}")
+    try:
+        _Section.model_validate(section)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, (where, *first["loc"])))
+        refuse(name, place, f"it is {json.dumps(first['input'])[:40]}; {first['msg'].lower()}")
     for key, value in section.items():
         if isinstance(value, dict):
             _check(value, f"{where}.{key}", name=name)
