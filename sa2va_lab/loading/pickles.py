@@ -14,7 +14,6 @@ import mmap
 import pickle
 import sys
 import zipfile
-from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,10 +28,6 @@ if TYPE_CHECKING:
 LARGEST_PICKLE = 128 << 20  # bytes of a .pth that are not tensors: logs of a long training are some MB
 MOST_STEPS = 1_000_000  # of a pickle, each one object at most; the 1,589 tensors of the 8 B model take 88,631
 MOST_ENTRIES = 200_000  # files in one .pth
-_STORAGES = ("Double", "Float", "BFloat16", "Half", "Long", "Int", "Short", "Char", "Byte", "Bool")
-_STORED = ("fp64", "fp32", "bf16", "fp16", "int64", "int32", "int16", "int8", "uint8", "bool")
-_TORCH_TYPES = {row[2]: name for name, row in DTYPES.items()}
-_TORCH_TYPES |= {f"{name}Storage": ours for name, ours in zip(_STORAGES, _STORED, strict=True)}
 # What mmengine and DeepSpeed keep beside the weights, and what numpy and pickle need to describe it; no other opens.
 KNOWN = (
     "deepspeed.runtime.fp16.loss_scaler.DynamicLossScaler",
@@ -56,13 +51,7 @@ KNOWN = (
 class Inert:
     """Stands in for whatever a training framework keeps beside the weights; takes anything, does nothing."""
 
-    def __new__(cls, *given, **named):
-        return super().__new__(cls)
-
     def __init__(self, *given, **named):
-        pass
-
-    def __setstate__(self, state):
         pass
 
 
@@ -169,11 +158,6 @@ class _Storage:
     dtype: str | None
 
 
-@dataclass(frozen=True)
-class _Type:
-    name: str | None
-
-
 class _Reader(pickle._Unpickler):
     """Builds descriptions only. The Python class, as its memo is a dict: the C one's can be made to fill memory."""
 
@@ -202,34 +186,23 @@ class _Reader(pickle._Unpickler):
     dispatch |= {pickle.BUILD[0]: load_build, pickle.SETITEMS[0]: load_setitems, pickle.SETITEM[0]: load_setitem}
 
     def find_class(self, module: str, name: str):
-        full = f"{module}.{name}"[:200]
-        if full == "collections.OrderedDict":
-            return lambda pairs=(): OrderedDict(_pair(*zip(*pairs, strict=True))) if pairs else OrderedDict()
-        if module == "torch._utils" and name in ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3"):
-            return _rebuild
-        if module == "torch._utils" and name in ("_rebuild_parameter", "_rebuild_parameter_with_state"):
-            return _first
-        if full == "torch.Size":
-            return tuple
-        if full in ("torch.storage.UntypedStorage", "torch.storage.TypedStorage"):
-            return _Type(None)
-        if module == "torch" and name in _TORCH_TYPES:
-            return _Type(_TORCH_TYPES[name])
-        if full in KNOWN or full in ("torch.device", "torch.serialization._get_layout", "builtins.set"):
-            return Inert
-        raise LabError(
-            f"asks to run {full}, which no list of weights needs: it was refused and nothing ran. Do not use this file."
-        )
+        full = f"{module}.{name}"
+        if full not in BUILT:
+            raise LabError(
+                f"asks to run {full[:200]}, which no list of weights needs: it was refused and nothing ran. Do not use "
+                "this file."
+            )
+        return BUILT[full]
 
     def persistent_load(self, key):
         kind, about, place, _, count = key
-        told = kind == "storage" and isinstance(about, _Type) and type(place) is str and type(count) is int
+        told = kind == "storage" and about in (None, *DTYPES) and type(place) is str and type(count) is int
         if not told or not 0 <= count < LARGEST_NUMBER:
             raise ValueError("a storage that is not valid")
-        needed = count * BITS.get(about.name, 8) // 8
+        needed = count * BITS.get(about, 8) // 8
         if needed > self.data.places.get(place, (0, -1))[1]:
             raise ValueError(f"{needed:,} bytes of numbers that are not in the file")
-        return _Storage(self.data, place, about.name)
+        return _Storage(self.data, place, about)
 
 
 def _pair(keys, values) -> dict:
@@ -239,14 +212,9 @@ def _pair(keys, values) -> dict:
     return dict(zip(keys, values, strict=True))
 
 
-def _first(*given):
-    return given[0]
-
-
 def _rebuild(storage, offset, shape, stride, *rest) -> LazyTensor:
     """A tensor's description; ValueError where it would reach beyond its storage or share one place among values."""
-    stated = [item.name for item in rest if isinstance(item, _Type)]
-    dtype = storage.dtype or (stated[0] if stated else None)
+    dtype = storage.dtype or next((item for item in rest if type(item) is str and item in DTYPES), None)
     shape, stride = check_shape(shape, "a tensor"), check_shape(stride, "a tensor's stride")
     if dtype is None or type(offset) is not int or not 0 <= offset < LARGEST_NUMBER or len(shape) != len(stride):
         raise ValueError("not a valid tensor")
@@ -256,3 +224,17 @@ def _rebuild(storage, offset, shape, stride, *rest) -> LazyTensor:
     if needed > room:
         raise ValueError(f"a tensor of {needed:,} bytes in {room:,} bytes of data")
     return made
+
+
+_STORAGES = {"Double": "fp64", "Float": "fp32", "BFloat16": "bf16", "Half": "fp16", "Bool": "bool", "Byte": "uint8"}
+_STORAGES |= {"Long": "int64", "Int": "int32", "Short": "int16", "Char": "int8"}
+BUILT = {  # all that a pickle may name, and what is built in its place; a type is our name of its numbers
+    **dict.fromkeys((*KNOWN, "torch.device", "torch.serialization._get_layout", "builtins.set"), Inert),
+    **{f"torch.{row[2]}": name for name, row in DTYPES.items()},
+    **{f"torch.{name}Storage": ours for name, ours in _STORAGES.items()},
+    **dict.fromkeys(("torch.storage.UntypedStorage", "torch.storage.TypedStorage")),  # whose tensors say their type
+    **{f"torch._utils._rebuild_tensor{version}": _rebuild for version in ("", "_v2", "_v3")},
+    **{f"torch._utils._rebuild_parameter{state}": lambda tensor, *_: tensor for state in ("", "_with_state")},
+    "torch.Size": tuple,
+    "collections.OrderedDict": lambda pairs=(): _pair(*zip(*pairs, strict=True)) if pairs else {},
+}
