@@ -22,7 +22,7 @@ from transformers import DynamicCache
 
 import sa2va_lab
 from sa2va_lab.loading.devices import keep_freed_memory
-from sa2va_lab.sa2va.answering import write_answer
+from sa2va_lab.sa2va.answering import write_answers
 from sa2va_lab.sa2va.processing import cut_tiles, fill_canvas, phrase_prompt, read_image
 
 
@@ -65,7 +65,7 @@ def measure(asked: argparse.Namespace) -> dict:
     ids, inputs = prompt.all, segmenter._begin([prompt], [model.encode_image(tiles)])[1]
 
     def answer(draft: list[int]):
-        return write_answer(model, inputs, DynamicCache(), draft=draft, stops=reader.stops, limit=asked.tokens)
+        return write_answers(model, inputs, DynamicCache(), draft=draft, stops=reader.stops, limit=asked.tokens)[0]
 
     def decode(cache: DynamicCache) -> None:
         model.score_tokens(model.read(model.embed(inputs.new_full((1, 1), ids[-1]).long()), cache)[0, -1])

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from sa2va_lab.loading.arithmetic import set_arithmetic
 from sa2va_lab.loading.devices import as_dtype
-from sa2va_lab.sa2va.answering import read_answer
+from sa2va_lab.sa2va.answering import read_answers
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.sam2 import HIERA_L
 from sa2va_lab.sa2va.weights import build_empty
@@ -69,7 +69,7 @@ def count_activations(config: Sa2VAConfig, *, precision: str, tiles: int, on_cpu
         inputs = torch.cat([model.embed(words), sight.tokens[None]], dim=1)
         seeing, before = held.start_over(), held.now
         cache = model.new_cache(sight, starts=[words.shape[1]])
-        reply = read_answer(model, inputs, cache, answer=[0] * ANSWER)
+        [reply] = read_answers(model, inputs, cache, answer=[0] * ANSWER)
         kept = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
         answering = held.start_over()
         model.score_tokens(reply.states)

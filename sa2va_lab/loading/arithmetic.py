@@ -12,6 +12,7 @@ Only the decoder layers of the language model are quantised; `check_quantised` p
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import replace
 
@@ -53,36 +54,21 @@ class RowLinear(nn.Linear):
         return (out if self.bias is None else out + self.bias.float()).to(given.dtype)
 
 
-class WideConv2d(nn.Conv2d):
+class Wide:
     """A convolution with a 16-bit kernel, done in float32. Left to do it in bf16, a CPU without bf16 instructions takes
     thirty times as long."""
 
     def forward(self, given: Tensor) -> Tensor:
-        """(n, in, h, w) -> (n, out, h', w') in the dtype of `given`."""
-        bias = None if self.bias is None else self.bias.float()
-        return self._conv_forward(given.float(), self.weight.float(), bias).to(given.dtype)
+        """What the class behind this one makes of `given`, in its dtype."""
+        wide = copy.copy(self)
+        wide._parameters = {name: one if one is None else one.float() for name, one in self._parameters.items()}
+        out = super(Wide, wide).forward(given.float())
+        del wide  # before the result is there twice
+        return out.to(given.dtype)
 
 
-class WideConv3d(nn.Conv3d):
-    """The same for one over frames, rows and columns."""
-
-    def forward(self, given: Tensor) -> Tensor:
-        """(n, in, f, h, w) -> (n, out, f', h', w') in the dtype of `given`."""
-        bias = None if self.bias is None else self.bias.float()
-        return self._conv_forward(given.float(), self.weight.float(), bias).to(given.dtype)
-
-
-class WideConvTranspose2d(nn.ConvTranspose2d):
-    """The same for one that enlarges."""
-
-    def forward(self, given: Tensor) -> Tensor:
-        """(n, in, h, w) -> (n, out, h', w') in the dtype of `given`."""
-        bias = None if self.bias is None else self.bias.float()
-        how = (self.stride, self.padding, self.output_padding, self.groups, self.dilation)
-        return F.conv_transpose2d(given.float(), self.weight.float(), bias, *how).to(given.dtype)
-
-
-WIDENED = {nn.Linear: RowLinear, nn.Conv2d: WideConv2d, nn.Conv3d: WideConv3d, nn.ConvTranspose2d: WideConvTranspose2d}
+WIDENED = {kind: type(f"Wide{kind.__name__}", (Wide, kind), {}) for kind in (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)}
+WIDENED[nn.Linear] = RowLinear
 
 
 class Int8Linear(nn.Module):

@@ -42,6 +42,8 @@ from sa2va_lab.sa2va.sam2 import SAM2
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from sa2va_lab.training.config import TrainingConfig
+
 WANTED = "a checkpoint folder, a .pth, or a hub id OWNER/NAME"
 WANTED_SAM2 = "Meta's sam2_hiera_large.pt, or the Hugging Face folder"
 WANTED_FINETUNE = "the iter_*.pth file that the training wrote"
@@ -261,12 +263,15 @@ class Checkpoint:
         return self.alpha / self.tuned.rank if self.tuned and self.tuned.pairs and self.alpha else None
 
     @cached_property
+    def _training(self) -> TrainingConfig | None:
+        return find_training(self.tuned.content, self.config)
+
+    @cached_property
     def note(self) -> str:
         """What is to be said of the fine-tune: how it was read, and that its config names another base."""
         if not self.finetune:
             return self.tuned.note if self.tuned else ""
-        training = find_training(self.tuned.content, self.config)
-        other = tell_other_base(training, self.given, self.base.raw or {}, bare=self.is_bare)
+        other = tell_other_base(self._training, self.given, self.base.raw or {}, bare=self.is_bare)
         return "; ".join(filter(None, (self.tuned.note, other)))
 
     def _lay_over(self, tuned: FineTune) -> dict[str, LazyTensor]:
@@ -331,8 +336,7 @@ class Checkpoint:
             return raw
         family = find_family(raw, name=str(self.folder / "config.json"))
         rows = next(tensor.shape[0] for name, tensor in self.tensors.items() if part_of(name) == "embed_tokens")
-        training = find_training(self.tuned.content, self.config)
-        template = (training and training.template) or next(iter(family.turns))
+        template = (self._training and self._training.template) or next(iter(family.turns))
         return family.grow(raw, rows=rows, template=template)
 
     @cached_property
@@ -345,8 +349,7 @@ class Checkpoint:
         """Tokens of the fine-tune that the base's tokenizer lacks, in the order of their ids."""
         if not self.sam2:
             return ()
-        training = find_training(self.tuned.content, self.config)
-        return tuple((training and training.special_tokens) or ADDED_TOKENS)
+        return tuple((self._training and self._training.special_tokens) or ADDED_TOKENS)
 
     def misfits(self) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
         """(name, shape in the fine-tune, shape in the base) where the two differ; what an InternVL grows does not."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import re
 import sys
-from dataclasses import dataclass
 from importlib.util import find_spec
 
 import psutil
@@ -14,31 +13,6 @@ import torch
 from sa2va_lab.errors import LabError
 
 QUANTISED = ("int8", "nf4")
-MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Card:
-    """What was measured on one kind of GPU, in bytes. outside: what the card shows besides what torch's allocator holds
-    (driver, kernels, the libraries' handles), outside_int8: the same where bitsandbytes multiplies in int8; workspace:
-    what cuBLAS is lent by the allocator (torch, aten/src/ATen/cuda/CublasHandlePool.cpp). source: on what, by which."""
-
-    outside: int
-    outside_int8: int
-    workspace: int
-    source: str
-
-
-CARDS = {  # by compute capability
-    (9, 0): Card(695 * MIB, 759 * MIB, 32 * MIB, "H100 80GB, torch 2.11.0+cu130, bitsandbytes 0.50, nvidia-ml"),
-}
-
-
-def know_card(device: str) -> Card:
-    """What was measured on GPUs of that kind; where nothing was, or `device` is not here, the most of what was
-    measured anywhere."""
-    here = torch.cuda.get_device_capability(device) if is_here(device) else None
-    return CARDS.get(here) or max(CARDS.values(), key=lambda card: card.outside)
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:

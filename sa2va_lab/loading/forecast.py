@@ -17,7 +17,7 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.loading.activations import FEW, Activations, count_activations
 from sa2va_lab.loading.allocator import MIB, Allocator, round_up
 from sa2va_lab.loading.arithmetic import choose_products
-from sa2va_lab.loading.devices import QUANTISED, know_card
+from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
@@ -28,6 +28,9 @@ BLOCK = 64  # nf4: one float32 scale for so many weights
 GROUP = 256  # of these scales, which are rounded to a byte each: one float32
 KERNEL = 540 << 10  # what oneDNN keeps of a product of sizes that are new to it; measured: mean of 46 in bf16
 QUANTISING = 16  # bytes a number that bitsandbytes takes on a CPU while it makes nf4; measured
+# What a GPU shows besides what torch's allocator holds (driver, kernels, the libraries' handles), the same where
+# bitsandbytes multiplies in int8, and what the allocator lends cuBLAS; measured: H100 80GB, torch 2.11.0+cu130
+CONTEXT, CONTEXT_INT8, WORKSPACE = 695 * MIB, 759 * MIB, 32 * MIB
 OBJECTS = 8 * MIB  # modules, headers, buffers of libraries; measured
 
 
@@ -100,7 +103,7 @@ def forecast(
 ) -> Forecast:
     """What one replica needs to answer about one image of `tiles` tiles, the thumbnail included.
 
-    device: "cpu", where weights that are stored as they are used stay in the mapped file; else which GPU, here or not.
+    device: "cpu", where weights that are stored as they are used stay in the mapped file; else a GPU, whichever.
     """
     on_cpu = device == "cpu"
     quantised, layers = precision in QUANTISED, config.language["num_hidden_layers"]
@@ -136,21 +139,20 @@ def forecast(
     )
     if on_cpu:
         return made
-    card = know_card(device)
-    how = {"precision": precision, "workspace": card.workspace, "widened": widened}
+    how = {"precision": precision, "widened": widened}
     bare, full = (_run_allocator(tensors, counted, layers=count, **how) for count in (0, layers))
     return replace(
         made,
-        context=card.outside_int8 if precision == "int8" else card.outside,
+        context=CONTEXT_INT8 if precision == "int8" else CONTEXT,
         activations=bare.reserved - made.outside,
-        reading=round_up(made.reading, 2 * MIB) + card.workspace,
+        reading=round_up(made.reading, 2 * MIB) + WORKSPACE,
         rounding=max(0, (full.reserved - bare.reserved) / layers - made.layer - made.cache),
         peak=full.peak,
     )
 
 
 def _run_allocator(
-    tensors: dict[str, LazyTensor], counted: Activations, *, precision: str, layers: int, workspace: int, widened: int
+    tensors: dict[str, LazyTensor], counted: Activations, *, precision: str, layers: int, widened: int
 ) -> Allocator:
     """Torch's allocator after a GPU was loaded and one image answered. layers: decoder layers on it, all or none."""
     allocator, alive = Allocator(), {}
@@ -163,7 +165,7 @@ def _run_allocator(
             allocator.take(size)
         for piece in passing:
             allocator.give_back(*piece)
-    allocator.take(workspace)
+    allocator.take(WORKSPACE)
     for stage, events in enumerate(counted.events):
         for _ in range(2 * (layers - FEW) if stage == 1 else 0):  # keys and values of the layers that were not counted
             allocator.take(counted.cache // layers // 2)

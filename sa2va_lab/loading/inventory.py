@@ -1,12 +1,13 @@
 """What is in a checkpoint: tensors, parameters and bytes by part, what is stored twice, and what is missing.
 
 Headers only: no weight is loaded and torch is not imported. `Inventory.tensors` holds every tensor's shape and dtype by
-its official name, and `layer_bytes` the decoder layers, so that a planner can count and shard.
+its official name.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import reduce
 from pathlib import Path
 
 from sa2va_lab.errors import LabError
@@ -16,7 +17,7 @@ from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.configuration import find_fault
 from sa2va_lab.sa2va.families import FAMILIES
 from sa2va_lab.sa2va.files import TOKENIZERS
-from sa2va_lab.sa2va.parts import layer_of, tell_group
+from sa2va_lab.sa2va.parts import tell_group
 from sa2va_lab.shown import Shown
 
 
@@ -66,15 +67,6 @@ class Inventory(Shown):
     def bytes(self) -> int:
         """Bytes of tensors, as stored."""
         return sum(part.bytes for part in self.parts)
-
-    @property
-    def layer_bytes(self) -> tuple[int, ...]:
-        """Stored bytes of each decoder layer, in order."""
-        layers: dict[int, int] = {}
-        for name, tensor in self.tensors.items():
-            if (layer := layer_of(name)) is not None and "lora_" not in name:
-                layers[layer] = layers.get(layer, 0) + tensor.bytes
-        return tuple(layers[layer] for layer in sorted(layers))
 
     def part(self, name: str) -> Part:
         """The part of that name; one with nothing in it where there is none."""
@@ -142,11 +134,6 @@ def read_inventory(
         raise LabError(f"{base.path} is on the hub and only its headers are read: to digest every byte, download it.")
     parts = group_parts(opened.tensors)
     kind = "sa2va" if opened.finetune else base.kind
-    digest = content_digest = None
-    for layer in opened.layers:
-        digest = digest_all(digest, layer.headers) if digest else layer.headers
-        if content:
-            content_digest = digest_all(content_digest, layer.sha256) if content_digest else layer.sha256
     doubled = tuned.doubled if tuned else []
     return Inventory(
         path=base.path,
@@ -158,7 +145,10 @@ def read_inventory(
         lora=_describe_lora(opened) if tuned and tuned.pairs else None,
         duplicates={"parameters": sum(t.parameters for t in doubled), "bytes": sum(t.bytes for t in doubled)},
         missing=_find_missing(opened, parts),
-        sha256={"headers": digest, "content": content_digest},
+        sha256={
+            "headers": reduce(digest_all, (layer.headers for layer in opened.layers)),
+            "content": reduce(digest_all, (layer.sha256 for layer in opened.layers)) if content else None,
+        },
         config=base.raw,
         note=opened.note,
     )

@@ -83,7 +83,8 @@ class Ladder:
         if home.name == "cpu":
             return 1, "1: a processor is not idle between images"  # 2 at once were no faster, 8 slower (docs/log.md)
         spare, taken = home.budget - home.needed, home.activations - home.context
-        batch = next(count for count in _halves(most) if count == 1 or (count - 1) * taken <= spare)
+        halves = (most >> shift for shift in range(most.bit_length()))
+        batch = next(count for count in halves if count == 1 or (count - 1) * taken <= spare)
         return batch, f"{batch}: an image takes {taken / GIB:.2f} GiB, and {spare / GIB:.2f} are free beside one"
 
     def note(self, provenance: dict) -> None:
@@ -139,7 +140,3 @@ class Ladder:
         step = {"from": f"{precision} on {where}", "to": f"{self.rung.precision} on {self.rung.where}", "why": why}
         self.steps.append(step)
         self.tell(f"{step['why']}: from {step['from']} to {step['to']}")
-
-
-def _halves(most: int) -> list[int]:
-    return [most >> shift for shift in range(most.bit_length())]

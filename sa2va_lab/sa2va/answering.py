@@ -29,12 +29,6 @@ class Reply:
         return self.states[[i for i, one in enumerate(self.ids[: len(self.states)]) if one == token]]
 
 
-def write_answer(model: Sa2VA, inputs: Tensor, cache, *, draft: list[int], stops: set[int], limit: int) -> Reply:
-    """`write_answers` of one question."""
-    [reply] = write_answers(model, inputs, cache, draft=draft, stops=stops, limit=limit)
-    return reply
-
-
 def write_answers(model: Sa2VA, inputs: Tensor, cache, *, draft: list[int], stops: set[int], limit: int) -> list[Reply]:
     """The greedy answer to each of `inputs` (b, p, C), which follow what `cache` holds; at most `limit` tokens.
 
@@ -64,12 +58,6 @@ def write_answers(model: Sa2VA, inputs: Tensor, cache, *, draft: list[int], stop
             ids = [*ids, int(model.score_tokens(state[-1]).argmax())]
         replies.append(Reply(ids=ids, states=torch.cat(written), accepted=accepted))
     return replies
-
-
-def read_answer(model: Sa2VA, inputs: Tensor, cache, *, answer: list[int]) -> Reply:
-    """`read_answers` of one question."""
-    [reply] = read_answers(model, inputs, cache, answer=answer)
-    return reply
 
 
 def read_answers(model: Sa2VA, inputs: Tensor, cache, *, answer: list[int]) -> list[Reply]:

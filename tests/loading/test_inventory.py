@@ -19,7 +19,7 @@ from sa2va_lab.loading.inventory import read_inventory
 from sa2va_lab.loading.parts import LANGUAGE_SIDE
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import Shard
-from sa2va_lab.sa2va.parts import name_officially, part_of
+from sa2va_lab.sa2va.parts import layer_of, name_officially, part_of
 
 EMBEDDINGS = 2 * 151_679 * 3_584
 
@@ -33,8 +33,7 @@ def test_the_real_folder(real_folder):
     assert found.part("other").tensors == 0
     assert found.part("embed_tokens").parameters + found.part("lm_head").parameters == EMBEDDINGS
     assert found.language == "Qwen2ForCausalLM of 28 layers, width 3584, vocabulary 151,679"
-    assert len(found.layer_bytes) == 28
-    assert sum(found.layer_bytes) == found.part("language").bytes - 4 * 3584  # the norm after the last layer
+    assert {layer_of(name) for name in found.tensors} == {None, *range(28)}
 
 
 def test_the_real_finetune(real_finetune):

@@ -16,7 +16,7 @@ from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.plan import climb_down
 from sa2va_lab.loading.shards import FILES, Layout, connect, spread
 from sa2va_lab.loading.whole import open_whole
-from sa2va_lab.sa2va.answering import read_answer
+from sa2va_lab.sa2va.answering import read_answers
 from sa2va_lab.sa2va.configuration import parse_config, read_config
 from sa2va_lab.sa2va.family import Sight
 from sa2va_lab.sa2va.weights import build_empty
@@ -83,7 +83,7 @@ def run(config, layout, *, connected=True):
         sight = seen or model.encode_image(torch.empty(1, 3, config.tile, config.tile, device=home))
         words = model.embed(torch.zeros(1, 12, dtype=torch.long, device=home))
         cache = model.new_cache(sight, starts=[12])
-        reply = read_answer(model, torch.cat([words, sight.tokens[None], words], dim=1), cache, answer=[1, 2, 3])
+        [reply] = read_answers(model, torch.cat([words, sight.tokens[None], words], dim=1), cache, answer=[1, 2, 3])
         again = model.read(model.embed(torch.zeros(1, 1, dtype=torch.long, device=home)), cache)
         scores = model.score_tokens(again)
         features = model.encode_canvas(torch.empty(1, 3, config.canvas, config.canvas, device=home))

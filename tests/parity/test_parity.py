@@ -15,7 +15,7 @@ from PIL import Image
 import sa2va_lab
 from sa2va_lab.conversation import Question
 from sa2va_lab.prediction import Prediction
-from sa2va_lab.sa2va.answering import read_answer, write_answer
+from sa2va_lab.sa2va.answering import read_answers, write_answers
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.processing import fill_canvas, read_image
 from sa2va_lab.sa2va.weights import build_empty
@@ -111,7 +111,7 @@ def test_answers_about_one_image(which, case, segmenter, drawn):
             assert (prediction.mask(merge=i) != mask).sum() <= 50
         with torch.inference_mode():
             given = segmenter.reader.answer_ids(answer)
-            reply = read_answer(segmenter.model, *begin(segmenter, sight), answer=given)
+            [reply] = read_answers(segmenter.model, *begin(segmenter, sight), answer=given)
             masks = segmenter.model.draw(segmenter._seen.features, reply.states_at(segmenter.reader.seg))
         drawn.setdefault(name, (segmenter._seen.features, segmenter.model.grounding_encoder.state_dict()))
         assert reply.ids == golden[f"{count}/forced_ids"].tolist()
@@ -122,7 +122,7 @@ def test_answers_about_one_image(which, case, segmenter, drawn):
 def greedy(segmenter, sight, draft, limit=12):
     with torch.inference_mode():
         stops = segmenter.reader.stops
-        return write_answer(segmenter.model, *begin(segmenter, sight), draft=draft, stops=stops, limit=limit)
+        return write_answers(segmenter.model, *begin(segmenter, sight), draft=draft, stops=stops, limit=limit)[0]
 
 
 def test_greedy_ids_are_the_official_ones_whatever_the_draft(case, segmenter):
@@ -150,11 +150,11 @@ def test_second_prompt_reuses_what_stands_before_the_question(case, segmenter):
     for question in questions:
         prompt = segmenter.reader.prompt_ids(question, len(sight))
         with torch.inference_mode():
-            fresh = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=answer)
+            [fresh] = read_answers(segmenter.model, *begin(segmenter, sight, question), answer=answer)
             [asked], _ = segmenter._look([Question(image, question, "Sure, [SEG].", 12)])
             asked.ids, asked.seen.sight = prompt, sight
             [again] = segmenter._answer([asked])
-            same = read_answer(segmenter.model, *begin(segmenter, sight, question), answer=again.ids)
+            [same] = read_answers(segmenter.model, *begin(segmenter, sight, question), answer=again.ids)
         assert asked.seen.cache.get_seq_length() == len(prompt.head)
         torch.testing.assert_close(again.states, same.states, atol=1e-4, rtol=0)
         torch.testing.assert_close(again.states, fresh.states, atol=1e-4, rtol=0)

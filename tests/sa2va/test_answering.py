@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from sa2va_lab.sa2va.answering import read_answer, write_answer
+from sa2va_lab.sa2va.answering import read_answers, write_answers
 
 LIMIT = 9
 VOCABULARY = 480
@@ -21,7 +21,7 @@ def prompt(tiny_segmenter):
 def write(segmenter, prompt, draft, *, limit=LIMIT, stops=frozenset()):
     cache = DynamicCache()
     with torch.inference_mode():
-        reply = write_answer(segmenter.model, prompt, cache, draft=draft, stops=set(stops), limit=limit)
+        [reply] = write_answers(segmenter.model, prompt, cache, draft=draft, stops=set(stops), limit=limit)
     assert cache.get_seq_length() == prompt.shape[1] + len(reply.ids) - 1
     assert len(reply.states) == len(reply.ids) - 1
     return reply
@@ -68,5 +68,5 @@ def test_the_very_last_token_has_no_state(tiny_segmenter, prompt, plain):
     last = plain.ids[LIMIT - 1]
     assert len(plain.states_at(last)) == plain.ids[:-1].count(last)
     with torch.inference_mode():
-        given_answer = read_answer(tiny_segmenter.model, prompt, DynamicCache(), answer=plain.ids)
+        [given_answer] = read_answers(tiny_segmenter.model, prompt, DynamicCache(), answer=plain.ids)
     torch.testing.assert_close(given_answer.states, plain.states, atol=1e-5, rtol=0)
