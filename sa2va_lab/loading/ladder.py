@@ -70,7 +70,7 @@ class Ladder:
         """The network that helps against `error`; whoever calls has let go of the old one before."""
         if isinstance(error, Overflow) and self.rung.precision == "fp16":
             reason = f"instead of fp16, as {error}"
-            instead = dataclasses.replace(self.rung, precision="bf16", reason=reason)
+            instead = dataclasses.replace(self.rung, precision="bf16", instead=reason)
             self.rungs, self.place = Rungs(chain([instead], islice(self.rungs, self.place + 1, None))), 0
             self._record("fp16", self.rung.where, str(error))
         else:

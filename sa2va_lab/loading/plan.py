@@ -59,13 +59,14 @@ class Share:
 @dataclass(frozen=True)
 class Rung:
     """One way to run: at `precision`, with the parts where `layout` says. shares: a device each, the home first; host:
-    what the host must have free while GPUs are loaded. Nothing is written, so no disk is needed."""
+    what the host must have free while GPUs are loaded. Nothing is written, so no disk is needed. instead: why it is
+    there in the place of one that the plan had."""
 
     precision: str
     layout: Layout
     shares: tuple[Share, ...]
-    host: Share | None
-    reason: str
+    host: Share | None = None
+    instead: str = ""
 
     @property
     def device(self) -> str:
@@ -79,19 +80,15 @@ class Rung:
         return f"{names} + {FILES}" if self.layout.kept_back else names
 
     @property
-    def total(self) -> int:
-        """Bytes on all devices."""
-        return sum(share.total for share in self.shares)
+    def fullest(self) -> Share:
+        """The device that lacks most or has least to spare; it may be the host, where that only helps to load."""
+        shares = (*self.shares, self.host) if self.host else self.shares
+        return max(shares, key=lambda share: share.needed - share.budget)
 
     @property
     def lacking(self) -> int:
         """Bytes that the fullest device lacks; below 0 is room to spare."""
-        return max(share.needed - share.budget for share in self.all_shares)
-
-    @property
-    def all_shares(self) -> tuple[Share, ...]:
-        """Those of the devices, and of the host where that only helps to load."""
-        return (*self.shares, self.host) if self.host else self.shares
+        return self.fullest.needed - self.fullest.budget
 
     @property
     def fits(self) -> bool:
@@ -125,6 +122,19 @@ class Rung:
         if not kept_back and any(share.needed < share.total for share in self.shares):
             said.append("weights stay in the mapped file")
         return said + ["the disk is read at each image"] * (self.fits and self.effort == 2)
+
+    @property
+    def reason(self) -> str:
+        """What it needs, whether that fits, and its notes, in a sentence."""
+        weights, top = (sum(getattr(one, what) for one in self.shares) for what in ("weights", "activations"))
+        weights, top, apart = (f"{size / GIB:.2f}" for size in (weights, top, abs(self.lacking)))
+        verdict = f"fits, {apart} GiB to spare" if self.fits else f"does not fit, {apart} GiB too much"
+        said = [f"{weights} GiB of weights, {top} GiB on top: {verdict}", *self.notes]
+        if self.host and self.host.needed:
+            size, kept_back = f"{self.host.needed / GIB:.2f}", self.layout.kept_back
+            said += [f"{size} GiB of the host for layers in the files"] * bool(kept_back)
+            said += [f"{size} GiB of the host while loading"] * (not kept_back)
+        return self.instead or "; ".join(said if self.can_be_made else [*said, NO_QUANTISER])
 
     def to_dict(self) -> dict:
         """As `sa2va-lab plan --json` prints it; bytes."""
@@ -175,7 +185,7 @@ class Plan(Shown):
         """See `Shown`: why, and the ladder with a mark at the chosen rung."""
         facts = {"Chosen": self.explain()}
         for place, rung in enumerate(self.rungs):
-            fullest = max(rung.all_shares, key=lambda share: share.needed - share.budget)
+            fullest = rung.fullest
             said = f"{fullest.needed / GIB:.2f} of {fullest.budget / GIB:.2f} GiB" + ", does not fit" * (not rung.fits)
             facts[f"{'→' if place == self.chosen else ' '} {rung.precision}, {rung.where}"] = said
         return facts
@@ -216,11 +226,10 @@ class Plan(Shown):
         least = min(self.rungs, key=lambda rung: rung.lacking)
         if least.fits:
             return f"Only {least.precision} on {least.where} fits, and it {NO_QUANTISER}."
-        fullest = max(least.all_shares, key=lambda share: share.needed - share.budget)
+        lacks = least.fullest
         return (
-            f"Nothing fits: {least.precision} on {least.where} comes nearest and needs {fullest.needed / GIB:.2f} "
-            f"GiB on {fullest.name}, {least.lacking / GIB:.2f} GiB more than there is; free memory, or use a larger "
-            "machine."
+            f"Nothing fits: {least.precision} on {least.where} comes nearest and needs {lacks.needed / GIB:.2f} GiB on "
+            f"{lacks.name}, {least.lacking / GIB:.2f} GiB more than there is; free memory, or use a larger machine."
         )
 
 
@@ -308,7 +317,6 @@ def _weigh_ways(
             if rung.layout.kept_back:  # two layers wait in pinned memory, and a matrix of the next is being made
                 needed = max(needed, int(2 * made.layer + made.matrix))
             rung = replace(rung, host=Share("cpu", 0, needed, needed, budgets["cpu"]))
-            rung = replace(rung, reason=_tell(rung))
         if (not files or rung.layout.kept_back) and (kind, rung.layout) not in told:
             told.add((kind, rung.layout))
             yield rung
@@ -374,8 +382,7 @@ def make_rung(
         for device in devices
         if device.name in layout.devices
     ]
-    rung = Rung(precision, layout, tuple(shares), None, "")
-    return replace(rung, reason=_tell(rung))
+    return Rung(precision, layout, tuple(shares))
 
 
 def _falling(precision: str, device: str) -> list[str]:
@@ -383,16 +390,3 @@ def _falling(precision: str, device: str) -> list[str]:
     if precision == "auto":
         return [choose_precision(device)[0], *order[1:]] if is_here(device) else order
     return [precision, *(kind for kind in order if BYTES[kind] < BYTES[precision])]
-
-
-def _tell(rung: Rung) -> str:
-    weights, apart = sum(share.weights for share in rung.shares), f"{abs(rung.lacking) / GIB:.2f}"
-    verdict = f"fits, {apart} GiB to spare" if rung.fits else f"does not fit, {apart} GiB too much"
-    head = f"{weights / GIB:.2f} GiB of weights, {(rung.total - weights) / GIB:.2f} GiB on top"
-    size, host = f"{rung.host.needed / GIB:.2f}" if rung.host and rung.host.needed else "", []
-    if size:
-        in_files = rung.layout.kept_back
-        host = [
-            f"{size} GiB of the host for layers in the files" if in_files else f"{size} GiB of the host while loading"
-        ]
-    return "; ".join([f"{head}: {verdict}", *rung.notes, *host, *([] if rung.can_be_made else [NO_QUANTISER])])

@@ -544,7 +544,7 @@ def test_a_batch_is_what_has_room_beside_one_image(spare, batch):
     from sa2va_lab.loading.shards import Layout
 
     home = Share("cuda:0", 10 * GIB, 2 * GIB, 12 * GIB, (12 + spare) * GIB, context=GIB)
-    rung = Rung("bf16", Layout("cuda:0", ("cuda:0",)), (home,), None, "")
+    rung = Rung("bf16", Layout("cuda:0", ("cuda:0",)), (home,))
     found, why = Ladder(SimpleNamespace(sizes=None), Plan([rung]), start=0, tell=print).choose_batch(8)
     assert found == batch
     assert why == f"{batch}: an image takes 1.00 GiB, and {spare:.2f} are free beside one"
@@ -557,7 +557,7 @@ def test_int8_that_overflows_on_a_gpu_goes_down_a_rung():
     from sa2va_lab.sa2va.watching import Overflow
 
     def stand(*rungs):
-        made = [Rung(precision, Layout(device, (device,)), (), None, "") for precision, device in rungs]
+        made = [Rung(precision, Layout(device, (device,)), ()) for precision, device in rungs]
         return Ladder(SimpleNamespace(sizes=None), Plan(made), start=0, tell=print)
 
     error = Overflow("numbers left the range of float16")
