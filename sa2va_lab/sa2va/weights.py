@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import init_empty_weights
+from huggingface_hub import split_state_dict_into_shards_factory
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -183,15 +184,11 @@ def copy_files(names: Iterable[str], source: Path, to: Path) -> None:
 
 
 def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_bytes: int, progress: Callable) -> None:
-    shards, filled = [[]], 0
-    for name, size in sizes.items():
-        if filled and filled + size > shard_bytes:
-            shards, filled = [*shards, []], 0
-        shards[-1].append(name)
-        filled += size
-    bar, weight_map = iter(progress(list(sizes))), {}
-    for i, names in enumerate(shards, 1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+    split = split_state_dict_into_shards_factory(
+        sizes, get_storage_size=int, filename_pattern="model{suffix}.safetensors", max_shard_size=shard_bytes
+    )
+    bar = iter(progress(list(sizes)))
+    for file, names in split.filename_to_tensors.items():
         tensors = {}
         for name in names:
             next(bar, None)
@@ -201,8 +198,6 @@ def _write_shards(draft: Path, make: Callable, sizes: dict[str, int], *, shard_b
             save_file(tensors, draft / file, metadata={"format": "pt"})
         except SafetensorError as error:  # its word for what the disk refused
             raise LabError(f"{draft / file} cannot be written ({error}): make room or choose another disk.") from None
-        weight_map |= dict.fromkeys(names, file)
     next(bar, None)
-    if len(shards) > 1:
-        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-        write_json(draft / INDEX, index)
+    if split.is_sharded:
+        write_json(draft / INDEX, {"metadata": split.metadata, "weight_map": split.tensor_to_filename})
