@@ -5,9 +5,8 @@ from __future__ import annotations
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.family import Family
 from sa2va_lab.sa2va.internlm2 import InternVLInternLM2
+from sa2va_lab.sa2va.internvl import InternVLQwen2, InternVLQwen3
 from sa2va_lab.sa2va.phi3 import InternVLPhi3
-from sa2va_lab.sa2va.qwen2 import InternVLQwen2
-from sa2va_lab.sa2va.qwen3 import InternVLQwen3
 from sa2va_lab.sa2va.qwenvl import Qwen2VL, Qwen3VL
 from sa2va_lab.sa2va.sizes import find_section
 

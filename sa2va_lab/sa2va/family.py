@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.names import NameTable
 from sa2va_lab.sa2va.sam2 import CANVAS, sam2_config
+from sa2va_lab.sa2va.sentencepieces import PIECES, open_pieces
 from sa2va_lab.sa2va.sizes import find_section, refuse
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Family(ABC):
     bare: str
     turns: dict[str, Turn]
     image: tuple[str, str, str]
-    tokenizers: tuple[str, ...]
+    tokenizers: tuple[str, ...] = ("tokenizer.json", "vocab.json")
     processors: tuple[str, ...] = ()
     before_norm: bool = False
     tiled: bool = False
@@ -182,9 +183,13 @@ class Family(ABC):
         image stand once more, and which tokens of its last tile these are, in order. LabError where there is no way."""
         raise LabError(f"Regions are known to a Sa2VA on an InternVL only, and this is {self.releases}: ask in words.")
 
-    @abstractmethod
     def open_tokenizer(self, folder: Path):
         """The tokenizer of a checkpoint folder, which holds one of the `tokenizers`."""
+        if PIECES in self.tokenizers:
+            return open_pieces(folder)
+        from transformers import Qwen2Tokenizer  # of all models that grew out of Qwen2
+
+        return Qwen2Tokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,12 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.family import CHAT, LAYERS, Sa2VAConfig, Turn
 from sa2va_lab.sa2va.internvl import InternVL
 from sa2va_lab.sa2va.names import Rule, Split, join_rows
-from sa2va_lab.sa2va.sentencepieces import PIECES, open_pieces
+from sa2va_lab.sa2va.sentencepieces import PIECES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
 _NAMES = {
     "attention.wo": "self_attn.o_proj",
@@ -30,7 +29,7 @@ _TURN = Turn(CHAT.before, CHAT.after, stops=("<|im_end|>", "</s>"))
 class InternVLInternLM2(InternVL):
     """The first Sa2VA-8B and -26B."""
 
-    architecture = "InternLM2ForCausalLM"
+    architecture, network = "InternLM2ForCausalLM", "Llama"
     releases = "Sa2VA-8B and -26B"
     lora = ("wqkv", "wo", "w1", "w2", "w3")
     bases = {(2048, 24): "InternVL2_5-2B", (4096, 32): "InternVL2_5-8B", (6144, 48): "InternVL2_5-26B"}
@@ -70,12 +69,8 @@ class InternVLInternLM2(InternVL):
 
         return {"grouped": Split(cut, join)}
 
-    def build_language(self, config: Sa2VAConfig) -> nn.Module:
-        from transformers import LlamaConfig, LlamaForCausalLM
-
-        bias = config.language.get("bias", False)
-        settings = LlamaConfig(**self.settings(config), attention_bias=bias, pad_token_id=None)
-        return LlamaForCausalLM(settings)
-
-    def open_tokenizer(self, folder: Path):
-        return open_pieces(folder)
+    def settings(self, config: Sa2VAConfig) -> dict:
+        return super().settings(config) | {
+            "attention_bias": config.language.get("bias", False),
+            "pad_token_id": None,
+        }

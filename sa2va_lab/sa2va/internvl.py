@@ -1,15 +1,14 @@
 """Sa2VA on an InternVL: an InternViT sees an image as tiles, two linear layers make them words of a language model.
 
-`InternVL` is a family but for its language model, which a module of its own says, as `qwen2.py` does. Sizes that the
-official code has as constants (448-pixel tiles, at most 12) are constants here, whatever config.json says; only our own
-key `sa2va_lab`, which no released checkpoint has, may change them.
+`InternVL` is a family but for its language model, which a subclass says; one that needs more than data has a module of
+its own. Sizes that the official code has as constants (448-pixel tiles, at most 12) are constants here, whatever
+config.json says; only our own key `sa2va_lab`, which no released checkpoint has, may change them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from abc import abstractmethod
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -63,8 +62,8 @@ SAME = (
 
 
 class InternVL(Family):
-    """An InternVL but for the language model, which a subclass names. rules: what of it has other names in the network
-    than in official checkpoints."""
+    """An InternVL but for the language model, which a subclass names. network: what transformers calls it; rules: what
+    of it has other names in the network than in official checkpoints."""
 
     group = "internvl"
     parts = {
@@ -80,11 +79,8 @@ class InternVL(Family):
     hub, bare, tiled = "OpenGVLab", "internvl_chat", True
     image = ("<img>", "<IMG_CONTEXT>", "</img>")
     turns = {"qwen_chat": CHAT, "internlm2_chat": CHAT}
+    network: str
     rules: tuple[Rule, ...] = ()
-
-    @abstractmethod
-    def build_language(self, config: Sa2VAConfig) -> nn.Module:
-        """The language model: transformers' class for causal language models, with `model` and `lm_head`."""
 
     def read(self, raw: dict, name: str, folder: Path | None = None) -> Sa2VAConfig:
         vision = find_section(raw, "vision_config", name=name, needed=NEEDED)
@@ -118,21 +114,21 @@ class InternVL(Family):
             {key: min(value, few) if key == "num_hidden_layers" else value for key, value in part.items()}
             for part in (config.vision, config.language)
         )
-        language.pop("layer_types", None)
         return dataclasses.replace(config, vision=vision, language=language)
 
     def build(self, config: Sa2VAConfig) -> dict[str, nn.Module]:
+        import transformers
         from torch import nn
-        from transformers import InternVLVisionModel
 
+        language = getattr(transformers, f"{self.network}Config")(**self.settings(config))
         vision = _vision_config(config)
         shuffled, width = int(vision.hidden_size / config.downsample**2), config.language["hidden_size"]
         return {
-            "vision_model": InternVLVisionModel(vision),
+            "vision_model": transformers.InternVLVisionModel(vision),
             "mlp1": nn.Sequential(
                 nn.LayerNorm(shuffled), nn.Linear(shuffled, width), nn.GELU(), nn.Linear(width, width)
             ),
-            "language_model": self.build_language(config),
+            "language_model": getattr(transformers, f"{self.network}ForCausalLM")(language),
         }
 
     @lru_cache(maxsize=4)  # noqa: B019  (families live as long as the process)
@@ -193,6 +189,40 @@ class InternVL(Family):
             cells += covered
             words.append(f"region{number}<vp>{self.image[1] * len(covered)}</vp>")
         return f"\nThere are {len(words)} part regions in the picture: {', '.join(words)}.\n", cells
+
+
+class InternVLQwen2(InternVL):
+    """Sa2VA-InternVL3 and the releases on Qwen2.5."""
+
+    architecture, network = "Qwen2ForCausalLM", "Qwen2"
+    releases = "Sa2VA-InternVL3 and the Qwen2.5-based Sa2VA releases"
+    lora = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    bases = {
+        (896, 24): "InternVL3-1B",
+        (1536, 28): "InternVL3-2B",
+        (3584, 28): "InternVL3-8B",
+        (5120, 48): "InternVL3-14B",
+        (5120, 64): "InternVL3-38B",
+        (8192, 80): "InternVL3-78B",
+    }
+
+
+class InternVLQwen3(InternVLQwen2):
+    """A Sa2VA on InternVL3.5, its mixtures of experts aside: as on Qwen2, with a norm for the queries and keys of each
+    head, whose width config.json says."""
+
+    architecture, network = "Qwen3ForCausalLM", "Qwen3"
+    releases = "a Sa2VA on InternVL3.5"
+    bases = {
+        (1024, 28): "InternVL3_5-1B",
+        (2048, 28): "InternVL3_5-2B",
+        (2560, 36): "InternVL3_5-4B",
+        (4096, 36): "InternVL3_5-8B",
+        (5120, 40): "InternVL3_5-14B",
+    }
+
+    def settings(self, config: Sa2VAConfig) -> dict:
+        return super().settings(config) | {"attention_bias": config.language.get("attention_bias", False)}
 
 
 def is_ratio(value: object) -> bool:

@@ -6,13 +6,11 @@ from typing import TYPE_CHECKING
 
 from sa2va_lab.sa2va.family import Sa2VAConfig, Turn
 from sa2va_lab.sa2va.internvl import InternVL
-from sa2va_lab.sa2va.sentencepieces import PIECES, open_pieces
+from sa2va_lab.sa2va.sentencepieces import PIECES
 from sa2va_lab.sa2va.sizes import refuse
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from torch import nn
 
 LONG = ("su", "longrope")  # one way to stretch positions, called so in 2024 and since
 
@@ -20,7 +18,7 @@ LONG = ("su", "longrope")  # one way to stretch positions, called so in 2024 and
 class InternVLPhi3(InternVL):
     """A Sa2VA on InternVL2-4B."""
 
-    architecture = "Phi3ForCausalLM"
+    architecture, network = "Phi3ForCausalLM", "Phi3"
     releases = "a Sa2VA on InternVL2-4B"
     lora = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
     bases = {(3072, 32): "InternVL2-4B"}
@@ -36,10 +34,8 @@ class InternVLPhi3(InternVL):
                 refuse(name, f"llm_config.rope_scaling.{key}", f"it has {len(factors)} numbers, not {half:g}")
         return config
 
-    def build_language(self, config: Sa2VAConfig) -> nn.Module:
-        from transformers import Phi3Config, Phi3ForCausalLM
-
-        given, theirs = self.settings(config), config.language
+    def settings(self, config: Sa2VAConfig) -> dict:
+        given, theirs = super().settings(config) | {"pad_token_id": None}, config.language
         given |= {
             key: theirs[key] for key in ("original_max_position_embeddings", "partial_rotary_factor") if key in theirs
         }
@@ -47,7 +43,4 @@ class InternVLPhi3(InternVL):
             given["rope_scaling"] = {**scaling, "type": "longrope", "rope_type": "longrope"}
         if given.get("sliding_window", 0) >= given.get("max_position_embeddings", 0):
             given.pop("sliding_window", None)  # a window that no sequence fills
-        return Phi3ForCausalLM(Phi3Config(**given, pad_token_id=None))
-
-    def open_tokenizer(self, folder: Path):
-        return open_pieces(folder)
+        return given

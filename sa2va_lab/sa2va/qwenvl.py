@@ -19,7 +19,6 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.sa2va.family import CHAT, Family, Sa2VAConfig, Sight, read_common
 from sa2va_lab.sa2va.files import read_json
 from sa2va_lab.sa2va.names import NameTable, Rule
-from sa2va_lab.sa2va.qwen2 import open_qwen2
 from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2_RULES
 from sa2va_lab.sa2va.sizes import find_section, refuse
 
@@ -41,7 +40,8 @@ VISION = (
     *("hidden_act", "in_channels", "spatial_merge_size", "temporal_patch_size", "window_size"),
     *("fullatt_block_indexes", "num_position_embeddings", "deepstack_visual_indexes"),
 )
-SAME = {"temporal_patch_size": "temporal_patch_size", "merge_size": "spatial_merge_size"}
+USUAL = {"in_channels": 3, "spatial_merge_size": 2, "temporal_patch_size": 2}  # where config.json says nothing
+SAME = {"patch_size": "patch_size", "temporal_patch_size": "temporal_patch_size", "merge_size": "spatial_merge_size"}
 ALWAYS = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": 3, "rescale_factor": 1 / 255}
 
 
@@ -67,22 +67,21 @@ class QwenVL(Family):
     hub = "Qwen"
     image = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
     turns = {"qwen_chat": CHAT}
-    tokenizers = ("tokenizer.json", "vocab.json")
     processors = ("preprocessor_config.json", "processor_config.json")
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
     def read(self, raw: dict, name: str, folder: Path | None = None) -> Sa2VAConfig:
-        vision = find_section(raw, "vision_config", name=name, needed=NEEDED)
+        vision = USUAL | find_section(raw, "vision_config", name=name, needed=NEEDED)
         language, _, common = read_common(raw, "text_config", name=name)
         if vision["out_hidden_size"] != language["hidden_size"]:
             refuse(name, "vision_config.out_hidden_size", f"the language model has {language['hidden_size']}")
         tied = bool(raw.get("tie_word_embeddings", language.get("tie_word_embeddings")))
         processor = self._read_processor(folder) if folder else {}
-        for key, ours in {"patch_size": "patch_size", **SAME}.items():
-            if (said := processor.get(key, _get(vision, ours))) != _get(vision, ours):
+        for key, ours in SAME.items():
+            if (said := processor.get(key, vision[ours])) != vision[ours]:
                 raise LabError(
-                    f"The image processor in {folder} has {key} {said} and config.json {_get(vision, ours)}: copy the "
+                    f"The image processor in {folder} has {key} {said} and config.json {vision[ours]}: copy the "
                     "processor's files that belong to these weights."
                 )
         return Sa2VAConfig(
@@ -121,7 +120,6 @@ class QwenVL(Family):
         vision = config.vision | {"depth": depth, "fullatt_block_indexes": [depth - 1]}
         vision["deepstack_visual_indexes"] = list(range(deep))
         language = config.language | {"num_hidden_layers": min(few, config.language["num_hidden_layers"])}
-        language.pop("layer_types", None)
         return dataclasses.replace(config, vision=vision, language=language)
 
     def build(self, config: Sa2VAConfig) -> dict[str, nn.Module]:
@@ -162,10 +160,11 @@ class QwenVL(Family):
             torch.tensor(config.processor.get(key) or usual)[:, None, None] * 255
             for key, usual in (("image_mean", self.mean), ("image_std", self.deviation))
         )
-        values, side, merge = (levels[0].float() - mean) / deviation, config.vision["patch_size"], _merge(config)
+        side, merge = config.vision["patch_size"], config.vision["spatial_merge_size"]
+        values = (levels[0].float() - mean) / deviation
         cells = values.unflatten(2, (-1, merge, side)).unflatten(1, (-1, merge, side))
         cells = cells.permute(1, 4, 2, 5, 0, 3, 6)  # down and across the cells, then the patches in one
-        twice = cells.unsqueeze(5).expand(*cells.shape[:5], _frames(config), side, side)
+        twice = cells.unsqueeze(5).expand(*cells.shape[:5], config.vision["temporal_patch_size"], side, side)
         return twice.flatten(0, 3).flatten(1), (height // side, width // side)
 
     def count_tiles(self, width: int, height: int, config: Sa2VAConfig) -> int:
@@ -178,9 +177,9 @@ class QwenVL(Family):
     def blank(self, tiles: int, config: Sa2VAConfig) -> tuple[Tensor, tuple[int, int]]:
         import torch
 
-        side, merge = config.vision["patch_size"], _merge(config)
+        side, merge = config.vision["patch_size"], config.vision["spatial_merge_size"]
         rows, columns = 16 * merge * tiles, TOKENS // 16 * merge
-        numbers = config.vision.get("in_channels", 3) * _frames(config) * side**2
+        numbers = config.vision["in_channels"] * config.vision["temporal_patch_size"] * side**2
         return torch.empty(rows * columns, numbers, device="meta"), (rows, columns)
 
     def encode(self, model: Sa2VA, pixels: tuple[Tensor, tuple[int, int]]) -> Sight:
@@ -188,7 +187,8 @@ class QwenVL(Family):
         import torch
         from transformers import vision_utils
 
-        (patches, grid), first, merge = pixels, model.visual.patch_embed.proj.weight, _merge(model.config)
+        (patches, grid), first = pixels, model.visual.patch_embed.proj.weight
+        merge = model.config.vision["spatial_merge_size"]
         shape = torch.tensor([[1, *grid]])  # on the CPU, as what follows from it alone and is no input of a product
         given = {"position_ids": vision_utils.get_vision_position_ids(shape, merge)}
         if hasattr(model.visual, "pos_embed"):
@@ -217,7 +217,7 @@ class QwenVL(Family):
         return "".join(part + token * count for part, count in zip(before, counts, strict=True)), after
 
     def open_tokenizer(self, folder: Path):
-        made = open_qwen2(folder)
+        made = super().open_tokenizer(folder)
         older = folder / "chat_template.json"
         if older.is_file() and not (folder / "chat_template.jinja").is_file():
             made.chat_template = read_json(older).get("chat_template")
@@ -287,18 +287,6 @@ def fit(width: int, height: int, *, side: int, bounds: tuple[int, int]) -> tuple
     return wide, high
 
 
-def _get(vision: dict, key: str) -> int:
-    return vision.get(key, 2)  # the usual frames of a patch, and patches of a cell in each direction
-
-
-def _merge(config: Sa2VAConfig) -> int:
-    return _get(config.vision, "spatial_merge_size")
-
-
-def _frames(config: Sa2VAConfig) -> int:
-    return _get(config.vision, "temporal_patch_size")
-
-
 def _cell(config: Sa2VAConfig) -> int:
     """The side of a token in pixels."""
-    return config.vision["patch_size"] * _merge(config)
+    return config.vision["patch_size"] * config.vision["spatial_merge_size"]

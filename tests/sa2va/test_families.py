@@ -13,9 +13,9 @@ from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.answering import write_answers
 from sa2va_lab.sa2va.configuration import find_fault, parse_config
 from sa2va_lab.sa2va.families import FAMILIES, find_family
+from sa2va_lab.sa2va.internvl import InternVLQwen2
 from sa2va_lab.sa2va.names import SPLITS, NameTable, Rule, Split, join_rows
 from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, name_officially, part_of, tell_base, tell_group
-from sa2va_lab.sa2va.qwen2 import InternVLQwen2
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo import tiny
 
