@@ -41,11 +41,8 @@ def demo_model() -> Path:
 
 
 def demo_finetune() -> Path:
-    """The xtuner fine-tune of the demo model, an iter_*.pth; the last one where there are several."""
-    found = sorted((find_root() / "data" / "demo").glob("iter_*.pth"), key=lambda path: (len(path.name), path.name))
-    if not found:
-        raise LabError("The demo's iter_*.pth should lie in data/demo: restore data/ from the repository.")
-    return found[-1]
+    """The xtuner fine-tune of the demo model, an iter_*.pth."""
+    return _shipped("iter_*.pth", "the demo's fine-tune")
 
 
 def demo_data() -> Path:
@@ -60,11 +57,7 @@ def demo_films() -> Path:
 
 def demo_tuning() -> dict[str, Path]:
     """{"finetune", "config"}: the demo's fine-tune and the config that it was trained with, as `load` takes them."""
-    pth = demo_finetune()
-    configs = sorted(pth.parent.glob("*.py"))
-    if not configs:
-        raise LabError(f"the config of {pth.name} should lie in {pth.parent}: restore data/ from the repository.")
-    return {"finetune": pth, "config": configs[-1]}
+    return {"finetune": demo_finetune(), "config": _shipped("*.py", "the config of the demo's fine-tune")}
 
 
 def is_demo_data(path: Path | str) -> bool:
@@ -116,8 +109,10 @@ def shown_name(kind: str, path: Path | str) -> str:
     return name if USUAL.fullmatch(name) else f"{kind}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:4]}"
 
 
-def _shipped(folder: str, what: str) -> Path:
-    path = find_root() / "data" / "demo" / folder
-    if not path.is_dir():
-        raise LabError(f"{what} should lie in {path}, which does not exist: restore data/ from the repository.")
-    return path
+def _shipped(pattern: str, what: str) -> Path:
+    folder = find_root() / "data" / "demo"
+    if not (found := sorted(folder.glob(pattern))):
+        raise LabError(
+            f"{what} should lie in {folder / pattern}, which does not exist: restore data/ from the repository."
+        )
+    return found[-1]

@@ -96,24 +96,17 @@ class Segmenter(Shown):
         Raises LabError for an unreadable image, an empty prompt or a region that covers nothing, and for numbers that
         overflow where no other precision is left.
         """
-        [prediction] = self._answer_all([Question(image, prompt, answer, limit, regions=regions)])
-        return prediction
+        return self._ask(Question(image, prompt, answer, limit, regions=regions))
 
     def chat(self, image: ImageLike | None = None) -> Conversation:
         """A conversation about one image, or about none: `chat(image).ask("Where is the catheter?")`, and so on."""
-
-        def answer(question: Question) -> Prediction:
-            [prediction] = self._answer_all([question])
-            return prediction
-
-        talk = Conversation(None if image is None else read_image(image), answer)
+        talk = Conversation(None if image is None else read_image(image), self._ask)
         self._talks.add(talk)
         return talk
 
     def answer(self, image: ImageLike, prompt: str, *, limit: int = ANSWER_LIMIT) -> str:
         """The text alone, without the masks that its [SEG] tokens mean: SAM2 is not run. Otherwise as `predict`."""
-        [prediction] = self._answer_all([Question(image, prompt, limit=limit, draw=False)])
-        return prediction.answer
+        return self._ask(Question(image, prompt, limit=limit, draw=False)).answer
 
     def predict_many(
         self, images: Iterable[ImageLike], prompt: str, *, batch: int = 1, **options
@@ -166,6 +159,10 @@ class Segmenter(Shown):
     def choose_batch(self) -> tuple[int, str]:
         """How many images to ask about at once, and why."""
         return self._ladder.choose_batch(MOST_TOGETHER) if self._ladder else (1, "1: nothing is known of memory")
+
+    def _ask(self, question: Question) -> Prediction:
+        [prediction] = self._answer_all([question])
+        return prediction
 
     def _answer_all(self, questions: list[Question]) -> Iterator[Prediction]:
         """The predictions in order. Where memory runs out, fewer questions are asked at once; where that does not help
@@ -247,7 +244,9 @@ class Segmenter(Shown):
             raise failure
 
     def _see(self, pictures: list[Picture]) -> CanvasFeatures:
-        levels = torch.cat([picture.take("levels") for picture in pictures]).to(self.device)
+        levels = torch.cat([picture.levels for picture in pictures]).to(self.device)
+        for picture in pictures:
+            picture.drop("levels")
         return self.model.encode_canvas(normalise(levels.to(self.model.grounding_encoder.no_memory_embedding.dtype)))
 
     def _tell(self, one: Asked, seconds: dict[str, float], peak: int | None) -> Prediction:
@@ -360,9 +359,6 @@ class Segmenter(Shown):
             shrink(cache, cache.get_seq_length() - len(seen.read))
         return replies
 
-    def _rows(self, ids: list) -> Tensor:
-        return torch.tensor(ids, device=self.device)
-
     def _begin(self, prompts: list[PromptIds], sights: list[Sight]) -> tuple[DynamicCache, Tensor]:
         """A cache for prompts about as many images, and the prompts as the language model takes them (b, length, C)."""
         sight = stack(sights) if len(sights[0]) else None
@@ -370,9 +366,9 @@ class Segmenter(Shown):
 
     def _embed(self, prompts: list[PromptIds], sights: list[Sight], start: int = 0) -> Tensor:
         """The prompts from their token `start` on as the language model takes them (b, length - start, C)."""
-        embeddings = self.model.embed(self._rows([prompt.all[start:] for prompt in prompts]))
+        embeddings = self.model.embed(torch.tensor([prompt.all[start:] for prompt in prompts], device=self.device))
         for i, (prompt, sight) in enumerate(zip(prompts, sights, strict=True)):
-            rows = self._rows(prompt.rows[start:])
+            rows = torch.tensor(prompt.rows[start:], device=self.device)
             if (places := rows >= 0).any():
                 embeddings[i, places] = sight.tokens.to(embeddings)[rows[places]]
         return embeddings

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -26,11 +25,11 @@ def is_hub_id(path: Path | str) -> bool:
     return bool(named) and not Path(text).exists() and not Path(text).parent.exists()
 
 
-def fetch_model(name: str, *, tell: Callable[[str], object] | None = None) -> Path:
+def fetch_model(name: str) -> Path:
     """The folder of the hub's model `name` in the download cache; what is not there yet is downloaded.
 
-    tell: called with the size and the free disk before a download starts; prints to stderr if not given. Without a
-    connection, a model that was downloaded before is used. Raises LabError where there is no connection, no such model,
+    The size and the free disk are said on stderr before a download starts. Without a connection, a model that was
+    downloaded before is used. Raises LabError where there is no connection, no such model,
     no access, or too little disk.
     """
     try:
@@ -50,7 +49,7 @@ def fetch_model(name: str, *, tell: Callable[[str], object] | None = None) -> Pa
         said = (
             f"{name}: {size:,} bytes ({size / 1e9:.1f} GB) in {len(left)} files go to {cache}, {free / 1e9:.1f} GB free"
         )
-        (tell or (lambda text: print(text, file=sys.stderr)))(said)
+        print(said, file=sys.stderr)
         if size + SPARE > free:
             raise LabError(f"{said}: make room, or set HF_HOME to a folder on a larger disk.")
     try:

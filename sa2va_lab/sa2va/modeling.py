@@ -44,14 +44,12 @@ class Masks:
     """logits (n, g, g) float32, the best of three by predicted IoU; ious (n, 3).
 
     tokens (n, D): what the decoder says of that mask, for a memory; scores (n, 1): whether there is anything, above 0.
-    embeddings: (n, D), what was asked for; None where memory alone was asked.
     """
 
     logits: Tensor
     ious: Tensor
     tokens: Tensor
     scores: Tensor
-    embeddings: Tensor | None = None
 
 
 class HieraAttention(nn.Module):
@@ -209,8 +207,7 @@ class Sa2VA(nn.Module):
 
     def draw_still(self, features: CanvasFeatures, embeddings: Tensor) -> Masks:
         """[SEG] embeddings (n, D) -> masks in an image that nothing came before."""
-        masks = self.choose(self.without_memory(features), features.fine, embeddings[None, :, None])
-        return replace(masks, embeddings=embeddings.float())
+        return self.choose(self.without_memory(features), features.fine, embeddings[None, :, None])
 
     def choose(self, image: Tensor, fine: tuple[Tensor, Tensor], words: Tensor) -> Masks:
         """b images (b, D, s, s) with their fine features and k words for each of m masks (b, m, k, D) -> b * m masks:

@@ -110,12 +110,6 @@ class Picture:
         """For SAM2: uint8 (1, 3, canvas, canvas), of which the device makes numbers."""
         return stretch(self.image, self._config)
 
-    def take(self, form: str):
-        """A form, which is not kept any longer."""
-        made = getattr(self, form)
-        self.drop(form)
-        return made
-
     @cached_property
     def thumbnail(self) -> np.ndarray:
         """uint8 (h, w, 3): the image by a whole number smaller, so that no side is above THUMB; to show it by."""

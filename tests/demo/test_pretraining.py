@@ -120,7 +120,7 @@ def test_drawing_on_the_whole_canvas_is_what_the_network_draws(model, frames):
     with torch.no_grad():
         masks = model.draw(model.encode_canvas(pixels), states)
         whole = torch.tensor([[0.0, 0.0, 1.0]])
-        logits, ious = lessons.draw_candidates(model, pixels, whole, masks.embeddings[None])
+        logits, ious = lessons.draw_candidates(model, pixels, whole, model.embed_segs(states)[None])
     best = logits[0, torch.arange(2), ious[0].argmax(-1)]
     assert torch.allclose(best, masks.logits, atol=1e-4)
 
