@@ -9,8 +9,6 @@ c10/cuda/CUDACachingAllocator.cpp).
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
-
 MIB = 1 << 20
 
 
@@ -19,20 +17,20 @@ class Allocator:
 
     def __init__(self):
         self.allocated = self.peak = self.reserved = 0
-        self._free: tuple[list, list] = ([], [])  # large pieces and small ones: (size, start)
-        self._sizes, self._starts = {}, {}  # of free pieces, by start and by end
+        self._free: tuple[dict, dict] = ({}, {})  # large pieces and small ones: {start: size}
 
     def take(self, size: int) -> tuple[int, int, bool]:
         """Room for a tensor of `size` bytes: (start, size, whether it is a small one)."""
         size, small = round_up(max(size, 1), 512), size <= MIB
-        if (place := bisect_left(self._free[small], (size,))) == len(self._free[small]):
+        free = self._free[small]
+        if not (fitting := [(length, start) for start, length in free.items() if length >= size]):
             segment = 2 * MIB if small else 20 * MIB if size < 10 * MIB else round_up(size, 2 * MIB)
-            self._keep(2 * self.reserved, segment, small)  # so that no two segments touch
+            fitting = [(segment, 2 * self.reserved)]  # so that no two segments touch
             self.reserved += segment
-        length, start = self._free[small][place]
-        self._drop(start, length, small)
+        length, start = min(fitting)
+        free.pop(start, None)
         if length - size > (0 if small else MIB):
-            self._keep(start + size, length - size, small)
+            free[start + size] = length - size
         else:
             size = length
         self.allocated += size
@@ -42,21 +40,11 @@ class Allocator:
     def give_back(self, start: int, size: int, small: bool) -> None:
         """The tensor in that room is gone."""
         self.allocated -= size
-        if after := self._sizes.get(start + size):
-            self._drop(start + size, after, small)
-            size += after
-        if (before := self._starts.get(start)) is not None:
-            size, start = size + self._sizes[before], before
-            self._drop(before, self._sizes[before], small)
-        self._keep(start, size, small)
-
-    def _keep(self, start: int, size: int, small: bool) -> None:
-        insort(self._free[small], (size, start))
-        self._sizes[start], self._starts[start + size] = size, start
-
-    def _drop(self, start: int, size: int, small: bool) -> None:
-        del self._free[small][bisect_left(self._free[small], (size, start))]
-        del self._sizes[start], self._starts[start + size]
+        free = self._free[small]
+        size += free.pop(start + size, 0)
+        if (before := next((one for one, length in free.items() if one + length == start), None)) is not None:
+            start, size = before, size + free.pop(before)
+        free[start] = size
 
 
 def round_up(size: int, step: int) -> int:
