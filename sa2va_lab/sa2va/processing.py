@@ -17,7 +17,6 @@ from sa2va_lab.errors import LabError
 from sa2va_lab.files import find_film, open_image
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
     from sa2va_lab.sa2va.family import Sa2VAConfig
@@ -151,12 +150,6 @@ def cut_tiles(image: Image.Image, config: Sa2VAConfig) -> Tensor:
         crops.append(image.resize((side, side), Image.Resampling.BICUBIC))
     pixels = torch.stack([_to_tensor(crop) for crop in crops]).float() / 255
     return (pixels - _channels(TILE_MEAN)) / _channels(TILE_STD)
-
-
-def fill_canvas(image: Image.Image, config: Sa2VAConfig, *, dtype: torch.dtype | None = None) -> Tensor:
-    """RGB image -> (1, 3, canvas, canvas) in `dtype` (float32 if not given), stretched to a square."""
-    levels = stretch(image, config)
-    return normalise(levels.float() if dtype is None else levels.to(dtype))
 
 
 def stretch(image: Image.Image, config: Sa2VAConfig) -> Tensor:

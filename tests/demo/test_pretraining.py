@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import parse_config, read_config
-from sa2va_lab.sa2va.processing import CANVAS_MEAN, CANVAS_STD, PromptReader, fill_canvas
+from sa2va_lab.sa2va.processing import CANVAS_MEAN, CANVAS_STD, PromptReader, stretch
+from sa2va_lab.sa2va.processing import normalise as normalise_levels
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo import lessons, pretraining, tiny
 from tools.demo.__main__ import app
@@ -87,7 +88,7 @@ def test_pixels_are_those_of_the_network_s_own_processing(frames, tokenizer):
     from PIL import Image
 
     picture = Image.fromarray((image[0].numpy() * 255).round().astype(np.uint8)).convert("RGB")
-    difference = (normalise(square, tile=False) - fill_canvas(picture, config)[0]).abs().max()
+    difference = (normalise(square, tile=False) - normalise_levels(stretch(picture, config).float())[0]).abs().max()
     assert difference < 3.01 / 255 / min(CANVAS_STD)  # PIL rounds to whole grey levels, twice on the way
     assert normalise(torch.full((1, 1, 1), CANVAS_MEAN[0]), tile=False)[0].item() == 0
 

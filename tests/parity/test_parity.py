@@ -17,7 +17,7 @@ from sa2va_lab.conversation import Question
 from sa2va_lab.prediction import Prediction
 from sa2va_lab.sa2va.answering import read_answers, write_answers
 from sa2va_lab.sa2va.configuration import read_config
-from sa2va_lab.sa2va.processing import fill_canvas, read_image
+from sa2va_lab.sa2va.processing import normalise, read_image, stretch
 from sa2va_lab.sa2va.weights import build_empty
 
 HERE = Path(__file__).parent
@@ -77,7 +77,7 @@ def begin(segmenter, sight, question=PROMPT):
 def test_pixels_and_input_ids_are_identical(case, segmenter):
     image, golden, sight = case
     config = segmenter.model.config
-    pixels, canvas = config.family.pixels(image, config), fill_canvas(image, config)
+    pixels, canvas = config.family.pixels(image, config), normalise(stretch(image, config).float())
     if config.family.group == "qwen-vl":
         np.testing.assert_array_equal(pixels[0][::97, ::31], golden["pixel_values_slice"])
         np.testing.assert_allclose(sight.tokens[::7], golden["visual_embeds_slice"], atol=2e-5, rtol=0)

@@ -25,7 +25,7 @@ from sa2va_lab.paths import find_root
 from sa2va_lab.sa2va.configuration import read_config
 from sa2va_lab.sa2va.internvl import see
 from sa2va_lab.sa2va.modeling import CanvasFeatures, Sa2VA
-from sa2va_lab.sa2va.processing import PromptReader, cut_tiles, fill_canvas, read_image
+from sa2va_lab.sa2va.processing import PromptReader, cut_tiles, normalise, read_image, stretch
 from sa2va_lab.sa2va.sam2 import SAM2_TABLE
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo.angiograms import PHRASES
@@ -139,7 +139,7 @@ def _look_once(model: Sa2VA, data: Path | str) -> list[_Example]:
     examples = []
     for samples in zip(*by_phrase, strict=True):
         image = read_image(samples[0].image)
-        features = model.encode_canvas(fill_canvas(image, model.config))
+        features = model.encode_canvas(normalise(stretch(image, model.config).float()))
         masks = torch.from_numpy(np.stack([sample.truth() for sample in samples])).float()
         truths = F.interpolate(masks[None], size=features.fine[0].shape[-2:], mode="area")[0]
         presence = masks.flatten(1).any(1).numpy().astype(np.int64)

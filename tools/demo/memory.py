@@ -25,7 +25,7 @@ from transformers.models.sam2_video.modeling_sam2_video import Sam2VideoPosition
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.sa2va.configuration import read_config, read_raw
 from sa2va_lab.sa2va.modeling import Sa2VA
-from sa2va_lab.sa2va.processing import fill_canvas
+from sa2va_lab.sa2va.processing import normalise, stretch
 from sa2va_lab.sa2va.weights import build_empty, load_weights
 from tools.demo.angiograms import PHRASES, make_patient
 from tools.demo.frames import CLEAR
@@ -80,7 +80,7 @@ class Films:
         size = 800 if number % FAR_EVERY == 0 else 512
         film = {name: [] for name in ("coarse", "fine0", "fine1", "targets", "logits", "tokens")}
         for frame in make_patient(number, frames=self.frames, size=size):
-            canvas = fill_canvas(Image.fromarray(frame.image).convert("RGB"), self.model.config)
+            canvas = normalise(stretch(Image.fromarray(frame.image).convert("RGB"), self.model.config).float())
             with torch.autocast("cpu", torch.bfloat16):
                 seen = self.model.encode_canvas(canvas)
             masks = torch.from_numpy(np.stack([frame.masks[phrase] for phrase in PHRASES]))
