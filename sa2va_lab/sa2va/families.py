@@ -18,11 +18,6 @@ FAMILIES: tuple[Family, ...] = (
     Qwen2VL(),
     Qwen3VL(),
 )
-OTHER_PARTS = {  # of models which have transformers' names
-    "vision": r"(model\.)?vision_tower\.",
-    "projector": r"(model\.)?multi_modal_projector\.",
-    "language": r"(model\.)*language_model\.",
-}
 
 
 def find_family(raw: dict, *, name: str = "config.json") -> Family:

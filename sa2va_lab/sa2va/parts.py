@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache, reduce
 
-from sa2va_lab.sa2va.families import FAMILIES, OTHER_PARTS
+from sa2va_lab.sa2va.families import FAMILIES
 
 MOST = 20_000  # names of which the answers are kept; a forecast asks for each again and again
 _SAM2 = r"(grounding_encoder\.(sam2_model\.)?)?"
@@ -17,9 +17,8 @@ _SAM2_PARTS = {
     "sam2_memory": r"(memory_|maskmem_|no_mem|no_obj|obj_ptr|object_pointer|mask_downsample)",
 }
 _LANGUAGE = ("vision", "projector", "embed_tokens", "lm_head", "language")
-_TABLES = (*(family.parts for family in FAMILIES), OTHER_PARTS)
 PARTS = {  # the first that fits counts
-    **{part: "|".join(dict.fromkeys(table[part] for table in _TABLES if part in table)) for part in _LANGUAGE},
+    **{part: "|".join(dict.fromkeys(family.parts[part] for family in FAMILIES)) for part in _LANGUAGE},
     **{part: _SAM2 + rule for part, rule in _SAM2_PARTS.items()},
     "seg_projection": r"text_hidden_fcs\.",
 }
