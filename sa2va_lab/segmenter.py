@@ -37,6 +37,7 @@ class Segmenter(Shown):
 
     The last image is remembered (its tokens, SAM2 features and the key/value cache of all that stands before the
     question); `forget` gives that memory back. `provenance` says which weights run where and why, also after a step.
+    `stamp` is a text that belongs on every figure made with this model (the demo has one), else None.
     ladder: knows whether another network would help against an error (`helps`), loads it (`step_down`), and how many
     images have room together (`choose_batch`); what failed is tried again.
     """
@@ -45,6 +46,7 @@ class Segmenter(Shown):
         self.model = model
         self.reader = reader
         self.provenance = provenance
+        self.stamp: str | None = reader.config.stamp
         self._ladder = ladder
         self.draft = reader.answer_ids(FIRST_DRAFT)
         self._drafts_change = True
@@ -58,11 +60,6 @@ class Segmenter(Shown):
     def device(self) -> torch.device:
         """Where tokens go in."""
         return self.model.device
-
-    @property
-    def stamp(self) -> str | None:
-        """A text that belongs on every figure made with this model (the demo has one), else None."""
-        return self.model.config.stamp
 
     @property
     def facts(self) -> dict[str, str]:

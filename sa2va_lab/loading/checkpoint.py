@@ -199,7 +199,10 @@ class Checkpoint:
     folder in its place. config: the training config, where LoRA's alpha stands; without it, the copy of it that
     mmengine leaves in the .pth. lora_alpha: alpha itself. Raises LabError for what cannot be read or put together.
 
-    tensors: {official name: LazyTensor}; names, shape and tensor are the same by name.
+    tensors: {official name: LazyTensor}; names, shape and tensor are the same by name. under: those that the fine-tune
+    is laid over. layers: base, SAM2, fine-tune, those that there are. folder: where the base lies, with its tokenizer;
+    is_bare: whether that is an InternVL that is to become a Sa2VA. tuned: the fine-tune that is laid over the base, or
+    that the base is.
     """
 
     def __init__(
@@ -219,38 +222,20 @@ class Checkpoint:
         if self.finetune and not self.finetune.tuned:
             raise LabError(f"{finetune} is a checkpoint folder: give {WANTED_FINETUNE}, or load the folder itself.")
         self.config, self.lora_alpha = config, lora_alpha
-        under = dict(self.base.tensors)  # what the fine-tune is laid over
+        self.layers = [layer for layer in (self.base, self.sam2, self.finetune) if layer]
+        self.folder, self.is_bare = self.base.path, self.base.kind == "base"
+        self.tuned = (self.finetune or self.base).tuned
+        self.under = under = dict(self.base.tensors)
         if self.sam2 is not None:
             if any(name.startswith(SAM2) for name in under):
                 raise LabError(f"{self.base.path} has its own SAM2: leave {self.sam2.path} out.")
             under |= _as_official(self.sam2)
-        self.under = under
         self.tensors = self._lay_over(self.tuned) if self.finetune else under
 
     @property
     def name(self) -> str:
         """What to call it where others read it."""
         return self.given.name if is_hub_id(self.given) else shown_name("model", self.given)
-
-    @property
-    def tuned(self) -> FineTune | None:
-        """The fine-tune that is laid over the base, or that the base is."""
-        return (self.finetune or self.base).tuned
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Base, SAM2, fine-tune: those that there are."""
-        return [layer for layer in (self.base, self.sam2, self.finetune) if layer]
-
-    @property
-    def folder(self) -> Path:
-        """Where the base lies, with its tokenizer."""
-        return self.base.path
-
-    @property
-    def is_bare(self) -> bool:
-        """Whether the base is an InternVL that is to become a Sa2VA."""
-        return self.base.kind == "base"
 
     @cached_property
     def alpha(self) -> float | None:

@@ -11,13 +11,11 @@ import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import torch
-
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.activations import FEW, Activations, count_activations
 from sa2va_lab.loading.allocator import MIB, Allocator, round_up
 from sa2va_lab.loading.arithmetic import choose_products
-from sa2va_lab.loading.devices import QUANTISED
+from sa2va_lab.loading.devices import QUANTISED, as_dtype
 from sa2va_lab.loading.tensors import LazyTensor
 from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.parts import is_decoder_matrix, layer_of, part_of
@@ -110,7 +108,9 @@ def forecast(
     matrix = config.language["hidden_size"] * config.language["intermediate_size"] * (4 if precision == "fp32" else 2)
     kind = "bf16" if precision == "nf4" or (precision == "int8" and not on_cpu) else precision  # computed as bf16
     counted = _count(config, kind, tiles, on_cpu)
-    kept = OBJECTS + counted.ahead + KERNEL * counted.products * _uses_onednn(kind) if on_cpu else 0
+    # products in float32 do not go to oneDNN
+    onednn = kind != "fp32" and choose_products(device="cpu", dtype=as_dtype(kind))[0] == "native"
+    kept = OBJECTS + counted.ahead + KERNEL * counted.products * onednn if on_cpu else 0
     widened = matrix if precision == "nf4" else 0  # one at a time, for its product
     rounded = QUANTISING * matrix // 2 if precision == "nf4" and on_cpu else 0  # one at a time, while it is loaded
     in_place = {
@@ -178,12 +178,6 @@ def _run_allocator(
         if wide:
             allocator.give_back(*wide)
     return allocator
-
-
-def _uses_onednn(kind: str) -> bool:
-    """Whether matrix products at this precision go to oneDNN on this CPU; those in float32 do not."""
-    dtype = torch.float16 if kind == "fp16" else torch.bfloat16
-    return kind != "fp32" and choose_products(device="cpu", dtype=dtype)[0] == "native"
 
 
 @lru_cache

@@ -134,7 +134,11 @@ def read_inventory(
         raise LabError(f"{base.path} is on the hub and only its headers are read: to digest every byte, download it.")
     parts = group_parts(opened.tensors)
     kind = "sa2va" if opened.finetune else base.kind
-    doubled = tuned.doubled if tuned else []
+    doubled, lora = tuned.doubled if tuned else [], None
+    if tuned and tuned.pairs:
+        targets = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in tuned.pairs}
+        lora = {"rank": tuned.rank, "targets": sorted(targets), "tensors": 2 * len(tuned.pairs)}
+        lora |= {"alpha": opened.alpha, "scale": opened.scale}
     return Inventory(
         path=base.path,
         kind=kind,
@@ -142,7 +146,7 @@ def read_inventory(
         language=describe_language(opened.tensors, base.raw),
         tensors=opened.tensors,
         parts=parts,
-        lora=_describe_lora(opened) if tuned and tuned.pairs else None,
+        lora=lora,
         duplicates={"parameters": sum(t.parameters for t in doubled), "bytes": sum(t.bytes for t in doubled)},
         missing=_find_missing(opened, parts),
         sha256={
@@ -152,18 +156,6 @@ def read_inventory(
         config=base.raw,
         note=opened.note,
     )
-
-
-def _describe_lora(opened: Checkpoint) -> dict:
-    tuned = opened.tuned
-    targets = {name.removesuffix(".weight").rsplit(".", 1)[-1] for name in tuned.pairs}
-    return {
-        "rank": tuned.rank,
-        "targets": sorted(targets),
-        "tensors": 2 * len(tuned.pairs),
-        "alpha": opened.alpha,
-        "scale": opened.scale,
-    }
 
 
 def _find_missing(opened: Checkpoint, parts: tuple[Part, ...]) -> tuple[Missing, ...]:

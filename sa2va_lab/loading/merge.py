@@ -74,10 +74,10 @@ def merge(
         raise
 
 
-def check_merge(folder: Path | str, source: Checkpoint, *, dtype: torch.dtype, layers: int = 3) -> dict:
+def check_merge(folder: Path | str, source: Checkpoint, *, dtype: torch.dtype) -> dict:
     """Reads layers of a written folder back and compares them with base + scale B A, worked out in float64.
 
-    layers: how many, from the first to the last that has LoRA (of all tensors, where there is none). The largest
+    Three are read, from the first to the last that has LoRA (of all tensors, where there is none). The largest
     difference may be the rounding of the layer's largest value to `dtype`, plus float32's own over the sum.
     Returns {"checked": names, "largest_difference", "allowed"}; LabError where the difference is larger, or a tensor is
     not there.
@@ -86,9 +86,9 @@ def check_merge(folder: Path | str, source: Checkpoint, *, dtype: torch.dtype, l
     if written.names() != source.names():
         raise LabError(f"{folder} does not hold the tensors that were to be written: merge again.")
     names = sorted(pairs) or source.names()
-    checked = [names[i * (len(names) - 1) // max(1, layers - 1)] for i in range(layers)]
+    checked = list(dict.fromkeys((names[0], names[(len(names) - 1) // 2], names[-1])))
     worst, allowed = 0.0, 0.0
-    for name in dict.fromkeys(checked):
+    for name in checked:
         if name in pairs:
             a, b = (pairs[name][half].read().double() for half in "AB")
             wanted = source.under[name].read().double() + source.scale * (b @ a)
@@ -104,4 +104,4 @@ def check_merge(folder: Path | str, source: Checkpoint, *, dtype: torch.dtype, l
             )
         if gap >= worst:
             worst, allowed = gap, room
-    return {"checked": list(dict.fromkeys(checked)), "largest_difference": worst, "allowed": allowed}
+    return {"checked": checked, "largest_difference": worst, "allowed": allowed}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.tensors import BITS, DTYPES, LARGEST_NUMBER, LazyTensor, check_shape, first_line
+from sa2va_lab.loading.tensors import BITS, DTYPES, LARGEST_NUMBER, LazyTensor, check_shape, damaged
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,9 +72,7 @@ def read_pth(path: Path) -> tuple[object, str]:
     except LabError as error:
         raise LabError(f"{path} {error}") from None
     except Exception as error:  # a damaged pickle fails wherever the damage happens to be
-        raise LabError(
-            f"{path} is damaged or cut short ({first_line(error)}): copy the file again from its source."
-        ) from None
+        raise damaged(path, error) from None
 
 
 class _Data:
@@ -102,9 +100,7 @@ class _Data:
             whole = torch.frombuffer(self.mapped, dtype=kind, count=count, offset=start)
             return whole.as_strided(shape, stride, offset)
         except (ValueError, RuntimeError, OSError) as error:
-            raise LabError(
-                f"{self.path} is damaged or cut short ({first_line(error)}): copy the file again from its source."
-            ) from None
+            raise damaged(self.path, error) from None
 
 
 def _read_zip(archive: zipfile.ZipFile, path: Path) -> tuple[object, str]:

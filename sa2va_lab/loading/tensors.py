@@ -81,7 +81,7 @@ class Shard:
         except OSError as error:
             raise LabError(f"{path} cannot be read ({error.strerror or error}): check the path.") from None
         except (SafetensorError, ValueError) as error:
-            raise LabError(f"{path} is damaged or cut short ({first_line(error)}): download this file again.") from None
+            raise damaged(path, error) from None
 
     @cached_property
     def _opened(self):
@@ -122,6 +122,11 @@ def _check_header(path: Path) -> int:
 def first_line(error: BaseException) -> str:
     """The first line of what an error says, of 200 letters at most; its name where it says nothing."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def damaged(path: Path, error: BaseException) -> LabError:
+    """What is said of a file that cannot be read as what it is."""
+    return LabError(f"{path} is damaged or cut short ({first_line(error)}): copy the file again from its source.")
 
 
 def check_shape(shape: object, name: str) -> tuple[int, ...]:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
     from torch import Tensor, nn
-    from transformers import InternVLVisionConfig
 
     from sa2va_lab.sa2va.modeling import Sa2VA
 
@@ -100,7 +99,8 @@ class InternVL(Family):
             **common,
         )
         side, ratio = config.tile // vision.get("patch_size", 14), config.downsample
-        if not is_ratio(ratio) or side < 1 or side % round(1 / ratio):
+        whole = type(ratio) in (int, float) and 0 < ratio <= 1 and (1 / ratio).is_integer()  # one token for 1, 4, 9 ...
+        if not whole or side < 1 or side % round(1 / ratio):
             refuse(name, "downsample_ratio", f"it is {ratio!r:.40}, and a tile has {side} x {side} patches")
         return config
 
@@ -121,7 +121,14 @@ class InternVL(Family):
         from torch import nn
 
         language = getattr(transformers, f"{self.network}Config")(**self.settings(config))
-        vision = _vision_config(config)
+        theirs = config.vision
+        vision = transformers.InternVLVisionConfig(
+            **{key: theirs[key] for key in SAME if key in theirs},
+            image_size=config.tile,
+            attention_bias=theirs.get("qkv_bias", True),
+            use_qk_norm=theirs.get("qk_normalization", False),
+            use_mean_pooling=True,  # which, in transformers, means: no norm after the last layer
+        )
         shuffled, width = int(vision.hidden_size / config.downsample**2), config.language["hidden_size"]
         return {
             "vision_model": transformers.InternVLVisionModel(vision),
@@ -225,11 +232,6 @@ class InternVLQwen3(InternVLQwen2):
         return super().settings(config) | {"attention_bias": config.language.get("attention_bias", False)}
 
 
-def is_ratio(value: object) -> bool:
-    """Whether it is 1, 1/2, 1/3 ...: one token for so many patches in each direction."""
-    return type(value) in (int, float) and 0 < value <= 1 and (1 / value).is_integer()
-
-
 def see(model: Sa2VA, tiles: Tensor) -> Tensor:
     """(t, 3, tile, tile) -> (t, tokens_per_tile, 4 x vision width). Class token dropped, no final norm."""
     first = model.vision_model.embeddings.cls_token
@@ -243,17 +245,3 @@ def pixel_shuffle(tokens: Tensor, ratio: float) -> Tensor:
     block = int(1 / ratio)
     grid = tokens.unflatten(1, (side // block, block, side // block, block))  # rows, y, columns, x
     return grid.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
-
-
-def _vision_config(config: Sa2VAConfig) -> InternVLVisionConfig:
-    from transformers import InternVLVisionConfig
-
-    theirs = config.vision
-    same = {key: theirs[key] for key in SAME if key in theirs}
-    return InternVLVisionConfig(
-        **same,
-        image_size=config.tile,
-        attention_bias=theirs.get("qkv_bias", True),
-        use_qk_norm=theirs.get("qk_normalization", False),
-        use_mean_pooling=True,  # which, in transformers, means: no norm after the last layer
-    )

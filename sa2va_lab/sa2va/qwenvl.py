@@ -209,11 +209,11 @@ class QwenVL(Family):
         turn = [{"role": "user", "content": content}]
         try:
             text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+            *before, after = text.split(token) if counts else [text]
+            if len(before) != len(counts) or question.strip() not in after:
+                raise ValueError("it gives no image and then the question")
         except Exception as error:  # a template may fail in as many ways as a program
             raise LabError(f"The folder's chat template cannot be rendered ({error}): copy it again.") from None
-        *before, after = text.split(token) if counts else [text]
-        if len(before) != len(counts) or question.strip() not in after:
-            raise LabError("The folder's chat template gives no image and then the question: copy it again.")
         return "".join(part + token * count for part, count in zip(before, counts, strict=True)), after
 
     def open_tokenizer(self, folder: Path):

@@ -296,7 +296,7 @@ def test_provenance_gives_reasons(tiny_segmenter, tiny_folder):
         ({"precision": "int3"}, "not available"),
         ({"device": "abacus"}, "No device is called"),
         ({"device": "cuda:99"}, "CUDA devices are visible"),
-        ({"device": "meta"}, "not supported"),
+        ({"device": "meta"}, "No device is called"),
     ],
 )
 def test_impossible_wishes(tiny_folder, options, said):
