@@ -60,10 +60,9 @@ def measure(asked: argparse.Namespace) -> dict:
     question, _ = phrase_prompt(asked.prompt)
     tiles = cut_tiles(image, model.config).to(device)
     dtype = next(model.grounding_encoder.parameters()).dtype
-from sa2va_lab.loading.devices import keep_freed_memory
     canvas = normalise(stretch(image, model.config).to(dtype)).to(device)
-    ids = reader.prompt_ids(question, len(tiles) * model.config.tokens_per_tile).all
-    inputs = segmenter._begin([ids], [model.encode_image(tiles)])[1]
+    prompt = reader.prompt_ids(question, len(tiles) * model.config.tokens_per_tile)
+    ids, inputs = prompt.all, segmenter._begin([prompt], [model.encode_image(tiles)])[1]
 
     def answer(draft: list[int]):
         return write_answers(model, inputs, DynamicCache(), draft=draft, stops=reader.stops, limit=asked.tokens)[0]

@@ -13,6 +13,7 @@ import torch
 from sa2va_lab.errors import LabError
 
 QUANTISED = ("int8", "nf4")
+MIB = 1 << 20
 
 
 def choose_device(asked: str = "auto") -> tuple[str, str]:
