@@ -129,7 +129,8 @@ class Rung:
         weights, top = (sum(getattr(one, what) for one in self.shares) for what in ("weights", "activations"))
         weights, top, apart = (f"{size / GIB:.2f}" for size in (weights, top, abs(self.lacking)))
         verdict = f"fits, {apart} GiB to spare" if self.fits else f"does not fit, {apart} GiB too much"
-        said = [f"{weights} GiB of weights, {top} GiB on top: {verdict}", *self.notes]
+        head = f"{weights} GiB of weights, {top} GiB on top"
+        said = [f"{head}: {verdict}", *self.notes]
         if self.host and self.host.needed:
             size, kept_back = f"{self.host.needed / GIB:.2f}", self.layout.kept_back
             said += [f"{size} GiB of the host for layers in the files"] * bool(kept_back)
