@@ -156,13 +156,10 @@ def _add(drawing: Drawing, annotation: dict, phrases: dict[str, str]) -> None:
     thing = drawing.add(phrases.get(_id(annotation.get("category_id"))), label)
     drawn = annotation.get("segmentation")
     if isinstance(drawn, dict):
-        if drawing.size is None:
-            drawing.note("wrong_type", f"{label} has run lengths, but its image no size: skipped")
-            return
-        runs, defect = read_runs(drawn, drawing.size)
-        if defect:
-            drawing.note(defect.kind, f"{label} {defect.text}: skipped")
-        else:
+        runs = read_runs(drawn, drawing.size) if drawing.size else None
+        if runs:
             thing.runs.append(runs)
+        else:
+            drawing.note("wrong_type", f"{label} has no run lengths that add up to the size of its image: skipped")
     else:
         thing.polygons = drawing.keep_polygons(drawn, label)

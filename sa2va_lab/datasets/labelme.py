@@ -38,7 +38,7 @@ def find(folder: Folder, file: Path | None) -> Found | None:
         return None
     found = Found(NAME, f"LabelMe, {read} files: ", {1: {}})
     matches = folder.pair(contents)
-    strangers, met = [], 0
+    strangers = []
     for name, content in contents.items():
         match = matches[name]
         drawings = found.drawings.setdefault(2 if match and match.role == SECOND else 1, {})
@@ -48,7 +48,7 @@ def find(folder: Folder, file: Path | None) -> Found | None:
             stated = stated if stated in folder.listed else name.rpartition(".")[0].removeprefix("images/") + ".png"
             image = match.image if match else stated
             shapes = content["shapes"]
-            met += len(shapes) if isinstance(shapes, list) else 1
+            found.met["annotations"] += len(shapes) if isinstance(shapes, list) else 1
             _add(open_entry(drawings, image), content)
             _add_question(folder, found, image, content)
             found.origins[image] = read_origin(content.get(ORIGIN))
@@ -58,7 +58,6 @@ def find(folder: Folder, file: Path | None) -> Found | None:
             drawing = open_entry(drawings, match.image)
             drawing.things.append(Thing(None, count=0))
             drawing.note("unreadable_annotation", "its annotation file is damaged: not JSON, or not LabelMe's")
-    found.met["annotations"] = met
     if strangers:
         found.defects.append(Defect("orphan_file", f"{len(strangers)} JSON files are no annotation of an image"))
     return found

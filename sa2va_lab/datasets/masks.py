@@ -72,16 +72,13 @@ def _pair(folder: Folder, found: Found, annotators: dict[str, int], **how) -> No
     twice = 0
     for name, match in fits.items():
         role = FIELD if match.weak and match.role == FIRST and strong else match.role
-        if role != FIELD and role not in annotators:
-            matches.pop(name)
-            continue
-        into = found.ignored if role == FIELD else found.drawings.setdefault(annotators[role], {})
-        if match.image in into:
-            matches.pop(name)
+        if role == FIELD or role in annotators:
+            into = found.ignored if role == FIELD else found.drawings.setdefault(annotators[role], {})
+            if match.image not in into:
+                into[match.image] = MaskFile(Path(folder.masks[name]), **({"outside": True} if role == FIELD else how))
+                continue
             twice += 1
-            continue
-        path = Path(folder.masks[name])
-        into[match.image] = MaskFile(path, outside=True) if role == FIELD else MaskFile(path, **how)
+        matches.pop(name)
     if twice and found.format == NAME:
         raise LabError(f"{folder.root} holds {twice} masks of images that have another one; move them away")
     found.words += f"{twice} more masks of the same images left out, " if twice else ""

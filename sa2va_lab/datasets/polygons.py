@@ -20,7 +20,6 @@ from sa2va_lab.datasets.defects import Defect
 # gigabytes. A real outline is thousands of times shorter.
 FARTHEST_COORDINATE = 1e6
 LONGEST_OUTLINE = 1e6
-LARGEST_IMAGE = 2**28  # pixels; pycocotools counts them in 32 bits, and a mask of this size takes 256 MiB
 
 OUTSIDE = 1.0  # pixels that an outline may leave the image by: annotators click on the border
 OVERLAP = 0.002  # share of an object that may be covered twice: outlines that touch share a pixel here and there
@@ -56,24 +55,15 @@ def read_polygon(values: object) -> tuple[np.ndarray | None, Defect | None]:
     return None, Defect("bad_coordinates", "has coordinates that belong to no image")
 
 
-def read_runs(value: object, size: tuple[int, int]) -> tuple[dict | None, Defect | None]:
-    """A COCO mask in run-length form ({"size": [H, W], "counts": a list or a string}), compressed; or what is wrong.
-
-    size: (height, width) that its image is said to have.
-    """
-    if not isinstance(value, dict) or "counts" not in value:
-        return None, Defect("wrong_type", "is neither a list of polygons nor run lengths")
-    stated, counts = value.get("size"), value["counts"]
-    if stated != list(size):
-        return None, Defect("wrong_type", f"has run lengths for the size {stated} of an image of {list(size)}")
-    if size[0] * size[1] > LARGEST_IMAGE:
-        return None, Defect("wrong_type", f"belongs to an image of {size[1]}x{size[0]}, which cannot be")
-    if isinstance(counts, str):
-        counts = _read_counts(counts)
+def read_runs(value: dict, size: tuple[int, int]) -> dict | None:
+    """A COCO mask in run-length form ({"size": [H, W], "counts": a list or a string}), compressed; None where it is
+    none of an image of `size` (height, width)."""
+    counts = value.get("counts")
+    counts = _read_counts(counts) if isinstance(counts, str) else counts
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
-    if not whole or sum(counts) != size[0] * size[1]:
-        return None, Defect("wrong_type", "has run lengths that do not add up to its image")
-    return coco.frPyObjects({"size": list(size), "counts": counts}, *size), None
+    if not whole or value.get("size") != list(size) or sum(counts) != size[0] * size[1]:
+        return None
+    return coco.frPyObjects({"size": list(size), "counts": counts}, *size)
 
 
 def fill_polygons(polygons: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
