@@ -137,9 +137,10 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
         drawing.note("wrong_type", f"{label}: its points are not a list of x and y: skipped")
         return
     flat = [value for point in points for value in point]
-    two = len(flat) == 4 and all(type(value) in (int, float) and abs(value) < 1e6 for value in flat)
+    finite = all(type(value) in (int, float) and abs(value) < 1e6 for value in flat)
+    two = finite and len(flat) == 4
     if kind == "mask":
-        _add_mask(drawing, thing, shape.get("mask"), flat if two else [-1, -1], label)
+        _add_mask(drawing, thing, shape.get("mask"), flat[:2] if finite else [], label)
         return
     if kind in TWO_OR_FOUR and two:
         (left, top), (right, bottom) = points
@@ -154,10 +155,10 @@ def _add_shape(drawing: Drawing, thing: Thing, shape: dict, label: str) -> None:
     thing.polygons += drawing.keep_polygon(flat, label)
 
 
-def _add_mask(drawing: Drawing, thing: Thing, encoded: object, box: list, label: str) -> None:
+def _add_mask(drawing: Drawing, thing: Thing, encoded: object, first: list, label: str) -> None:
     """A shape of LabelMe's kind "mask": a PNG in base64 that lies with its first pixel on the first point."""
     try:
-        left, top = int(box[0]), int(box[1])
+        left, top = map(int, first)
         if drawing.size is None or left < 0 or top < 0:
             raise ValueError
         with Image.open(io.BytesIO(base64.b64decode(encoded, validate=True))) as opened:

@@ -98,6 +98,8 @@ def test_circles_and_masks(labelled):
     a, b, _ = open_dataset(root)
     assert abs(a.truth().sum() - np.pi * 4) < 3
     assert [tuple(place) for place in np.argwhere(b.truth())] == [(1, 2), (1, 3), (2, 3)]
+    b = open_dataset(labelled(content(shape([[2, 1]], shape_type="mask", mask=drawn)))).samples[0]  # the first will do
+    assert [tuple(place) for place in np.argwhere(b.truth())] == [(1, 2), (1, 3), (2, 3)]
 
 
 CORNERS = [[1, 1], [4, 1], [4, 4], [1, 4]]
