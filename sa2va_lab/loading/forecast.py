@@ -56,6 +56,18 @@ class Forecast:
     rounding: float = 0.0
     peak: int = 0
 
+    def own(self, layers: int, at_home: bool) -> float:
+        """Weights that need memory of their own on a device: of so many layers and, at home, of all else."""
+        return layers * self.layer_own + (self.outside_own if at_home else 0)
+
+    def needed(self, layers: int, at_home: bool, kept_back: int = 0) -> float:
+        """All that must be free there. kept_back: layers that stay in the files; their cache is at home, and one matrix
+        at a time comes in."""
+        passing = self.activations if at_home else self.reading
+        passing += self.matrix if kept_back else 0
+        cache = (layers + kept_back) * self.cache
+        return self.context + self.own(layers, at_home) + layers * self.rounding + passing + cache
+
 
 def weigh(shapes: dict[str, tuple[int, ...]], *, precision: str) -> dict[str, int]:
     """Bytes of the weights by part, "decoder" for the decoder layers. Of those alone matrices are quantised; the rest

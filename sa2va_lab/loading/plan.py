@@ -323,66 +323,22 @@ def _weigh_ways(
             yield rung
 
 
-class _Device:
-    """What one device must hold, added up from decoder layers and all else. budget: bytes that are free there."""
-
-    def __init__(self, name: str, made: Forecast, *, budget: int, is_home: bool):
-        self.name, self.made, self.budget, self.is_home = name, made, budget, is_home
-
-    def own(self, layers: int) -> float:
-        """Weights that need memory of their own, with so many layers."""
-        return layers * self.made.layer_own + (self.made.outside_own if self.is_home else 0)
-
-    def needed(self, layers: int, kept_back: int = 0) -> float:
-        """All that must be free. kept_back: layers that stay in the files; their cache is at home, and one matrix at a
-        time comes in."""
-        passing = self.made.activations if self.is_home else self.made.reading
-        passing += self.made.matrix if kept_back else 0
-        cache = (layers + kept_back) * self.made.cache
-        return self.made.context + self.own(layers) + layers * self.made.rounding + passing + cache
-
-    def share(self, layers: int, kept_back: int, *, mapped: int) -> Share:
-        """The same in whole bytes, for the plan."""
-        weights = layers * self.made.layer + (self.made.outside if self.is_home else 0)
-        needed = self.needed(layers, kept_back if self.is_home else 0)
-        on_top, whole = needed - self.own(layers), layers == self.made.layers
-        sizes = map(int, (weights, on_top, needed, self.budget, mapped if self.name == "cpu" else 0, self.made.context))
-        return Share(self.name, *sizes, peak=self.made.peak if whole else 0)
-
-
-def _place_layers(devices: list[_Device], *, count: int, files: bool) -> tuple[str, ...]:
-    """The device of each decoder layer. files: whether those that fit nowhere may stay in the files."""
-    home = devices[0]
-    if files and home.name == "cpu":
-        return (FILES,) * count
-    held = {device.name: device.needed(0, count if files and device is home else 0) for device in devices}
-    size, budgets = home.needed(1) - home.needed(0), {device.name: device.budget for device in devices}
-    places = spread(count, size=size, held=held, budgets=budgets)
-    if FILES in places and not files:  # it does not fit: spread all the same, to say what is lacking
-        roomy = {name: budget + held[name] + count * size for name, budget in budgets.items()}
-        places = spread(count, size=size, held=held, budgets=roomy)
-    return places
-
-
-def make_rung(
-    precision: str,
-    made: Forecast,
-    budgets: dict[str, int],
-    *,
-    files: bool = False,
-    mapped: int = 0,
-) -> Rung:
-    """The layout of a network on devices with so many free bytes. files: whether layers may stay in them; mapped: their
-    bytes that are looked at."""
-    home = max(budgets, key=budgets.get)
+def make_rung(precision: str, made: Forecast, budgets: dict[str, int], *, files: bool = False, mapped: int = 0) -> Rung:
+    """The layout of a network on devices with so many free bytes. files: whether layers that fit nowhere may stay in
+    them; mapped: their bytes that are looked at."""
+    home, count = max(budgets, key=budgets.get), made.layers
     budgets = {home: budgets[home]} | budgets
-    devices = [_Device(name, made, budget=budget, is_home=name == home) for name, budget in budgets.items()]
-    layout = Layout(home, _place_layers(devices, count=made.layers, files=files))
-    shares = [
-        device.share(layout.layers.count(device.name), layout.kept_back, mapped=mapped)
-        for device in devices
-        if device.name in layout.devices
-    ]
+    held = {name: made.needed(0, name == home, count if files and name == home else 0) for name in budgets}
+    size = made.needed(1, True) - made.needed(0, True)
+    places = spread(count, size=size, held=held, budgets=budgets, files=files)
+    layout, shares = Layout(home, (FILES,) * count if files and home == "cpu" else places), []
+    for name in layout.devices:
+        layers, at_home = layout.layers.count(name), name == home
+        weights = layers * made.layer + (made.outside if at_home else 0)
+        needed = made.needed(layers, at_home, layout.kept_back if at_home else 0)
+        sizes = (weights, needed - made.own(layers, at_home), needed, budgets[name], mapped if name == "cpu" else 0)
+        peak = made.peak if layers == count else 0
+        shares.append(Share(name, *map(int, sizes), context=made.context, peak=peak))
     return Rung(precision, layout, tuple(shares))
 
 

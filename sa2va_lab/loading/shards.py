@@ -50,8 +50,11 @@ class Layout:
         return "meta" if device == FILES else device
 
 
-def spread(count: int, *, size: float, held: dict[str, float], budgets: dict[str, float]) -> tuple[str, ...]:
-    """A device for each of `count` decoder layers of `size` bytes, in the order of `budgets`; FILES for the rest.
+def spread(
+    count: int, *, size: float, held: dict[str, float], budgets: dict[str, float], files: bool = True
+) -> tuple[str, ...]:
+    """A device for each of `count` decoder layers of `size` bytes, in the order of `budgets`; FILES for those that fit
+    nowhere, or with `files` off a device all the same, to say what is lacking.
 
     held: what each device must hold besides. Each layer goes where the budget is used least, so that all are filled
     to about the same share; neighbours stay together, as each border costs a move.
@@ -63,7 +66,7 @@ def spread(count: int, *, size: float, held: dict[str, float], budgets: dict[str
 
     for _ in range(count):
         least = min(budgets, key=share)
-        if share(least) > 1:
+        if files and share(least) > 1:
             break
         taken[least] += 1
     placed = [name for name, layers in taken.items() for _ in range(layers)]
