@@ -85,16 +85,12 @@ def list_files(name: str) -> list:
         files = snapshot_download(name, allow_patterns=list(WANTED), dry_run=True)
     except OSError as error:
         cause = error.__cause__ or error
+        said = "the hub cannot be reached: `hf download NAME --local-dir FOLDER` where it can, and give FOLDER"
         if isinstance(cause, GatedRepoError):
-            raise LabError(
-                f"{name} is on the hub, but not for everybody: ask for access, then `hf auth login`."
-            ) from None
-        if isinstance(cause, RepositoryNotFoundError):
-            raise LabError(f"There is nothing at {name}, and the hub has no public model of that name.") from None
-        raise LabError(
-            f"There is nothing at {name}, and as a hub id it cannot be fetched, since the hub cannot be reached: "
-            "`hf download NAME --local-dir FOLDER` where it can, and give FOLDER."
-        ) from None
+            said = "it is on the hub, but not for everybody: ask for access, then `hf auth login`"
+        elif isinstance(cause, RepositoryNotFoundError):
+            said = "the hub has no public model of that name"
+        raise LabError(f"There is nothing at {name}, and as a hub id it cannot be fetched, since {said}.") from None
     if not any(file.filename.endswith(".safetensors") for file in files):
         raise LabError(f"{name} on the hub has no *.safetensors: give a model that has.")
     return files

@@ -34,8 +34,7 @@ _SAM2_NAMES = {
     "image_encoder.trunk.pos_embed": "vision_encoder.backbone.pos_embed",
     "image_encoder.trunk.pos_embed_window": "vision_encoder.backbone.pos_embed_window",
     "image_encoder.trunk.patch_embed.proj": "vision_encoder.backbone.patch_embed.projection",
-    "image_encoder.trunk.blocks.#.norm1": "vision_encoder.backbone.blocks.#.layer_norm1",
-    "image_encoder.trunk.blocks.#.norm2": "vision_encoder.backbone.blocks.#.layer_norm2",
+    "image_encoder.trunk.blocks.#.norm#": "vision_encoder.backbone.blocks.#.layer_norm#",
     "image_encoder.trunk.blocks.#.attn.qkv": "vision_encoder.backbone.blocks.#.attn.qkv",
     "image_encoder.trunk.blocks.#.attn.proj": "vision_encoder.backbone.blocks.#.attn.proj",
     "image_encoder.trunk.blocks.#.mlp.layers.0": "vision_encoder.backbone.blocks.#.mlp.proj_in",
@@ -59,11 +58,13 @@ _SAM2_NAMES = {
     "sam_mask_decoder.output_upscaling.0": "mask_decoder.upscale_conv1",
     "sam_mask_decoder.output_upscaling.1": "mask_decoder.upscale_layer_norm",
     "sam_mask_decoder.output_upscaling.3": "mask_decoder.upscale_conv2",
+    "sam_mask_decoder.transformer.layers.#.norm#": "mask_decoder.transformer.layers.#.layer_norm#",
     "sam_mask_decoder.transformer.norm_final_attn": "mask_decoder.transformer.layer_norm_final_attn",
     "sam_mask_decoder.transformer.layers.#.mlp.layers.0": "mask_decoder.transformer.layers.#.mlp.proj_in",
     "sam_mask_decoder.transformer.layers.#.mlp.layers.1": "mask_decoder.transformer.layers.#.mlp.proj_out",
     # memory: not used for still images, but part of every checkpoint
     "memory_attention.norm": "memory_attention.layer_norm",
+    "memory_attention.layers.#.norm#": "memory_attention.layers.#.layer_norm#",
     "memory_attention.layers.#.linear1": "memory_attention.layers.#.linear1",
     "memory_attention.layers.#.linear2": "memory_attention.layers.#.linear2",
     "memory_encoder.mask_downsampler.encoder.12": "memory_encoder.mask_downsampler.final_conv",
@@ -75,20 +76,12 @@ _SAM2_NAMES = {
     "memory_encoder.fuser.layers.#.pwconv1": "memory_encoder.memory_fuser.layers.#.pointwise_conv1",
     "memory_encoder.fuser.layers.#.pwconv2": "memory_encoder.memory_fuser.layers.#.pointwise_conv2",
 }
-for _place in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"):
-    for _theirs, _ours in (("q_proj", "q_proj"), ("k_proj", "k_proj"), ("v_proj", "v_proj"), ("out_proj", "o_proj")):
-        _SAM2_NAMES[f"sam_mask_decoder.transformer.layers.#.{_place}.{_theirs}"] = (
-            f"mask_decoder.transformer.layers.#.{_place}.{_ours}"
-        )
+_LAYER = tuple(f"layers.#.{part}" for part in ("self_attn", "cross_attn_token_to_image", "cross_attn_image_to_token"))
 for _theirs, _ours in (("q_proj", "q_proj"), ("k_proj", "k_proj"), ("v_proj", "v_proj"), ("out_proj", "o_proj")):
-    _SAM2_NAMES[f"sam_mask_decoder.transformer.final_attn_token_to_image.{_theirs}"] = (
-        f"mask_decoder.transformer.final_attn_token_to_image.{_ours}"
-    )
-    for _place in ("self_attn", "cross_attn_image"):
-        _SAM2_NAMES[f"memory_attention.layers.#.{_place}.{_theirs}"] = f"memory_attention.layers.#.{_place}.{_ours}"
-for _n in (1, 2, 3, 4):
-    _SAM2_NAMES[f"sam_mask_decoder.transformer.layers.#.norm{_n}"] = f"mask_decoder.transformer.layers.#.layer_norm{_n}"
-    _SAM2_NAMES[f"memory_attention.layers.#.norm{_n}"] = f"memory_attention.layers.#.layer_norm{_n}"
+    for _place in (*_LAYER, "final_attn_token_to_image"):
+        _SAM2_NAMES[f"sam_mask_decoder.transformer.{_place}.{_theirs}"] = f"mask_decoder.transformer.{_place}.{_ours}"
+    for _place in ("memory_attention.layers.#.self_attn", "memory_attention.layers.#.cross_attn_image"):
+        _SAM2_NAMES[f"{_place}.{_theirs}"] = f"{_place}.{_ours}"
 for _n in range(4):  # conv, norm, activation, four times over
     _layer = f"memory_encoder.mask_downsampler.layers.{_n}"
     _SAM2_NAMES[f"memory_encoder.mask_downsampler.encoder.{3 * _n}"] = f"{_layer}.conv"
