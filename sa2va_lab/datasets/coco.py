@@ -85,10 +85,8 @@ def _read(folder: Folder, path: Path, found: Found, annotator: int) -> list[str]
     count = Counter(ids)
     for number, key in enumerate(ids, 1):
         if key is None or count[key] > 1:
-            raise LabError(
-                f"image {number} of {path.name} is {kind_of(images[number - 1])} without an id, or with the id of "
-                "another image; expected id, file_name, width and height, and an id for each: export the file again"
-            )
+            what = f"image {number} of {path.name} is {kind_of(images[number - 1])} without an id of its own"
+            raise LabError(f"{what}; expected id, file_name, width and height: export the file again")
     origins = as_table(as_table(content.get("info")).get(ORIGIN))
     places = ((image.get("file_name"), f"image {number} of {path.name}") for number, image in enumerate(images, 1))
     names = folder.match(places, path.parent)

@@ -1,7 +1,7 @@
 """The frames of a DICOM as a monitor shows them: 8 bits, by its window.
 
 Only the tags of TAGS are ever read, which say how pixels are shown; none says who the patient is. What pydicom says of
-a damaged file may quote a tag, so it is neither shown nor logged.
+a damaged file may quote a tag, so it is neither shown nor, as long as the process lives, logged.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.films import Film, refuse_large
 from sa2va_lab.errors import LabError
 
+logging.getLogger("pydicom").disabled = True
 PALETTE = [f"{c}PaletteColorLookupTable{part}" for c in ("Red", "Green", "Blue") for part in ("Descriptor", "Data")]
 TAGS = [
     *"Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation PlanarConfiguration".split(),
@@ -39,7 +40,7 @@ LOOKED_AT = 16  # frames whose values say what is dark and bright where no windo
 def open_dicom(path: Path) -> Film:
     """The frames of a DICOM. Raises LabError for what cannot be shown."""
     try:
-        with _silence():
+        with warnings.catch_warnings(action="ignore"):
             if read_file_meta_info(path).get("TransferSyntaxUID", "") == DeflatedExplicitVRLittleEndian:
                 raise NotImplementedError  # the file as a whole: it may unpack to anything
             head = dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
@@ -68,7 +69,7 @@ def open_dicom(path: Path) -> Film:
 
 def _decode(path: Path, head, count: int) -> Iterator:
     def read(index: int) -> np.ndarray:
-        with _silence():
+        with warnings.catch_warnings(action="ignore"):
             return pixel_array(handle, index=index)
 
     with open(path, "rb") as handle:
@@ -108,7 +109,7 @@ def _find_window(told) -> str:
 
 def _weigh(pixels: np.ndarray, told) -> tuple[np.ndarray, float, float]:
     """Grey values as they are meant, and which of them are black and white."""
-    with _silence(), np.errstate(all="ignore"):
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         values, by = apply_modality_lut(pixels, told), _find_window(told)
         if by == "lut":
             # not pydicom's apply_voi, which counts the entries of 8-bit tables in 8 bits
@@ -146,15 +147,3 @@ def _show(pixels: np.ndarray, told, span: tuple) -> np.ndarray:
     low, high = span or (low, high)
     grey = np.clip((values - float(low)) * (255 / max(high - low, 1e-9)), 0, 255).round().astype(np.uint8)
     return 255 - grey if told.PhotometricInterpretation == "MONOCHROME1" else grey
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    logger = logging.getLogger("pydicom")
-    before, logger.disabled = logger.disabled, True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.disabled = before

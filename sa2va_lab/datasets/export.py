@@ -22,7 +22,7 @@ from PIL import Image, ImageOps
 from sa2va_lab.datasets.defects import KINDS, Flaw
 from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth
 from sa2va_lab.datasets.pictures import look, to_eight_bits
-from sa2va_lab.datasets.polygons import examine
+from sa2va_lab.datasets.polygons import examine, fill_polygons
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import ABOUT
 from sa2va_lab.datasets.writers import OUTLINES, WRITERS, CopiedThing, Copy
@@ -219,8 +219,7 @@ def _mend_things(drawing: Drawing, size: tuple[int, int]) -> tuple[list[CopiedTh
         polygons, odd = examine(drawing.join([thing]).scaled(size), size, seen)
         kinds += [defect.kind for defect in odd]
         if thing.runs or REDRAWN & {defect.kind for defect in odd}:
-            mask = DrawnTruth(tuple(polygons)).rasterise(size)
-            mask |= DrawnTruth((), tuple(thing.runs), drawing.size).rasterise(size)
+            mask = fill_polygons(polygons, size) | DrawnTruth((), tuple(thing.runs), drawing.size).rasterise(size)
             things += [CopiedThing(thing.phrase, mask=mask)] if mask.any() else []
         elif polygons:
             things.append(CopiedThing(thing.phrase, polygons))

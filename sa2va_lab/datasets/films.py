@@ -163,8 +163,7 @@ def _turn_pages(path: Path, count: int) -> Iterator:
         with files.open_image(path) as opened:
             for number in range(count):
                 try:
-                    with warnings.catch_warnings():
-                        warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
+                    with warnings.catch_warnings(action="ignore"):  # a truncated EXIF and the like: the pixels decide
                         opened.seek(number)
                         if opened.width * opened.height > files.MOST_PIXELS:
                             raise LabError(f"more than {files.MOST_PIXELS:,} pixels")

@@ -129,11 +129,8 @@ class Folder:
         bases = [self.images, self.root]
         if near is not None and near != self.root:
             bases = [near / "images", near.parent / "images", near, near.parent, *bases]
-        try:
-            candidates = [self.inside(os.path.join(base, name), what) for base in bases]
-            path = next((each for each in candidates if os.path.exists(each)), candidates[-2])
-        except OSError as error:
-            raise LabError(f"{what} cannot be looked up ({error.strerror}); expected a file name") from None
+        candidates = [self.inside(os.path.join(base, name), what) for base in bases]
+        path = next((each for each in candidates if os.path.exists(each)), candidates[-2])
         if os.path.exists(path) and not os.path.isfile(path):
             raise LabError(f"{what} is a folder, or another thing than a file; expected a file name")
         return _below(path, os.path.normpath(self.images))
@@ -219,10 +216,8 @@ def kind_of(value: object) -> str:
 
 def is_size(value: object) -> bool:
     """Whether something is [width, height] in pixels of an image that can be."""
-    sides = (
-        isinstance(value, list) and len(value) == 2 and all(type(side) is int and 0 < side < 2**15 for side in value)
-    )
-    return sides and value[0] * value[1] <= MOST_PIXELS
+    width, height = value if isinstance(value, list) and len(value) == 2 else (0, 0)
+    return all(type(s) is int and 0 < s < 2**15 for s in (width, height)) and width * height <= MOST_PIXELS
 
 
 def second_file(path: Path) -> Path:

@@ -38,8 +38,8 @@ def note_frames(path: Path) -> list[Defect]:
 def look(path: Path) -> tuple[np.ndarray | None, list[Defect]]:
     """The upright picture in grey, uint8 (H, W), and what is wrong with the file; None where it cannot be read."""
     try:
-        with warnings.catch_warnings(), open_image(path) as opened:
-            warnings.simplefilter("ignore")  # a truncated EXIF and the like: the pixels decide
+        # a truncated EXIF and the like: the pixels decide
+        with warnings.catch_warnings(action="ignore"), open_image(path) as opened:
             # Pillow turns a TIFF while loading and forgets that it did; a PNG may say it only after its pixels
             before = Image.Image.getexif(opened).get(EXIF_ORIENTATION) if opened.format == "TIFF" else None
             opened.load()

@@ -121,8 +121,7 @@ def examine(
         kept.append(polygon)
         if crosses_itself(polygon):
             odd.append(Defect("self_intersection", f"polygon {place} crosses itself"))
-        if size and reach_outside(polygon, size) > OUTSIDE:
-            away = reach_outside(polygon, size)
+        if size and (away := reach_outside(polygon, size)) > OUTSIDE:
             odd.append(Defect("out_of_bounds", f"polygon {place} leaves the image by {away:.0f} pixels"))
     twice = count_twice(kept, size) if size else 0
     if twice:

@@ -161,9 +161,8 @@ def _refuses_key(root: Path) -> str | None:
     real = Path(os.path.realpath(root))
     if "outputs" in real.parts:
         return "the data lies under an outputs folder"
-    writable = (
-        os.access(real, os.W_OK) and real.stat().st_mode & 0o222
-    )  # the superuser may write anywhere, and should not
+    # the superuser may write anywhere, and should not
+    writable = os.access(real, os.W_OK) and real.stat().st_mode & 0o222
     return None if writable or (real / KEY_FILE).is_file() else "the folder is read-only"
 
 

@@ -135,7 +135,10 @@ def test_a_malformed_object_is_a_named_problem(make_folder, segmentation, kind):
         ({"images": [image(1, None)]}, "names null as its image"),
         ({"images": [image(1, "../other.png")]}, "leads out"),
         ({"images": [image(1, "../a.png"), image(2, "../../a.png")]}, "leads out"),  # which of them?
-        ({"images": [image(1, "a.png"), image(1, "b.png")]}, "the id of another image"),
+        (
+            {"images": [image(1, "a.png"), image(1, "b.png")]},
+            "image 1 .* is a table without an id of its own",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_is_one_sentence(make_folder, changes, said):
