@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.ndimage import maximum_filter
 from skimage.segmentation import find_boundaries
 
 from sa2va_lab.datasets.export import write_content
@@ -241,7 +242,8 @@ class Explorer:
 
     def _outline(self, layer: np.ndarray, scale: int) -> np.ndarray:
         for region in self.regions:
-            layer[find_boundaries(overlays.enlarge(region, scale), mode="thick")] = overlays.BROKEN
+            edge = find_boundaries(overlays.enlarge(region, scale), mode="inner")
+            layer[maximum_filter(edge, 3)] = overlays.BROKEN
         return layer
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from sa2va_lab.language import join_sentences, join_words, tr
 from sa2va_lab.loading.inventory import Inventory
+from sa2va_lab.loading.parts import Part
 from sa2va_lab.paths import shown_name
 from sa2va_lab.reports.answers import Answer, Metrics, say_size
 from sa2va_lab.views import style
@@ -46,18 +47,17 @@ def answer_inventory(whole: Inventory, finetune: Inventory | None = None) -> Ans
 
 def part_table(inventory: Inventory) -> Table:
     """Tensors, parameters, bytes and dtypes by part, and where each comes from."""
-    total = (tr("Together"), sum(part.tensors for part in inventory.parts), inventory.parameters, inventory.bytes)
-    parts = [(_name(p.name), p.tensors, p.parameters, p.bytes, p.dtypes, p.origin) for p in inventory.parts]
+    tensors = sum(part.tensors for part in inventory.parts)
     return tabulate(
-        [*parts, (*total, (), ())],
+        [*inventory.parts, Part("Together", tensors, inventory.parameters, inventory.bytes, {})],
         {
-            "Part": lambda row: row[0],
-            "Tensors": lambda row: row[1],
-            "Parameters": lambda row: row[2],
-            "As stored": lambda row: say_size(row[3]),
-            "In bf16": lambda row: say_size(2 * row[2]),
-            "Stored as": lambda row: ", ".join(row[4]),
-            "Comes from": lambda row: ", ".join(row[5]),
+            "Part": lambda part: _name(part.name),
+            "Tensors": "tensors",
+            "Parameters": "parameters",
+            "As stored": lambda part: say_size(part.bytes),
+            "In bf16": lambda part: say_size(2 * part.parameters),
+            "Stored as": lambda part: ", ".join(part.dtypes),
+            "Comes from": lambda part: ", ".join(part.origin),
         },
     )
 

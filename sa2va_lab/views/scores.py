@@ -160,7 +160,7 @@ def list_scores(mask: np.ndarray, pair: Pair) -> dict:
     if pair.left_out:
         facts["Ignored, px"] = pair.left_out
     if pair.truth is None:
-        return facts | {"Note": tr("not annotated")}
+        return facts
     scores = compute_scores(**count_pixels(mask, pair.truth, pair.ignore))
     facts = {name_metric(metric): float(scores[metric]) for metric in SHOWN_METRICS} | facts
     return facts if pair.truth.any() else facts | {"Note": tr("ground truth is empty")}

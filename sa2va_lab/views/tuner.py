@@ -104,7 +104,8 @@ class Tuner:
         picture = overlays.show_picture(layer, said, under=under, sharp=scale > 1)
         beside = overlays.show_picture(overlays.encode_probability(pair.probability[part]), near, sharp=scale > 1)
         answer = next(record["answer"] for record in self.run.records if record["id"] == sample_id)
-        numbers = tabulate_facts(list_scores(mask, pair) | {"Answer": answer or "–"})._repr_html_()
+        facts = list_scores(mask, pair) | ({"Note": tr("not annotated")} if pair.truth is None else {})
+        numbers = tabulate_facts(facts | {"Answer": answer or "–"})._repr_html_()
         return Look(picture, beside, numbers, self.draw_curve(threshold), mask)
 
     def draw_strip(self, threshold: float) -> str:
