@@ -87,7 +87,7 @@ def split_errors(mask: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
 def window(shape: tuple[int, int], sides: Sequence[int], centre: Sequence[int]) -> tuple[slice, slice]:
     """The part (rows, columns) of an image of `shape` that has these sides and, as far as it can, this centre."""
     sides = [min(side, whole) for side, whole in zip(sides, shape, strict=True)]
-    starts = [min(max(at - side // 2, 0), all - side) for at, side, all in zip(centre, sides, shape, strict=True)]
+    starts = [min(max(at - side // 2, 0), whole - side) for at, side, whole in zip(centre, sides, shape, strict=True)]
     return tuple(slice(int(start), int(start) + side) for start, side in zip(starts, sides, strict=True))
 
 
