@@ -32,7 +32,7 @@ import sa2va_lab
 import sa2va_lab.loading.ladder  # what is imported later would be counted as the model
 import sa2va_lab.sa2va.processing
 import sa2va_lab.segmenter
-from sa2va_lab.evaluation.memory import Watch
+from sa2va_lab.evaluation.precision import Watch
 from sa2va_lab.loading.devices import QUANTISED
 from sa2va_lab.loading.forecast import MIB
 from sa2va_lab.sa2va.configuration import parse_config, read_config

@@ -28,11 +28,8 @@ def inspect(
     if len(bases) == 1 and max(map(len, parts.values())) == 1:
         only = {name: of_kind[0] if of_kind else None for name, of_kind in parts.items()}
         found.append(read_inventory(bases[0], **only, **given))
-    if as_json:
-        said = [item.to_dict() for item in found]
-        o.print_json(said[0] if len(said) == 1 else {"inventories": said})
-        return
-    print("\n\n".join("\n".join(item.to_lines()) for item in found))
+    said, lines = [item.to_dict() for item in found], "\n\n".join("\n".join(item.to_lines()) for item in found)
+    o.tell(said[0] if len(said) == 1 else {"inventories": said}, [lines], as_json=as_json)
 
 
 def plan(
@@ -76,11 +73,8 @@ def _plan_all(gpu: str | None, gpus: int, tiles: int | None, *, as_json: bool) -
 
     image = f"tiles: {tiles}" if tiles else "the largest image"
     rows = weigh_releases(cards=(parse_size(gpu),) if gpu else CARDS, gpus=gpus, images={image: tiles})
-    if as_json:
-        o.print_json({"gpus": gpus, "rows": rows})
-        return
-    print(f"{image}; the most precise format that fits, GiB to spare on one card (below 0: lacking), × cards")
-    print(releases_table(rows, gpus=gpus))
+    head = f"{image}; the most precise format that fits, GiB to spare on one card (below 0: lacking), × cards"
+    o.tell({"gpus": gpus, "rows": rows}, [head, str(releases_table(rows, gpus=gpus))], as_json=as_json)
 
 
 def merge(
@@ -103,10 +97,7 @@ def merge(
     how = {"precision": precision, "shard_bytes": max(1, int(shard_gb * (1 << 30)))}
     progress = iter if as_json else lambda names: tqdm(names, desc="write", unit="tensor")
     done = make(base, out, **tuned, **how, progress=progress)
-    if as_json:
-        o.print_json(done)
-        return
-    print(f"{done['tensors']} tensors, {done['bytes']:,} bytes in {out}; LoRA merged into {done['lora_layers']} layers")
+    size = f"{done['tensors']} tensors, {done['bytes']:,} bytes in {out}; LoRA merged into {done['lora_layers']} layers"
     source = "base + scale B A" if done["lora_layers"] else "the base"
     largest = f"{done['largest_difference']:.3g} at most from {source} (rounding allows {done['allowed']:.3g})"
-    print(f"read back: {', '.join(done['checked'])} differ by {largest}")
+    o.tell(done, [size, f"read back: {', '.join(done['checked'])} differ by {largest}"], as_json=as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -33,3 +34,11 @@ def print_json(content) -> None:
     """One line of JSON, at once: another process may be waiting for it. What a terminal would obey is escaped in it."""
     text = json.dumps(content, ensure_ascii=False, default=str)
     print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text), flush=True)
+
+
+def tell(told, lines: Iterable[str], *, as_json: bool) -> None:
+    """Prints a result: as JSON, or the lines for a person."""
+    if as_json:
+        print_json(told)
+    else:
+        print("\n".join(lines))

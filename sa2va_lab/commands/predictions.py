@@ -132,10 +132,7 @@ def _predict_data(
     if png:
         export_run(made, made.folder / PNG, form="png", choice=take_threshold("0.5"))
     told = {"run": str(made.folder), "images": len(made.records), "failed": len(made.failed_ids)}
-    if as_json:
-        o.print_json(told)
-    else:
-        print(f"{told['images']} images, {told['failed']} failed: {made.folder}")
+    o.tell(told, [f"{told['images']} images, {told['failed']} failed: {made.folder}"], as_json=as_json)
 
 
 def _predict_images(
@@ -214,12 +211,9 @@ def export(
     written = export_run(made, out, **how)
     told = {"images": written.images, "failed": len(made.failed_ids), "threshold": choice.value, "out": str(out)}
     told |= {"reason": choice.reason, "loss": written.loss}
-    if as_json:
-        o.print_json(told)
-        return
-    print(made.meta["stamp"] + "\n" if made.meta["stamp"] else "", end="")
-    print("{images} images at threshold {threshold:g} ({reason}), {failed} failed and left out: {out}".format(**told))
-    print(written.loss or "every pixel is as it was predicted")
+    said = "{images} images at threshold {threshold:g} ({reason}), {failed} failed and left out: {out}".format(**told)
+    lines = [made.meta["stamp"], said, written.loss or "every pixel is as it was predicted"]
+    o.tell(told, filter(None, lines), as_json=as_json)
 
 
 def _load(loading: dict, as_json: bool):

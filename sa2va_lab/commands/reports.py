@@ -29,13 +29,14 @@ def training(
 ) -> None:
     """Audit training logs: how the losses fell, how many processes took part, what went wrong unseen."""
     audits = audit_logs(logs, config=config, samples=samples, ranks=ranks)
-    if as_json:
-        o.print_json({"runs": [found.to_dict() for found in audits]})
-        return
+    lines = []
     for found in audits:
-        print(f"{found.run.path.name}: {found.iterations:,} iterations ({found.run.format})")
-        print("".join(f"{what}: {text}\n" for what, text in found.told))
-    print("A training loss is no metric: how good the masks are, only a Run on images with ground truth can say.")
+        lines.append(f"{found.run.path.name}: {found.iterations:,} iterations ({found.run.format})")
+        lines += [*(f"{what}: {text}" for what, text in found.told), ""]
+    lines.append(
+        "A training loss is no metric: how good the masks are, only a Run on images with ground truth can say."
+    )
+    o.tell({"runs": [found.to_dict() for found in audits]}, lines, as_json=as_json)
 
 
 def report(

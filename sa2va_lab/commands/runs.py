@@ -30,20 +30,17 @@ def runs(outputs: o.Outputs = None, as_json: o.AsJson = False) -> None:
     """List the Runs: when, which weights, precision, data and split, how many images are done and how many failed."""
     folder = runs_folder(outputs)
     rows = [_describe(path, found) for path, found in walk_runs(folder)]
-    if as_json:
-        o.print_json(rows)
-        return
+    lines = [f"no Runs in {folder}; `sa2va-lab predict DATA --model CHECKPOINT` makes one."] * (not rows)
     for row in rows:
         if row["error"]:
-            print(f"{row['name']}: {row['error']}")
+            lines.append(f"{row['name']}: {row['error']}")
             continue
         tuned = f" + {row['finetune']}" if row["finetune"] else ""
         role = "" if row["role"] == "main" else f" ({row['role']})"
         count = f"{row['done']} of {row['of']} images, {row['failed']} failed"
         model = f"weights {row['weights']}{tuned} {row['precision']}"
-        print(f"{row['name']}{role}: {model}, {row['phrase']!r} on {row['split']}, {row['tracking']}, {count}")
-    if not rows:
-        print(f"no Runs in {folder}; `sa2va-lab predict DATA --model CHECKPOINT` makes one.")
+        lines.append(f"{row['name']}{role}: {model}, {row['phrase']!r} on {row['split']}, {row['tracking']}, {count}")
+    o.tell(rows, lines, as_json=as_json)
 
 
 def _describe(path: Path, run: Run | LabError) -> dict:
@@ -201,10 +198,7 @@ def verify(
     found = verify_run(made, dataset, partial(load, model, **tuning), images=images)
     told = report_finding(found)
     write_json(made.folder / FILE, told)
-    if as_json:
-        o.print_json(told)
-    else:
-        print(told["sentence"])
-        print(f"drawn at {found.values['time']} with seed {found.values['seed']}: {', '.join(found.values['ids'])}")
+    drawn = f"drawn at {found.values['time']} with seed {found.values['seed']}: {', '.join(found.values['ids'])}"
+    o.tell(told, [told["sentence"], drawn], as_json=as_json)
     if found.alarm:
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ from scipy import ndimage
 from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import match_samples, pair_up
+from sa2va_lab.evaluation.metrics import match_samples, pair_up
 from sa2va_lab.evaluation.thresholds import Choice, refuse_seen
 from sa2va_lab.files import hash_splits
 from sa2va_lab.paths import is_demo_data

@@ -11,7 +11,7 @@ from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.datasets.splits import image_name
 from sa2va_lab.datasets.writers import CopiedThing, Copy
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import match_samples
+from sa2va_lab.evaluation.metrics import match_samples
 from sa2va_lab.evaluation.thresholds import Choice
 from sa2va_lab.runs.read import Run
 

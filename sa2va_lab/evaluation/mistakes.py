@@ -17,8 +17,7 @@ from scipy import ndimage
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.datasets.widths import find_lines
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import pair_up
-from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run
+from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run, pair_up
 from sa2va_lab.runs.read import Run
 
 MISSED = ("no_seg", "gap", "thin", "broad", "tight")  # kinds of false negatives

@@ -13,8 +13,7 @@ import pandas as pd
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import Difference, compare_paired
-from sa2va_lab.evaluation.matching import match_samples, pair_up
-from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
+from sa2va_lab.evaluation.metrics import compute_scores, count_pixels, match_samples, pair_up
 from sa2va_lab.runs.asking import list_films
 from sa2va_lab.runs.read import Run
 from sa2va_lab.shown import Shown

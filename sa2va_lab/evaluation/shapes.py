@@ -17,7 +17,7 @@ from skimage.morphology import skeletonize
 
 from sa2va_lab.datasets.widths import CLASSES, classify_pixels
 from sa2va_lab.evaluation.intervals import mean_interval
-from sa2va_lab.evaluation.matching import iterate_pairs
+from sa2va_lab.evaluation.metrics import iterate_pairs
 
 SHAPE_METRICS = ("cldice", "hd95", "surface_dice", "betti0_error", "area_error")
 CALIBRATION = ("brier", "ece")

@@ -17,8 +17,7 @@ from pydantic import Field, TypeAdapter
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.intervals import compare_paired, sum_groups
-from sa2va_lab.evaluation.matching import iterate_pairs
-from sa2va_lab.evaluation.metrics import COUNTS, compute_scores
+from sa2va_lab.evaluation.metrics import COUNTS, compute_scores, iterate_pairs
 from sa2va_lab.files import read_json, tell_fault, write_json
 from sa2va_lab.paths import find_given
 from sa2va_lab.runs import Run, find_beside, predict_dataset

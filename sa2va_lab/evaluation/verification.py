@@ -18,7 +18,7 @@ import numpy as np
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import Finding
-from sa2va_lab.evaluation.matching import match_samples
+from sa2va_lab.evaluation.metrics import match_samples
 from sa2va_lab.runs.asking import ask_run
 from sa2va_lab.runs.read import Run, read_digest
 from sa2va_lab.runs.shares import deal_samples

@@ -2,6 +2,10 @@
 
     audit(read_log("train.log"), config=read_config("vessel.py"), samples=1219, ranks=4).findings
 
+xtuner's LengthGroupedSampler hands each process whole groups of `group` samples, so an epoch of S samples on r
+processes has ceil(S / (group r)) group / batch iterations. The formulas were held against real logs: they give every
+digit of the learning rates in them.
+
 Nothing here is a metric: a training loss says how training went, not how good the masks are.
 """
 
@@ -16,13 +20,14 @@ from pathlib import Path
 from sa2va_lab.errors import LabError
 from sa2va_lab.paths import find_given, find_root, real, shown_name
 from sa2va_lab.shown import Shown
-from sa2va_lab.training import checks, schedule
+from sa2va_lab.training import checks
 from sa2va_lab.training.checks import shorten
-from sa2va_lab.training.config import TrainingConfig, parse_config, read_config
+from sa2va_lab.training.config import NO_CONFIG, TrainingConfig, parse_config, read_config
 from sa2va_lab.training.findings import Finding, count_processes, note, warn
-from sa2va_lab.training.log import TrainingRun, read_log
-from sa2va_lab.training.trends import Course, follow
+from sa2va_lab.training.log import Course, TrainingRun, follow, read_log
 
+RANKS = range(1, 65)
+GROUPS = range(1, 65)
 MEANT_RANKS = 4
 RATE_TOLERANCE = 0.003  # reports often give a learning rate with three digits
 
@@ -31,12 +36,12 @@ RATE_TOLERANCE = 0.003  # reports often give a learning rate with three digits
 class Audit(Shown):
     """A run with what was found. implied_ranks: processes that its iterations give away, None where they do not.
 
-    config: the one given, else the one in the log, else None. samples: images, None where not known. iterations: those
-    of the log's plan; without one, those that the config gives for implied_ranks, else the last one logged.
+    config: the one given, else the one in the log, else NO_CONFIG. samples: images, None where not known. iterations:
+    those of the log's plan; without one, those that the config gives for implied_ranks, else the last one logged.
     """
 
     run: TrainingRun
-    config: TrainingConfig | None
+    config: TrainingConfig
     samples: int | None
     ranks: int
     iterations: int
@@ -68,8 +73,7 @@ class Audit(Shown):
     @property
     def weights(self) -> dict[str, float]:
         """{loss: weight} from the config, of losses in the log whose weight is not zero."""
-        known = self.config.loss_weights if self.config else {}
-        return {name: known[name] for name in self.run.parts if known.get(name)}
+        return {name: weight for name in self.run.parts if (weight := self.config.loss_weights.get(name))}
 
     def to_dict(self) -> dict:
         """One entry of the command's `runs`."""
@@ -104,19 +108,19 @@ def audit(
         with contextlib.suppress(LabError):  # cut off, or of another tool: the audit goes on without
             config = parse_config(run.messages.config)
             notes.append(note("config.in_log"))
-    if config and config.unread:
+    config = config or NO_CONFIG
+    if config.unread:
         notes.append(note("config.unread", count=len(config.unread), first=config.unread[0]))
     reported = _whole(run.messages.facts.get("world_size")) or _whole(run.messages.facts.get("processes"))
     iterations, implied, found = _find_ranks(run, config, samples, ranks, reported)
     run = replace(run, planned=iterations) if run.planned is None and implied else run
-    if samples is None and config:
-        samples = config.samples
-    course = follow(*run.curve(run.losses[0]))
+    samples, course = config.samples if samples is None else samples, follow(*run.curve(run.losses[0]))
+    known = Audit(run, config, samples, ranks, iterations, implied, course, ())
     findings = (
         *found,
-        *_check_warmup(run, config, samples, ranks, implied),
-        *_check_launcher(run, config, ranks, reported),
-        *_check_batch(run, config, samples, ranks, implied),
+        *_check_warmup(known),
+        *_check_launcher(known, reported),
+        *_check_batch(known),
         *checks.check_losses(run, config),
         *checks.check_messages(run),
         *checks.check_validation(run),
@@ -125,7 +129,46 @@ def audit(
         *checks.check_speed(run, config, implied),
         *notes,
     )
-    return Audit(run, config, samples, ranks, iterations, implied, course, findings)
+    return replace(known, findings=findings)
+
+
+def count_iterations(samples: int, *, ranks: int, batch: int, group: int | None, epochs: float = 1) -> int:
+    """Iterations that a run has, as its log numbers them: forward passes of one process, whatever is accumulated.
+
+    samples: of one epoch, repeats included. group: samples a group on one process (xtuner: batch size x accumulation);
+    None for a plain sampler, which deals the samples out one by one. epochs may be a fraction.
+    """
+    unit = group or 1
+    per_rank = math.ceil(samples / (unit * ranks)) * unit
+    return math.ceil(epochs * math.ceil(per_rank / batch))
+
+
+def fit_ranks_of_any_group(iterations: int, samples: int) -> list[int]:
+    """Numbers of processes that would have given exactly these iterations with batch size 1, one epoch, any group.
+
+    For a log without its config: accumulation is not known then.
+    """
+    return [
+        rank
+        for rank in RANKS
+        if any(count_iterations(samples, ranks=rank, batch=1, group=group) == iterations for group in GROUPS)
+    ]
+
+
+def warmup_rate(iteration: int, *, lr: float, length: int, start_factor: float = 1e-5) -> float:
+    """The learning rate that mmengine logs at an iteration (from 1) of a linear warm-up of `length` iterations.
+
+    The line of iteration i is written before the schedule's i-th step, so it shows i - 1 steps of length - 1.
+    """
+    steps = max(length - 1, 1)
+    done = min(iteration - 1, steps)
+    return lr * (start_factor + (1 - start_factor) * done / steps)
+
+
+def fit_warmup(iteration: int, rate: float, *, lr: float, start_factor: float = 1e-5) -> float | None:
+    """The length of the linear warm-up in which this rate stands at this iteration; None where it cannot."""
+    share = (rate / lr - start_factor) / (1 - start_factor) if start_factor != 1 else 1
+    return (iteration - 1) / share + 1 if 0 < share < 1 and iteration > 1 else None
 
 
 @dataclass(frozen=True)
@@ -140,7 +183,7 @@ class _Plan:
 
 
 def _find_ranks(
-    run: TrainingRun, config: TrainingConfig | None, samples: int | None, meant: int, reported: int | None
+    run: TrainingRun, config: TrainingConfig, samples: int | None, meant: int, reported: int | None
 ) -> tuple[int, int | None, list[Finding]]:
     """(iterations, processes or None, findings), from the iterations and from what the log itself counts."""
     found, iterations = [], run.iterations
@@ -149,7 +192,7 @@ def _find_ranks(
     if reported:
         report = note if reported == meant else warn
         found.append(report("ranks_reported", reported=count_processes(reported)))
-    if config and config.max_iterations:
+    if config.max_iterations:
         return iterations, reported, [*found, note("ranks.fixed", iterations=config.max_iterations)]
     plan = _plan(run, config, samples)
     if plan.missing:
@@ -170,12 +213,13 @@ def _find_ranks(
     return iterations, implied, [*found, warn(case, **values, meant=meant, expected=expected)]
 
 
-def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None) -> _Plan:
-    total = (config.epoch_samples(samples) if config else samples) or _whole(run.messages.facts.get("samples"))
-    if config is None:
+def _plan(run: TrainingRun, config: TrainingConfig, samples: int | None) -> _Plan:
+    total = samples if config is NO_CONFIG else config.epoch_samples(samples)
+    total = total or _whole(run.messages.facts.get("samples"))
+    if config is NO_CONFIG:
         if total is None:
             return _Plan(missing="the config and the number of samples")
-        fits = schedule.fit_ranks_of_any_group(run.iterations, total)
+        fits = fit_ranks_of_any_group(run.iterations, total)
         if not fits:
             iterations, share = run.iterations, run.iterations / total
             return _Plan(missing=f"the config ({iterations:,} iterations are {share:.2f} x {total:,} samples)")
@@ -190,7 +234,7 @@ def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None) 
         return _Plan(missing=", ".join(missing))
 
     def count(ranks: int) -> int:
-        return schedule.count_iterations(total, ranks=ranks, batch=batch, group=group, epochs=epochs)
+        return count_iterations(total, ranks=ranks, batch=batch, group=group, epochs=epochs)
 
     def formula(ranks: int) -> str:
         times = "" if epochs == 1 else f"{epochs:g} x "
@@ -200,40 +244,38 @@ def _plan(run: TrainingRun, config: TrainingConfig | None, samples: int | None) 
     # without a plan in the log, the run may have gone on up to where the next line would have stood
     last = run.last_iteration
     possible = range(run.planned, run.planned + 1) if run.planned else range(last, last + run.interval)
-    return _Plan(count, formula, tuple(ranks for ranks in schedule.RANKS if count(ranks) in possible))
+    return _Plan(count, formula, tuple(ranks for ranks in RANKS if count(ranks) in possible))
 
 
-def _check_warmup(
-    run: TrainingRun, config: TrainingConfig | None, samples: int | None, meant: int, implied: int | None
-) -> Iterator[Finding]:
+def _check_warmup(known: Audit) -> Iterator[Finding]:
     """Whether the first learning rate fits: the warm-up is a share of an epoch, so it tells of processes too."""
+    run, config, meant, implied = known.run, known.config, known.ranks, known.implied_ranks
     name = next((name for name in ("base_lr", "lr") if name in run.records), None)
     if name is None:
         return
     places, rates = run.curve(name)
     peak, place, rate = float(rates.max()), int(places[0]), float(rates[0])
-    if config and config.lr and len(rates) > 2 and peak > config.lr * 1.01:
+    if config.lr and len(rates) > 2 and peak > config.lr * 1.01:
         yield warn("learning_rate", seen=peak, asked=config.lr)
         return
-    end = config.warmup.get("end") if config else None
-    total = config.epoch_samples(samples) if config else None
-    if not (config and config.lr and end and total and config.batch and place > 1):
+    end, total = config.warmup.get("end"), config.epoch_samples(known.samples)
+    if not (config.lr and end and total and config.batch and place > 1):
         climbs = len(rates) > 2 and rates[1] > rates[0] and place > 1 and peak > rates[-1]
-        length = schedule.fit_warmup(place, rate, lr=peak) if climbs else None
+        length = fit_warmup(place, rate, lr=peak) if climbs else None
         if length and length < run.iterations:
             yield note("warmup.length", lr=peak, length=length, share=length / run.iterations)
         return
     start = config.warmup.get("start_factor", 1e-5)
-    length = schedule.fit_warmup(place, rate, lr=config.lr, start_factor=start)
+    length = fit_warmup(place, rate, lr=config.lr, start_factor=start)
     if length is None or not config.warmup.get("by_epoch", True):
         return
 
     def expect(ranks: int) -> tuple[int, float]:
-        epoch = schedule.count_iterations(total, ranks=ranks, batch=config.batch, group=config.sampler_group)
+        epoch = count_iterations(total, ranks=ranks, batch=config.batch, group=config.sampler_group)
         length = int(end * epoch)
-        return length, schedule.warmup_rate(place, lr=config.lr, length=length, start_factor=start)
+        return length, warmup_rate(place, lr=config.lr, length=length, start_factor=start)
 
-    fits = [ranks for ranks in schedule.RANKS if abs(expect(ranks)[1] - rate) <= RATE_TOLERANCE * rate]
+    fits = [ranks for ranks in RANKS if abs(expect(ranks)[1] - rate) <= RATE_TOLERANCE * rate]
     values = dict(rate=rate, iteration=place, meant=meant, length=length)
     values["other"], values["other_rate"] = expect(meant)
     if not fits:
@@ -245,32 +287,29 @@ def _check_warmup(
     yield report(case, **values, found=count_processes(found))
 
 
-def _check_launcher(
-    run: TrainingRun, config: TrainingConfig | None, meant: int, reported: int | None
-) -> Iterator[Finding]:
-    launcher = run.messages.facts.get("launcher") or (config.launcher if config else None)
+def _check_launcher(known: Audit, reported: int | None) -> Iterator[Finding]:
+    launcher = known.run.messages.facts.get("launcher") or known.config.launcher
     number = reported or "–"
-    if launcher == "none" and meant > 1:
-        yield warn("launcher.none", number=number, meant=meant)
+    if launcher == "none" and known.ranks > 1:
+        yield warn("launcher.none", number=number, meant=known.ranks)
     elif launcher and launcher != "none":
         yield note("launcher", launcher=launcher, number=number)
 
 
-def _check_batch(
-    run: TrainingRun, config: TrainingConfig | None, samples: int | None, meant: int, implied: int | None
-) -> Iterator[Finding]:
+def _check_batch(known: Audit) -> Iterator[Finding]:
     """Effective batch, and how often each image was seen, by the processes that really took part."""
-    if not (config and config.batch and implied):
+    run, config, meant, implied = known.run, known.config, known.ranks, known.implied_ranks
+    if not (config.batch and implied):
         return
     batch, accumulation = config.batch, config.accumulation or 1
     each, found = batch * accumulation, count_processes(implied)
     values = dict(batch=batch, accumulation=accumulation, found=found, effective=each * implied)
     values |= dict(updates=run.iterations / accumulation, meant=each * meant)
     yield note("effective_batch", **values) if implied == meant else warn("effective_batch.other", **values)
-    if samples:
+    if known.samples:
         seen = run.iterations * batch * implied
-        values = dict(iterations=run.iterations, batch=batch, found=found, seen=seen, samples=samples)
-        yield note("epochs", **values, times=seen / samples)
+        values = dict(iterations=run.iterations, batch=batch, found=found, seen=seen, samples=known.samples)
+        yield note("epochs", **values, times=seen / known.samples)
 
 
 def _whole(text: str | None) -> int | None:

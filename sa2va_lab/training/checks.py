@@ -9,9 +9,8 @@ import numpy as np
 
 from sa2va_lab.training.config import TrainingConfig
 from sa2va_lab.training.findings import Finding, note, warn
-from sa2va_lab.training.log import TrainingRun
+from sa2va_lab.training.log import Course, TrainingRun, follow
 from sa2va_lab.training.readers import TOTAL
-from sa2va_lab.training.trends import Course, follow
 
 UNTRAINED = (0.9, 1.02)  # a Dice loss before training, per weight; above 1 only by rounding
 SATURATED = 0.95
@@ -29,7 +28,7 @@ CARDS = {  # GiB as the name says; TFLOP/s dense bf16 with float32 sums, by the 
 NO_CARD = "on cards that the log does not name"
 
 
-def check_losses(run: TrainingRun, config: TrainingConfig | None) -> Iterator[Finding]:
+def check_losses(run: TrainingRun, config: TrainingConfig) -> Iterator[Finding]:
     """Do the parts sum to the total; do the weights explain the beginning; did the mask head learn anything."""
     fits, difference, iteration = sum_parts(run)
     parts = " + ".join(run.parts)
@@ -38,7 +37,7 @@ def check_losses(run: TrainingRun, config: TrainingConfig | None) -> Iterator[Fi
     elif fits is False:
         yield warn("parts_sum.not", parts=parts, difference=difference, iteration=iteration)
     for name in run.parts:
-        weight = config.loss_weights.get(name) if config else None
+        weight = config.loss_weights.get(name)
         if "dice" in name:
             yield from _check_dice(run, name, weight)
         elif "mask" in name and weight:
@@ -111,19 +110,19 @@ def check_validation(run: TrainingRun) -> Iterator[Finding]:
             yield note("validation", name=name, first=values[0], last=values[-1], count=len(values))
 
 
-def check_speed(run: TrainingRun, config: TrainingConfig | None, ranks: int | None) -> Iterator[Finding]:
+def check_speed(run: TrainingRun, config: TrainingConfig, ranks: int | None) -> Iterator[Finding]:
     """Throughput, memory and arithmetic against what the cards have, where the log names them."""
     card = next((name for name in CARDS if name in run.messages.facts.get("gpus", "")), None)
     if {"time", "data_time"} <= run.records.keys():
         times = run.curve("time")[1]
         seconds, hours = float(np.median(times)), times.mean() * run.iterations / 3600
         waiting = run.curve("data_time")[1].sum() / max(times.sum(), 1e-9)
-        images = config.batch * (ranks or 1) if config and config.batch else 0
+        images = (config.batch or 0) * (ranks or 1)
         known = images and seconds > 0
         rate = f"{images / seconds:.2f} images a second" if known else "at a batch size that is not known"
         yield note("throughput", seconds=seconds, hours=hours, rate=rate, waiting=waiting)
     parts = {"parameters": "offload_param", "the optimizer state": "offload_optimizer"}
-    told = {what: config.zero.get(key) for what, key in parts.items()} if config else {}
+    told = {what: config.zero.get(key) for what, key in parts.items()}
     parts = [what for what, part in told.items() if isinstance(part, dict) and part.get("device") == "cpu"]
     if parts:
         what = parts[0] if len(parts) == 1 else "parameters and optimizer state"
@@ -137,15 +136,15 @@ def check_speed(run: TrainingRun, config: TrainingConfig | None, ranks: int | No
         yield note("arithmetic", tflops=tflops, share=share)
 
 
-def check_checkpoints(run: TrainingRun, config: TrainingConfig | None, course: Course) -> Iterator[Finding]:
+def check_checkpoints(run: TrainingRun, config: TrainingConfig, course: Course) -> Iterator[Finding]:
     """What was kept of the run, and whether anything from before the plateau is among it."""
     saved = sorted({place for place, unit in run.messages.checkpoints if unit == "iterations"})
-    interval = config.save_interval if config and not config.save_by_epoch else None
+    interval = None if config.save_by_epoch else config.save_interval
     end = run.iterations if run.finished else run.last_iteration
     if not saved and interval and 0 < end / interval < 1e6:  # else one of the two is damaged
         saved = sorted({*range(interval, end + 1, interval), *([end] if run.finished else [])})  # the end is saved too
     rule = "all that were saved"
-    if config and config.keep and config.keep > 0 and interval:
+    if config.keep and config.keep > 0 and interval:
         saved, rule = saved[-config.keep :], f"every {interval:,}, the last {config.keep} of them"
     kept = shorten(saved[-8:]) if len(saved) <= 8 else f"{saved[0]:,} ... {shorten(saved[-8:])}"
     if saved and course.plateau_from is not None and course.plateau_from < saved[0]:

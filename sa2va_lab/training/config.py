@@ -74,6 +74,9 @@ class TrainingConfig:
         return sum(counts) if counts and None not in counts else None
 
 
+NO_CONFIG = TrainingConfig(())  # it says nothing
+
+
 def read_config(path: Path | str) -> TrainingConfig:
     """Reads a config file without executing it; LabError for a file that is none."""
 

@@ -19,8 +19,8 @@ from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.paths import real, shown_name
 from sa2va_lab.reports.answers import FILE, Answer, Trained
 from sa2va_lab.training.audit import Audit, is_demo_log
+from sa2va_lab.training.log import Course, follow, smooth
 from sa2va_lab.training.readers import TOTAL
-from sa2va_lab.training.trends import Course, follow, smooth
 from sa2va_lab.views import style
 from sa2va_lab.views.tables import Table
 

@@ -21,7 +21,7 @@ from skimage.segmentation import find_boundaries
 from sa2va_lab.datasets.export import write_content
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import Pair, pair_up
+from sa2va_lab.evaluation.metrics import Pair, pair_up
 from sa2va_lab.evaluation.questions import QUESTIONS
 from sa2va_lab.files import write_json, write_whole
 from sa2va_lab.language import tr

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from IPython.display import Markdown
 
 from sa2va_lab.datasets.samples import Dataset
-from sa2va_lab.evaluation.matching import pair_up
+from sa2va_lab.evaluation.metrics import pair_up
 from sa2va_lab.evaluation.sequences import LEAST_FRAMES, WAYS, Comparison
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Metrics, say_sample

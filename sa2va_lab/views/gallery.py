@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import pair_up
+from sa2va_lab.evaluation.metrics import pair_up
 from sa2va_lab.evaluation.mistakes import KINDS, find_others, sort_pixels, summarise_mistakes, trace_line
 from sa2va_lab.evaluation.questions import find_asked, measure_refused
 from sa2va_lab.files import write_whole

@@ -23,7 +23,7 @@ from scipy.ndimage import maximum_filter
 from skimage.segmentation import find_boundaries
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import Pair
+from sa2va_lab.evaluation.metrics import Pair
 from sa2va_lab.files import write_whole
 from sa2va_lab.language import tr
 from sa2va_lab.sa2va.processing import read_image

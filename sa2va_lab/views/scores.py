@@ -16,8 +16,7 @@ from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import was_seen
 from sa2va_lab.evaluation.judging import Evaluation
-from sa2va_lab.evaluation.matching import Pair, pair_up
-from sa2va_lab.evaluation.metrics import compute_scores, count_pixels, summarise
+from sa2va_lab.evaluation.metrics import Pair, compute_scores, count_pixels, pair_up, summarise
 from sa2va_lab.evaluation.questions import pick_prompts
 from sa2va_lab.evaluation.sequences import LEAST_FRAMES
 from sa2va_lab.language import join_sentences, join_words, tr

@@ -19,8 +19,7 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 
 from sa2va_lab.datasets.samples import Dataset
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import Pair, pair_up
-from sa2va_lab.evaluation.metrics import compute_scores
+from sa2va_lab.evaluation.metrics import Pair, compute_scores, pair_up
 from sa2va_lab.evaluation.thresholds import BINS, choose_threshold, count_run, read_threshold, save_threshold
 from sa2va_lab.language import tr
 from sa2va_lab.reports.answers import Answer, Tuned, say_sample

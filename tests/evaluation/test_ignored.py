@@ -15,8 +15,7 @@ from sa2va_lab.datasets.ceilings import resolution_ceilings
 from sa2va_lab.datasets.drawings import Drawing, DrawnTruth, Thing
 from sa2va_lab.evaluation.baselines import measure_baselines
 from sa2va_lab.evaluation.honesty import check_run
-from sa2va_lab.evaluation.matching import pair_up
-from sa2va_lab.evaluation.metrics import count_pixels, evaluate_run, summarise
+from sa2va_lab.evaluation.metrics import count_pixels, evaluate_run, pair_up, summarise
 from sa2va_lab.evaluation.mistakes import find_others, sort_mistakes
 from sa2va_lab.evaluation.questions import measure_phrase
 from sa2va_lab.evaluation.shapes import measure_calibration, measure_extras

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from sa2va_lab.evaluation import precision
-from sa2va_lab.evaluation.memory import look
+from sa2va_lab.evaluation.precision import look
 from sa2va_lab.reports.runner import run_report
 from sa2va_lab.views import plans
 
@@ -105,7 +105,7 @@ def test_nothing_ran(measured):
 
 WATCHED = """
 import json
-from sa2va_lab.evaluation.memory import Watch
+from sa2va_lab.evaluation.precision import Watch
 watch = Watch()
 watch.start()
 held = bytearray(b"x") * (64 << 20)

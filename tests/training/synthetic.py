@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from sa2va_lab.training.schedule import warmup_rate
+from sa2va_lab.training.audit import warmup_rate
 
 REAL = {  # the figures that the real fine-tune reported: first, last
     "loss": (14.2463, 1.7884),

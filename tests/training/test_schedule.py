@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from sa2va_lab.training.schedule import count_iterations, fit_ranks_of_any_group, fit_warmup, warmup_rate
+from sa2va_lab.training.audit import count_iterations, fit_ranks_of_any_group, fit_warmup, warmup_rate
 
 
 @pytest.mark.parametrize(("ranks", "iterations"), [(1, 12192), (2, 6096), (3, 4064), (4, 3048)])

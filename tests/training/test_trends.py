@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sa2va_lab.training.trends import follow, smooth
+from sa2va_lab.training.log import follow, smooth
 
 
 def test_smooth_is_the_mean_and_deviation_of_each_window():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.evaluation.matching import Pair
+from sa2va_lab.evaluation.metrics import Pair
 from sa2va_lab.language import use_language
 from sa2va_lab.views import overlays, style
 
