@@ -49,14 +49,11 @@ class Comparison(Shown):
     @property
     def facts(self) -> dict[str, str]:
         """See `Shown`."""
-        facts = {
-            "Frames": f"{len(self.table)} of {self.table['video'].nunique()} films, at threshold {self.threshold:g}"
-        }
+        films = self.table["video"].nunique()
+        facts = {"Frames": f"{len(self.table)} of {films} films, at threshold {self.threshold:g}"}
         for name, found in self.measures.items():
-            if found.difference:
-                facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked: {found.difference.told}"
-            else:
-                facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked"
+            facts[name] = f"{found.still:.3f} frame by frame, {found.tracked:.3f} tracked"
+            facts[name] += f": {found.difference.told}" if found.difference else ""
         return facts
 
     @property

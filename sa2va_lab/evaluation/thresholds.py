@@ -150,28 +150,12 @@ def count_run(run: Run, dataset: Dataset, *, progress: bool = False) -> Counts:
         rows.append((sample.id, sample.group, inside, outside, *areas))
     hashes = {record["id"]: record["image_sha256"] for record in run.records}
     ids, groups, tp, fp, areas, sizes = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
-    origin = {
-        "run": run.folder.name,
-        "weights_sha256": run.maker.weights,
-        "precision": run.maker.precision,
-        "manifest_sha256": run.meta["dataset"]["manifest_sha256"],
-        "prompt": run.maker.prompt,
-        "tracking": run.maker.tracking,
-        "code": run.maker.code,
-        "split": run.split,
-        "merge": "union",
-    }
-    shape = (len(rows), BINS)
-    return Counts(
-        ids,
-        groups,
-        tuple(hashes[name] for name in ids),
-        np.array(tp, np.int32).reshape(shape),
-        np.array(fp, np.int32).reshape(shape),
-        np.array(areas, np.int64),
-        np.array(sizes, np.int64),
-        origin,
-    )
+    tp, fp = (np.array(counts, np.int32).reshape(len(rows), BINS) for counts in (tp, fp))
+    areas, sizes = (np.array(pixels, np.int64) for pixels in (areas, sizes))
+    origin = {"run": run.folder.name, "weights_sha256": run.maker.weights, "split": run.split, "merge": "union"}
+    origin |= {name: getattr(run.maker, name) for name in ("precision", "prompt", "tracking", "code")}
+    origin["manifest_sha256"] = run.meta["dataset"]["manifest_sha256"]
+    return Counts(ids, groups, tuple(hashes[name] for name in ids), tp, fp, areas, sizes, origin)
 
 
 def choose_threshold(counts: Counts) -> Choice:

@@ -19,15 +19,13 @@ TIMINGS = ("_runtime", "_per_second")
 _ITERATION = re.compile(r"(Iter|Epoch)\((train|val)\) *(?:\[ *(\d{1,6})\] *)?\[ *(\d{1,12})/(\d{1,12})\](.*)")
 _NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d{1,3})?|nan|inf)"
 _PAIR = re.compile(rf"([A-Za-z_][\w./@-]{{0,60}}+): +({_NUMBER})(?=\s|$)")
-_DEEPSPEED = {
-    re.compile(rf"step=(\d{{1,12}}), skipped=(\d{{1,12}}), lr=\[({_NUMBER})"): ("iteration", "skipped", "lr"),
-    re.compile(rf"steps: (\d{{1,12}}) loss: +({_NUMBER}) iter time \(s\): +({_NUMBER}) samples/sec: +({_NUMBER})"): (
-        "iteration",
-        "loss",
-        "time",
-        "samples_per_sec",
+_DEEPSPEED = (
+    re.compile(rf"step=(?P<iteration>\d{{1,12}}), skipped=(?P<skipped>\d{{1,12}}), lr=\[(?P<lr>{_NUMBER})"),
+    re.compile(
+        rf"steps: (?P<iteration>\d{{1,12}}) loss: +(?P<loss>{_NUMBER}) iter time \(s\): +(?P<time>{_NUMBER}) "
+        rf"samples/sec: +(?P<samples_per_sec>{_NUMBER})"
     ),
-}
+)
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # the codes that colour a terminal
 
 KINDS = {
@@ -230,10 +228,9 @@ def _is_torn(line: str, before: str) -> bool:
 
 
 def _read_deepspeed(line: str, steps: dict[int, dict[str, float]]) -> None:
-    for pattern, names in _DEEPSPEED.items():
-        if match := pattern.search(line):
-            numbers = dict(zip(names, map(float, match.groups()), strict=True))
-            steps.setdefault(int(match[1]), {}).update(numbers)
+    for match in filter(None, (pattern.search(line) for pattern in _DEEPSPEED)):
+        numbers = {name: float(text) for name, text in match.groupdict().items()}
+        steps.setdefault(int(numbers["iteration"]), {}).update(numbers)
 
 
 def _parse(text: str):
