@@ -65,9 +65,9 @@ class Watch(threading.Thread):
         self.over.set()
         self.join()
         self.note()
-        libraries = count_libraries() - self.libraries
         anonymous, mapped = (high - low for high, low in zip(self.peak, self.before, strict=True))
         highest = max(sum(self.top), read_status().get("VmHWM", 0)) - sum(self.before)
+        libraries = count_libraries() - self.libraries  # takes memory itself
         anonymous = max(anonymous, highest - mapped)  # mapped pages hardly ever leave, so they were there at that time
         names = {"anonymous_bytes": anonymous, "mapped_bytes": mapped - libraries, "libraries_bytes": libraries}
         names |= {"peak_bytes": highest - libraries, "before_bytes": sum(self.before)}
