@@ -20,7 +20,7 @@ from skimage import draw
 from sklearn.metrics import f1_score, jaccard_score, precision_score, recall_score
 
 from sa2va_lab import open_dataset, paths
-from sa2va_lab.datasets.polygons import fill_polygons
+from sa2va_lab.datasets.geometry import fill_polygons
 from sa2va_lab.evaluation.metrics import compute_scores, count_pixels
 from sa2va_lab.evaluation.thresholds import THRESHOLDS, Counts, choose_threshold, count_image
 

@@ -16,13 +16,10 @@ from tqdm.auto import tqdm
 from sa2va_lab.datasets.defects import KINDS, Account, Defect, Flaw
 from sa2va_lab.datasets.drawings import CHECK, UNIT, Drawing
 from sa2va_lab.datasets.formats import INVERTED
-from sa2va_lab.datasets.likeness import Fingerprint, Pair, find_near_duplicates, fingerprint
-from sa2va_lab.datasets.outlines import count_holes
+from sa2va_lab.datasets.geometry import OUTSIDE, count_holes, dice_of, examine, measure_widths, reach_outside
 from sa2va_lab.datasets.pictures import look
-from sa2va_lab.datasets.polygons import OUTSIDE, dice_of, examine, reach_outside
 from sa2va_lab.datasets.samples import Dataset, Sample
-from sa2va_lab.datasets.splits import image_name
-from sa2va_lab.datasets.widths import measure_widths
+from sa2va_lab.datasets.splits import Fingerprint, Pair, find_near_duplicates, fingerprint, image_name
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import write_json
 

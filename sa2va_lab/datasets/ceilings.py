@@ -15,9 +15,8 @@ import numpy as np
 from PIL import Image
 
 from sa2va_lab.datasets.drawings import DrawnTruth
-from sa2va_lab.datasets.polygons import OTHERS, dice_of, fill_otherwise
+from sa2va_lab.datasets.geometry import CLASSES, OTHERS, classify_pixels, dice_of, fill_otherwise
 from sa2va_lab.datasets.samples import Dataset, Sample
-from sa2va_lab.datasets.widths import CLASSES, classify_pixels
 from sa2va_lab.prediction import Prediction
 
 GRID, CANVAS = 256, 1024

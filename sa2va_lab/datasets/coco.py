@@ -8,8 +8,8 @@ from pathlib import Path
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, UNSAID, Drawing, Found, open_entry, read_origin, read_phrase
 from sa2va_lab.datasets.folders import Folder, as_table, kind_of, second_file
+from sa2va_lab.datasets.geometry import read_runs
 from sa2va_lab.datasets.naming import shape, split_of
-from sa2va_lab.datasets.polygons import read_runs
 from sa2va_lab.errors import LabError
 
 NAME = "coco"

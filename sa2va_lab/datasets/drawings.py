@@ -19,7 +19,7 @@ from skimage.transform import resize
 from sa2va_lab import files
 from sa2va_lab.datasets.defects import Defect, Flaw
 from sa2va_lab.datasets.folders import as_table, is_size
-from sa2va_lab.datasets.polygons import fill_polygons, rasteriser, read_polygon
+from sa2va_lab.datasets.geometry import fill_polygons, rasteriser, read_polygon
 from sa2va_lab.errors import LabError
 
 UNIT = (1, 1)  # the size of annotations in shares of the image's sides

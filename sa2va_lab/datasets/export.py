@@ -21,8 +21,8 @@ from PIL import Image, ImageOps
 
 from sa2va_lab.datasets.defects import KINDS, Flaw
 from sa2va_lab.datasets.drawings import CHECK, Drawing, DrawnTruth
+from sa2va_lab.datasets.geometry import examine, fill_polygons
 from sa2va_lab.datasets.pictures import look, to_eight_bits
-from sa2va_lab.datasets.polygons import examine, fill_polygons
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import ABOUT
 from sa2va_lab.datasets.writers import OUTLINES, WRITERS, CopiedThing, Copy

@@ -23,10 +23,9 @@ from sa2va_lab.datasets import annotations, coco, labelme, masks, yolo
 from sa2va_lab.datasets.defects import Account, Defect, Flaw
 from sa2va_lab.datasets.drawings import CHECK, UNNAMED, UNSAID, Found, MaskFile, read_origin
 from sa2va_lab.datasets.folders import Folder, as_table, is_image
-from sa2va_lab.datasets.groups import find_groups
 from sa2va_lab.datasets.naming import FIRST, pair_up, role_of
 from sa2va_lab.datasets.pictures import note_frames
-from sa2va_lab.datasets.pseudonyms import Pseudonym, name_images
+from sa2va_lab.datasets.pseudonyms import Pseudonym, find_groups, name_images
 from sa2va_lab.datasets.samples import Dataset, Sample
 from sa2va_lab.datasets.splits import read_splits
 from sa2va_lab.errors import LabError
@@ -58,7 +57,7 @@ def open_dataset(
     phrase: what to find. None takes the most frequent phrase of the annotations ("blood vessel" for mask folders, no
         phrase for images that nobody annotated); `Dataset.about` has the same data with another one.
     groups: a regular expression with one capture group that finds the patient in an image's name, such as
-        r"Image_(\\d+)"; it overrides groups.json, which overrides what the file names show (`groups.find_groups`).
+        r"Image_(\\d+)"; it overrides groups.json, which overrides what the file names show (`pseudonyms.find_groups`).
     mask_threshold: of grey masks, the value from which on a pixel is foreground; labels.json can say it for good.
     truths: whether to look at some truths, so that nothing is silently empty; a process that predicts does not.
     Ids are pseudonyms; the first opening writes their key file into the folder (`pseudonyms.name_images`).

@@ -19,8 +19,8 @@ from pycocotools import mask as coco
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin, read_phrase
 from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.geometry import fill_polygons
 from sa2va_lab.datasets.naming import SECOND
-from sa2va_lab.datasets.polygons import fill_polygons
 from sa2va_lab.errors import LabError
 
 NAME = "labelme"

@@ -15,8 +15,7 @@ import yaml
 from pycocotools import mask as coco
 
 from sa2va_lab.datasets.drawings import ORIGIN
-from sa2va_lab.datasets.outlines import count_holes, trace_mask
-from sa2va_lab.datasets.polygons import dice_of, fill_polygons
+from sa2va_lab.datasets.geometry import count_holes, dice_of, fill_polygons, trace_mask
 from sa2va_lab.errors import LabError
 
 SECOND = "_obs2"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint_dataset
 from sa2va_lab.datasets.samples import Dataset
+from sa2va_lab.datasets.splits import find_near_duplicates, fingerprint_dataset
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import match_samples, pair_up
 from sa2va_lab.evaluation.thresholds import Choice, refuse_seen

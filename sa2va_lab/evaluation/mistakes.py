@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from sa2va_lab.datasets.geometry import find_lines
 from sa2va_lab.datasets.samples import Dataset
-from sa2va_lab.datasets.widths import find_lines
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.metrics import compute_scores, evaluate_run, pair_up
 from sa2va_lab.runs.read import Run

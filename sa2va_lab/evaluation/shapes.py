@@ -15,7 +15,7 @@ import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt, label
 from skimage.morphology import skeletonize
 
-from sa2va_lab.datasets.widths import CLASSES, classify_pixels
+from sa2va_lab.datasets.geometry import CLASSES, classify_pixels
 from sa2va_lab.evaluation.intervals import mean_interval
 from sa2va_lab.evaluation.metrics import iterate_pairs
 
@@ -64,7 +64,7 @@ def compute_cldice(mask: np.ndarray, truth: np.ndarray) -> float:
 
 
 def recall_by_width(mask: np.ndarray, truth: np.ndarray) -> dict[str, tuple[int, int]]:
-    """{width class of the truth: (pixels found, pixels there)}, classes of `datasets.widths`; empty ones left out."""
+    """{width class of the truth: (pixels found, pixels there)}, classes of `datasets.geometry`; empty ones left out."""
     classes = classify_pixels(truth)
     there = np.bincount(classes[truth], minlength=len(CLASSES))
     found = np.bincount(classes[truth & mask], minlength=len(CLASSES))

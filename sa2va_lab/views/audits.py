@@ -15,9 +15,8 @@ from sa2va_lab.datasets.audit import Audit
 from sa2va_lab.datasets.ceilings import GRID, Ceiling
 from sa2va_lab.datasets.defects import KINDS
 from sa2va_lab.datasets.drawings import DrawnTruth
-from sa2va_lab.datasets.outlines import trace_mask
+from sa2va_lab.datasets.geometry import CLASSES, EDGES, classify_pixels, trace_mask
 from sa2va_lab.datasets.samples import Dataset, Sample
-from sa2va_lab.datasets.widths import CLASSES, EDGES, classify_pixels
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import join_sentences, tr
 from sa2va_lab.reports.answers import Answer, Audited, say_sample

@@ -12,17 +12,20 @@ from sa2va_lab.cli import app
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.ceilings import go_through_grid, rasteriser_ceilings, resolution_ceilings
 from sa2va_lab.datasets.export import export_dataset
-from sa2va_lab.datasets.outlines import count_holes, trace_mask
-from sa2va_lab.datasets.polygons import (
+from sa2va_lab.datasets.geometry import (
+    CLASSES,
     OTHERS,
+    classify_pixels,
+    count_holes,
     count_twice,
     covers_nothing,
     crosses_itself,
     fill_otherwise,
     fill_polygons,
+    measure_widths,
     reach_outside,
+    trace_mask,
 )
-from sa2va_lab.datasets.widths import CLASSES, classify_pixels, measure_widths
 from sa2va_lab.errors import LabError
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.drawings import DrawnTruth
 from sa2va_lab.datasets.export import export_dataset
-from sa2va_lab.datasets.polygons import fill_polygons
+from sa2va_lab.datasets.geometry import fill_polygons
 from sa2va_lab.datasets.writers import WRITERS
 from sa2va_lab.errors import LabError
 

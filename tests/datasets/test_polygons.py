@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sa2va_lab.datasets.polygons import LONGEST_OUTLINE, fill_polygons, rasteriser, read_polygon
+from sa2va_lab.datasets.geometry import LONGEST_OUTLINE, fill_polygons, rasteriser, read_polygon
 
 SQUARE = [1, 1, 4, 1, 4, 4, 1, 4]
 

@@ -8,10 +8,12 @@ from PIL import Image
 
 from sa2va_lab import cli
 from sa2va_lab.datasets import open_dataset
-from sa2va_lab.datasets.likeness import find_near_duplicates, fingerprint, fingerprint_dataset
 from sa2va_lab.datasets.pseudonyms import KEY_FILE
 from sa2va_lab.datasets.splits import (
     draw_splits,
+    find_near_duplicates,
+    fingerprint,
+    fingerprint_dataset,
     fold_shares,
     refuse_near_duplicates,
     write_splits,

@@ -5,7 +5,7 @@ import pytest
 
 from sa2va_lab.datasets import open_dataset
 from sa2va_lab.datasets.audit import audit_dataset
-from sa2va_lab.datasets.polygons import fill_polygons
+from sa2va_lab.datasets.geometry import fill_polygons
 from sa2va_lab.errors import LabError
 
 SQUARE = "0.125 0.16666667 0.5 0.16666667 0.5 0.66666667 0.125 0.66666667"  # 3x3 pixels of 8x6

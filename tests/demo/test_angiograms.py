@@ -11,7 +11,7 @@ from pycocotools import mask as coco
 from scipy import ndimage
 
 from sa2va_lab.datasets.formats import open_dataset
-from sa2va_lab.datasets.outlines import split_holes, trace_mask
+from sa2va_lab.datasets.geometry import split_holes, trace_mask
 from sa2va_lab.errors import LabError
 from tools.demo.albums import (
     LABELME_NAMES,

@@ -12,7 +12,7 @@ from skimage import draw
 
 from sa2va_lab import open_dataset
 from sa2va_lab.datasets.export import export_dataset
-from sa2va_lab.datasets.polygons import fill_polygons
+from sa2va_lab.datasets.geometry import fill_polygons
 from sa2va_lab.errors import LabError
 from sa2va_lab.evaluation.honesty import check_run
 from sa2va_lab.evaluation.masks import export_run

@@ -1,7 +1,7 @@
 """Invented patients on disk: images with truths in Sa2VA's annotations form, and in LabelMe's.
 
 The annotations form is a list of `{"image": name, "mask": [object][polygon][x0, y0, x1, y1, ...], "text": [phrase per
-object]}`; `datasets.outlines` traces the polygons.
+object]}`; `datasets.geometry` traces the polygons.
 """
 
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from skimage import morphology
 
-from sa2va_lab.datasets.outlines import EIGHT, trace_mask
+from sa2va_lab.datasets.geometry import EIGHT, trace_mask
 from sa2va_lab.errors import LabError
 from tools.demo.angiograms import PHRASES, Frame, make_patient
 

@@ -1,18 +1,26 @@
-"""Outlines to masks, by one rasteriser, and what another one would have made of them; and what is odd about an outline.
+"""Outlines and masks: one rasteriser and what others would have made, what is odd about an outline, masks back to
+outlines, and how wide vessels are.
 
 pycocotools is the rasteriser that Sa2VA trains with. Two rasterisers differ by up to a pixel along every outline,
-which on vessels two pixels wide is a quarter of the Dice; so there is one here, and every report names it.
+which on vessels two pixels wide is a quarter of the Dice; so there is one here, and every report names it. Its pixel
+(row, column) covers [column, column + 1) x [row, row + 1).
+
+Sa2VA's format can hold polygons in one piece without a hole. A polygon is what it draws when it is filled, so a mask
+with a hole is cut into touching pieces that have none; nothing is filled in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from itertools import combinations
 
 import numpy as np
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco
-from skimage import draw
+from scipy import ndimage
+from skimage import draw, measure
+from skimage.morphology import skeletonize
 
 from sa2va_lab.datasets.defects import Defect
 
@@ -24,6 +32,10 @@ LONGEST_OUTLINE = 1e6
 OUTSIDE = 1.0  # pixels that an outline may leave the image by: annotators click on the border
 OVERLAP = 0.002  # share of an object that may be covered twice: outlines that touch share a pixel here and there
 OTHERS = ("skimage", "skimage, shifted", "like cv2.fillPoly")  # other rasterisers, see `fill_otherwise`
+EIGHT = np.ones((3, 3), bool)
+Piece = tuple[np.ndarray, int, int]  # bool (h, w), and the row and column of the picture that it begins at
+EDGES = (2.0, 4.0, 8.0, 16.0)  # pixels; the classes are up to 2, 2 to 4, ..., more than 16
+CLASSES = ("≤ 2 px", "2–4 px", "4–8 px", "8–16 px", "> 16 px")
 
 
 def rasteriser() -> str:
@@ -189,3 +201,106 @@ def _read_counts(text: str) -> list[int] | None:
             counts.append(value + counts[-2] if len(counts) > 2 else value)
             value, shift = 0, 0
     return None if shift else counts
+
+
+def trace_mask(mask: np.ndarray, *, tolerance: float = 0.0) -> list[np.ndarray]:
+    """Polygons float64 (2n,) that do not overlap and whose union pycocotools fills back into `mask`, bool (H, W).
+
+    tolerance: how far, in pixels, a simplified outline may leave the traced one; 0 keeps every corner.
+    """
+    polygons = []
+    for piece, top, left in split_holes(mask):
+        # moved to its place first: simplifying breaks ties by the last bit, which the place decides
+        outline = measure.find_contours(np.pad(piece, 1).astype(np.uint8), 0.5)[0] + (top, left)
+        simple = measure.approximate_polygon(outline, tolerance) if tolerance else outline
+        outline = simple if len(simple) > 3 else outline
+        polygons.append((outline[:-1, ::-1] - 0.5).ravel())  # from centres of a padded picture to corners
+    return polygons
+
+
+def split_holes(mask: np.ndarray) -> list[Piece]:
+    """Disjoint parts of a bool (H, W), each in one piece without a hole, that together are the mask."""
+    pieces = []
+    for whole in _components(mask):
+        parts = list(_cut(whole))
+        # a cut goes through everything on its row; what it need not have cut is put together again
+        while pair := next(
+            (pair for pair in combinations(range(len(parts)), 2) if _fit(*(parts[i] for i in pair))), ()
+        ):
+            second = parts.pop(pair[1])
+            parts[pair[0]] = _unite(parts[pair[0]], second)
+        pieces += parts
+    return pieces
+
+
+def count_holes(mask: np.ndarray) -> int:
+    """How many background regions of a bool (H, W) are enclosed by it."""
+    return int(ndimage.label(~np.pad(mask, 1), structure=EIGHT)[1]) - 1
+
+
+def _components(mask: np.ndarray, top: int = 0, left: int = 0) -> Iterator[Piece]:
+    labels, _ = ndimage.label(mask)
+    for number, box in enumerate(ndimage.find_objects(labels), 1):
+        yield labels[box] == number, top + box[0].start, left + box[1].start
+
+
+def _cut(piece: Piece) -> Iterator[Piece]:
+    """Parts without holes: cut along the middle row of the first hole until there is none."""
+    mask, top, left = piece
+    background, count = ndimage.label(~np.pad(mask, 1), structure=EIGHT)
+    if count == 1:
+        yield piece
+        return
+    rows = ndimage.find_objects(background)[1][0]  # 1 is the outside: it begins in the corner
+    row = (rows.start + rows.stop) // 2 - 1
+    for start, half in ((0, mask[:row]), (row, mask[row:])):
+        for part in _components(half, top + start, left):
+            yield from _cut(part)
+
+
+def _fit(one: Piece, other: Piece) -> bool:
+    """Whether two parts touch and are together in one piece without a hole."""
+    for axis in (0, 1):
+        (low, high), (there, end) = ((p[1 + axis], p[1 + axis] + p[0].shape[axis]) for p in (one, other))
+        if low > end or there > high:
+            return False
+    # pieces less holes; two parts that have none enclose nothing unless they touch
+    return measure.euler_number(_unite(one, other)[0], connectivity=1) == 1
+
+
+def _unite(one: Piece, other: Piece) -> Piece:
+    top, left = (min(one[place], other[place]) for place in (1, 2))
+    bottom, right = (max(p[1 + axis] + p[0].shape[axis] for p in (one, other)) for axis in (0, 1))
+    union = np.zeros((bottom - top, right - left), bool)
+    for mask, row, column in (one, other):
+        union[row - top : row - top + mask.shape[0], column - left : column - left + mask.shape[1]] |= mask
+    return union, top, left
+
+
+def measure_widths(mask: np.ndarray) -> np.ndarray:
+    """Width in pixels at every pixel of the centre lines of a bool (H, W), float32 (n,), right to half a pixel.
+
+    The centre line is scikit-image's skeleton (Zhang and Suen); the width is twice the distance from there to the
+    background, less half a pixel: a line of one or two pixels has 1.5, one of three or four 3.5.
+    """
+    line, distance = find_lines(mask)
+    return (2 * distance[line] - 0.5).astype(np.float32)
+
+
+def classify_pixels(mask: np.ndarray) -> np.ndarray:
+    """The width class of the nearest centre line for every pixel of the picture: int8 (H, W), -1 without a mask."""
+    line, distance = find_lines(mask)
+    if not line.any():
+        return np.full(mask.shape, -1, np.int8)
+    rows, columns = ndimage.distance_transform_edt(~line, return_distances=False, return_indices=True)
+    width = 2 * distance[rows, columns] - 0.5
+    return np.searchsorted(EDGES, width).astype(np.int8)
+
+
+def find_lines(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centre lines, bool (H, W), and the distance of every pixel of the mask to the background."""
+    if not mask.any():
+        return np.zeros(mask.shape, bool), np.zeros(mask.shape)
+    # the picture goes on beyond its border: a vessel that leaves it is not thin there
+    wide = np.pad(mask, 1, mode="edge")
+    return skeletonize(mask), ndimage.distance_transform_edt(wide)[1:-1, 1:-1]
