@@ -7,10 +7,9 @@ from sa2va_lab.loading.checkpoint import GROWN, WANTED_SAM2, Checkpoint, lack_fi
 from sa2va_lab.loading.parts import find_quantised
 from sa2va_lab.sa2va.configuration import read_raw
 from sa2va_lab.sa2va.families import FAMILIES
-from sa2va_lab.sa2va.family import Sa2VAConfig
 from sa2va_lab.sa2va.parts import part_of
 from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE
-from sa2va_lab.sa2va.weights import build_empty, list_wanted
+from sa2va_lab.sa2va.weights import build_empty, match_parts
 
 BARE = {family.bare for family in FAMILIES}  # what config.json calls a model without [SEG] and SAM2
 
@@ -39,11 +38,11 @@ def open_whole(base, **parts) -> Checkpoint:
         raise LabError(f"There is nothing at {sam2.path}: give {WANTED_SAM2}.")
     if sam2:
         _check_grown(opened)
-    sizes = opened.sizes  # or a sentence on what in config.json makes no network
+    _ = opened.sizes  # or a sentence on what in config.json makes no network
     if opened.finetune:
         _check_finetune(opened)
     if sam2:
-        _check_network(opened, sizes)
+        _check_network(opened)
     return opened
 
 
@@ -59,26 +58,19 @@ def _check_grown(opened: Checkpoint) -> None:
         )
 
 
-def _check_network(opened: Checkpoint, sizes: Sa2VAConfig) -> None:
+def _check_network(opened: Checkpoint) -> None:
     """LabError where SAM2 is not the one that Sa2VA is built on, or a tensor has another shape than the network."""
-    expected, path = list_wanted(build_empty(sizes), opened.names()), opened.sam2.path
-    wanted = set(SAM2_TABLE.official(name for name in expected if name.startswith(OUR_SAM2)))
+    network = build_empty(opened.sizes)
+    wanted = set(SAM2_TABLE.official(name for name in network.state_dict() if name.startswith(OUR_SAM2)))
     there = {name for name in opened.under if name.startswith(SAM2)}
     for said, names in (("lacks", wanted - there), ("has", there - wanted)):
         if names:
             raise LabError(
-                f"{path} is another SAM2 than Sa2VA is built on (it {said} {min(names).removeprefix(SAM2)}): give "
-                "sam2_hiera_large.pt of SAM 2.0, or the folder of facebook/sam2-hiera-large."
+                f"{opened.sam2.path} is another SAM2 than Sa2VA is built on (it {said} "
+                f"{min(names).removeprefix(SAM2)}): give sam2_hiera_large.pt of SAM 2.0, or the folder of "
+                "facebook/sam2-hiera-large."
             )
-    for ours, parts in sizes.names.match(opened.names(), expected).items():
-        name, place = parts[0]
-        needed = tuple(expected[ours].shape)
-        if place.kind == "whole" and opened.shape(name) != needed:
-            where = path if name.startswith(SAM2) else opened.folder
-            raise LabError(
-                f"{name} is {opened.shape(name)} and the model needs {needed}: {where} belongs to a model of another "
-                "size."
-            )
+    match_parts(network, opened)
 
 
 def _check_finetune(opened: Checkpoint) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from sa2va_lab.sa2va.family import Sa2VAConfig, Turn
 from sa2va_lab.sa2va.internvl import InternVL
 from sa2va_lab.sa2va.sentencepieces import PIECES
 from sa2va_lab.sa2va.sizes import refuse
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 LONG = ("su", "longrope")  # one way to stretch positions, called so in 2024 and since
 

@@ -60,16 +60,10 @@ def load_weights(
     differs.
     """
     where = device if callable(device) else lambda name: device
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    names, parts = model.config.names, match_parts(model, source)
+    expected, names, parts = model.state_dict().keys(), model.config.names, match_parts(model, source)
     for name in progress(sorted(parts)):
         kept_back = str(where(name)) == "meta"
         tensor = names.assemble(partial(_describe, source) if kept_back else source.tensor, parts[name])
-        if tuple(tensor.shape) != expected[name]:
-            raise LabError(
-                f"{parts[name][0][0]} gives shape {tuple(tensor.shape)} where config.json leads to {expected[name]}: "
-                "these weights belong to another model than this config.json."
-            )
         _put(model, name, tensor.to(device=where(name), dtype=dtype))  # what comes later takes the dtype that is here
         if not kept_back:
             settle(name)
@@ -82,17 +76,20 @@ def load_weights(
 
 
 def match_parts(model: Sa2VA, source) -> dict[str, list[tuple[str, Place]]]:
-    """For each tensor of a network the official ones that make it. LabError where the two do not belong together."""
-    official = source.names()
-    return model.config.names.match(official, list_wanted(model, official))
-
-
-def list_wanted(model: Sa2VA, official: Iterable[str]) -> dict[str, Tensor]:
-    """The network's own tensors that weights of these official names must fill; a tied head may be left out."""
-    wanted, names = model.state_dict(), model.config.names
+    """For each tensor of a network the official ones that make it, by names and shapes alone; a tied head may be left
+    out. LabError where the two do not belong together."""
+    official, wanted, names = source.names(), model.state_dict(), model.config.names
     if model.config.tied and not any(name in official for name, _ in names.origins(HEAD)):
         wanted.pop(HEAD)
-    return wanted
+    parts = names.match(official, wanted)
+    for name, made_of in parts.items():
+        shape, expected = names.assemble(partial(_describe, source), made_of).shape, wanted[name].shape
+        if shape != expected:
+            raise LabError(
+                f"{made_of[0][0]} gives shape {tuple(shape)} where config.json leads to {tuple(expected)}: "
+                "these weights belong to another model than this config.json."
+            )
+    return parts
 
 
 def _describe(source, name: str) -> Tensor:

@@ -143,7 +143,7 @@ def test_parts_that_make_no_whole_are_named(apart, tmp_path, tiny_folder):
     [
         (lambda m: m | {"no_obj_embed_spatial": torch.zeros(1, 96)}, "another SAM2.*it has no_obj_embed_spatial"),
         (lambda m: {n: t for n, t in m.items() if n != "no_mem_embed"}, "another SAM2.*it lacks no_mem_embed"),
-        (lambda m: m | {"no_mem_embed": torch.zeros(1, 1, 7)}, r"no_mem_embed is \(1, 1, 7\).*another size"),
+        (lambda m: m | {"no_mem_embed": torch.zeros(1, 1, 7)}, r"no_mem_embed gives shape \(1, 1, 7\).*another model"),
     ],
 )
 def test_another_sam2_is_refused(apart, tmp_path, change, said):
