@@ -53,6 +53,7 @@ def load(
     """
     opened = open_whole(path, sam2=sam2, finetune=finetune, config=config, lora_alpha=lora_alpha)
     reader = PromptReader(opened.folder, opened.sizes, added=opened.added_tokens)
+    device = str(device)  # it may be a torch.device as well
     if gpus is not None and device != "auto":
         raise LabError(f"device {device} and gpus {gpus} were given: leave one of them out.")
     chosen_device, device_reason = choose_device(device)

@@ -286,6 +286,7 @@ def test_provenance_gives_reasons(tiny_segmenter, tiny_folder):
     assert said["device"]["actual"] == "cpu"
     assert len(said["weights_sha256"]) == 64
     assert tiny_segmenter.stamp == said["stamp"]
+    assert sa2va_lab.load(tiny_folder, device=torch.device("cpu")).provenance["device"]["actual"] == "cpu"
     automatic = sa2va_lab.load(tiny_folder).provenance
     assert automatic["precision"]["actual"] in automatic["precision"]["reason"]
 
