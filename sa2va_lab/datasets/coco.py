@@ -46,12 +46,10 @@ def _choose(folder: Folder, paths: list[Path]) -> tuple[list[Path], str, int]:
     """The COCO files that hold outlines, what of the others is to be said, and how many are broken."""
     chosen, elsewhere, others, broken = [], [], 0, 0
     for path in paths:
-        try:
-            content = folder.read(path)
-        except LabError:
+        content = folder.attempt(path)
+        if content is None:
             broken += 1
-            continue
-        if not is_coco(content):
+        elif not is_coco(content):
             if path == folder.root / "annotations.json":
                 return [], "", 0
             others += 1

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from glob import glob
 from pathlib import Path
 
@@ -187,6 +188,11 @@ class Folder:
                 content["imageData"] = True
             self._read[path] = content
         return self._read[path]
+
+    def attempt(self, path: Path) -> object | None:
+        """As `read`; None for what cannot be read."""
+        with suppress(LabError):
+            return self.read(path)
 
     def table(self, name: str) -> object | None:
         """What a table beside the data holds; None where there is none."""

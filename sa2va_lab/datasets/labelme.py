@@ -18,10 +18,9 @@ from pycocotools import mask as coco
 
 from sa2va_lab.datasets.defects import Defect
 from sa2va_lab.datasets.drawings import ORIGIN, Drawing, DrawnTruth, Found, Thing, open_entry, read_origin, read_phrase
-from sa2va_lab.datasets.folders import Folder
+from sa2va_lab.datasets.folders import Folder, as_table
 from sa2va_lab.datasets.geometry import fill_polygons
 from sa2va_lab.datasets.naming import SECOND
-from sa2va_lab.errors import LabError
 
 NAME = "labelme"
 IGNORE = "ignore"  # the label of ReasonSeg's regions that are neither
@@ -32,8 +31,8 @@ CIRCLE_POINTS = 64
 def find(folder: Folder, file: Path | None) -> Found | None:
     """What the folder's LabelMe files say; None where it is no LabelMe folder."""
     paths = {path.relative_to(folder.root).as_posix(): path for path in ([] if file else folder.annotation_files())}
-    contents = {name: _read_file(folder, path) for name, path in paths.items() if path.name != "annotations.json"}
-    read = sum(content is not None for content in contents.values())
+    contents = {n: as_table(folder.attempt(path)) for n, path in paths.items() if path.name != "annotations.json"}
+    read = sum("shapes" in content for content in contents.values())
     if not read:
         return None
     found = Found(NAME, f"LabelMe, {read} files: ", {1: {}})
@@ -42,7 +41,7 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     for name, content in contents.items():
         match = matches[name]
         drawings = found.drawings.setdefault(2 if match and match.role == SECOND else 1, {})
-        if content is not None:
+        if "shapes" in content:
             # a path from another machine: its end may name an image, and the path itself is never opened
             stated = str(content.get("imagePath")).replace("\\", "/").rpartition("/")[2]
             stated = stated if stated in folder.listed else name.rpartition(".")[0].removeprefix("images/") + ".png"
@@ -61,15 +60,6 @@ def find(folder: Folder, file: Path | None) -> Found | None:
     if strangers:
         found.defects.append(Defect("orphan_file", f"{len(strangers)} JSON files are no annotation of an image"))
     return found
-
-
-def _read_file(folder: Folder, path: Path) -> dict | None:
-    """What a file says; None where it is not LabelMe's, or cannot be read."""
-    try:
-        content = folder.read(path)
-    except LabError:
-        return None
-    return content if isinstance(content, dict) and "shapes" in content else None
 
 
 def _add_question(folder: Folder, found: Found, image: str, content: dict) -> None:
