@@ -218,23 +218,19 @@ def _suspect_sizes(audit: Audit) -> None:
     outside = {name for name, defects in audit.defects.items() if any(d.kind == "out_of_bounds" for d in defects)}
     found: dict[tuple[str, tuple], tuple[int, int]] = {}
     unsized = [row for row in audit.rows if row["size"] and row["id"] in drawings]
-    for row in unsized:
+    for row in (row for row in unsized if row["id"] in outside):
         polygons = [polygon for thing in drawings[row["id"]].things for polygon in thing.polygons]
-        if row["id"] not in outside:
-            continue
         alike = [size for size in sizes if abs(size[0] / size[1] - row["size"][0] / row["size"][1]) < 0.02]
         fitting = [size for size in alike if max(reach_outside(polygon, size) for polygon in polygons) <= OUTSIDE]
         if fitting:
             film = row["video"], row["size"]
             found[film] = max(found.get(film, (0, 0)), min(fitting))
     for row in unsized:
-        size = found.get((row["video"], row["size"]))
-        if size is None:
-            continue
-        audit.suspected[row["id"]] = size
-        whose = "its outlines leave" if row["id"] in outside else "the outlines of another frame of its video leave"
-        text = f"{whose} the image and would fit {size[1]}x{size[0]}: say so in sizes.json if it is so"
-        audit.note(row["id"], "size_suspected", text)
+        if size := found.get((row["video"], row["size"])):
+            audit.suspected[row["id"]] = size
+            whose = "its outlines leave" if row["id"] in outside else "the outlines of another frame of its video leave"
+            text = f"{whose} the image and would fit {size[1]}x{size[0]}: say so in sizes.json if it is so"
+            audit.note(row["id"], "size_suspected", text)
 
 
 def write_sizes(audit: Audit) -> Path:

@@ -205,8 +205,8 @@ def _settle(folder: Folder, found: Found) -> tuple[list[Account], list[Defect]]:
         things, used, useless = drawing.counts
         read[things], lost[things] = read[things] + used, lost[things] + useless
     accounts = [Account(things, met, read[things], lost[things]) for things, met in found.met.items()]
-    odd = [Defect("unaccounted", f"of {a.met} {a.things} {a.read} were read and {a.lost} not") for a in accounts]
-    odd = [defect for defect, account in zip(odd, accounts, strict=True) if not account.closed]
+    unsettled = [account for account in accounts if not account.closed]
+    odd = [Defect("unaccounted", f"of {a.met} {a.things} {a.read} were read and {a.lost} not") for a in unsettled]
     images, whole = len({*folder.listed, *first}), len(first) - len(missing)
     return [*accounts, Account("images", images, whole, images - whole)], odd
 
