@@ -119,7 +119,8 @@ def export_masks(
 
 
 def _write(draw, tell, out: str | Path, form: str, phrases: list[str], changes: list[Change], root) -> Export:
-    """The files of a form, and those that `tell` of them."""
+    """Writes the copies that `draw` yields for a folder in a form, and the files of `tell`, {name: content}, which say what
+    was written."""
     if form not in WRITERS:
         raise LabError(f"the form is {form!r}; expected one of {', '.join(WRITERS)}")
     made = Export(changes=changes)

@@ -252,8 +252,9 @@ def find_groups(
     table = folder.table("groups.json")
     if table is not None:
         return *_by_table(folder, images, table), True
-    by_folder = _by_folder(images)
-    for name, expression in PATTERNS.items() if _count(by_folder) < 2 else [next(iter(PATTERNS.items()))]:
+    by_folder, patterns = _by_folder(images), list(PATTERNS.items())
+    # where folders part the images, only names that say patient, video and frame say more
+    for name, expression in patterns[:1] if _count(by_folder) > 1 else patterns:
         found = {image: re.search(expression, PurePath(image).stem) for image in images}
         places = {image: _place(match) for image, match in found.items() if match}
         patients = _count(places)
