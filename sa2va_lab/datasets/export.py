@@ -119,8 +119,7 @@ def export_masks(
 
 
 def _write(draw, tell, out: str | Path, form: str, phrases: list[str], changes: list[Change], root) -> Export:
-    """Writes the copies that `draw` yields for a folder in a form, and the files of `tell`, {name: content}, which say what
-    was written."""
+    """Writes the copies that `draw` yields for a folder in a form, and the files, by name, that `tell` of them."""
     if form not in WRITERS:
         raise LabError(f"the form is {form!r}; expected one of {', '.join(WRITERS)}")
     made = Export(changes=changes)
