@@ -1,10 +1,10 @@
 """What each precision costs and what it changes: every rung of the plan in a process of its own, one after another.
 
-What a process holds is anonymous memory and pages of mapped files. Pages of libraries come in when their code runs for
-the first time; they are no model's, every process shares them, and they are told apart.
-
 A process of its own, since memory that was used once is not given back in full, and since a rung that is killed must
 not take the others along. The child is this module: `python -m sa2va_lab.evaluation.precision` with its task as JSON.
+
+What a process holds is anonymous memory and pages of mapped files. Pages of libraries come in when their code runs for
+the first time; they are no model's, every process shares them, and they are told apart.
 """
 
 from __future__ import annotations
