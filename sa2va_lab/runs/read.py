@@ -143,6 +143,21 @@ class Maker:
     code: str
     tracking: str
 
+    @classmethod
+    def read(cls, meta: dict, records: list[dict] = ()) -> Maker:
+        """The maker that run.json names; with records, at the precisions that they were really made at."""
+        began = meta["segmenter"].get("precision", {}).get("actual")
+        made = [record.get("precision") or began for record in records if record["error"] is None] or [began]
+        version, git = meta["packages"].get("sa2va-lab"), meta["git"]
+        tracked = sorted((meta.get("tracked") or {}).items())
+        return cls(
+            weights=meta["segmenter"]["weights_sha256"],
+            precision="+".join(map(str, dict.fromkeys(made))),
+            prompt=OWN.format(prompt=meta["prompt"]) if meta.get("own_prompts") else meta["prompt"],
+            code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
+            tracking=", ".join(f"{name} {value}" for name, value in tracked if value) or "image by image",
+        )
+
     def differences(self, other: Maker) -> list[str]:
         """In what two Runs are not of the same model asked the same thing: such Runs neither go on with each other nor
         choose each other's threshold. Other code is none of it: it is noted, and most of its changes move nothing."""
@@ -202,7 +217,7 @@ class Run(Shown):
     @property
     def maker(self) -> Maker:
         """Which model this is of, asked what: the identity of a Run."""
-        return describe_maker(self.meta, self.records)
+        return Maker.read(self.meta, self.records)
 
     @property
     def role(self) -> Role:
@@ -276,21 +291,6 @@ def read_lines(path: Path) -> tuple[list[dict], int]:
         records.append(record)
         taken += len(line)
     return records, taken
-
-
-def describe_maker(meta: dict, records: list[dict] = ()) -> Maker:
-    """The maker that run.json names; with records, at the precisions that they were really made at."""
-    began = meta["segmenter"].get("precision", {}).get("actual")
-    made = [record.get("precision") or began for record in records if record["error"] is None] or [began]
-    version, git = meta["packages"].get("sa2va-lab"), meta["git"]
-    tracked = sorted((meta.get("tracked") or {}).items())
-    return Maker(
-        weights=meta["segmenter"]["weights_sha256"],
-        precision="+".join(map(str, dict.fromkeys(made))),
-        prompt=OWN.format(prompt=meta["prompt"]) if meta.get("own_prompts") else meta["prompt"],
-        code=f"{version} {git['commit']}" + " with changes" * bool(git["dirty"]),
-        tracking=", ".join(f"{name} {value}" for name, value in tracked if value) or "image by image",
-    )
 
 
 def seal_run(folder: Path, meta: dict) -> None:

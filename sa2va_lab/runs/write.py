@@ -25,18 +25,7 @@ from tqdm.auto import tqdm
 from sa2va_lab.errors import LabError
 from sa2va_lab.files import PART, hash_splits, write_json, write_whole
 from sa2va_lab.runs.asking import Told, ask_run, list_films
-from sa2va_lab.runs.read import (
-    LINES,
-    LOGITS,
-    META,
-    Role,
-    Run,
-    describe_maker,
-    list_edits,
-    open_run,
-    read_lines,
-    seal_run,
-)
+from sa2va_lab.runs.read import LINES, LOGITS, META, Maker, Role, Run, list_edits, open_run, read_lines, seal_run
 from sa2va_lab.sa2va.processing import phrase_prompt
 
 LOCK = ".lock"
@@ -139,7 +128,7 @@ def check_request(
     if (folder / META).exists():
         run = open_run(folder)
         now = {"own_prompts": False, "tracked": tell_tracking(track)} | _choose_prompt(chosen, prompt)
-        here = describe_maker(run.meta | now)
+        here = Maker.read(run.meta | now)
         asked = {"prompt": here.prompt, "tracking": here.tracking}
         asked["images"] = f"{len(chosen.samples)}, {chosen.manifest_sha256}"
         _refuse_other(run, asked if batch == "auto" else asked | {"batch": str(batch)})
@@ -270,7 +259,7 @@ def _refuse_other(run: Run, here: dict[str, str]) -> None:
 
 def _list_facts(meta: dict) -> dict[str, str]:
     """What makes a Run; other code alone does not make another one."""
-    facts = vars(describe_maker(meta)) | {"batch": str(meta.get("batch", 1))}
+    facts = vars(Maker.read(meta)) | {"batch": str(meta.get("batch", 1))}
     facts["images"] = f"{len(meta['dataset']['samples'])}, {meta['dataset']['manifest_sha256']}"
     return {name: fact for name, fact in facts.items() if name != "code"}
 
