@@ -32,7 +32,8 @@ TAGS = [
     *("RecommendedDisplayFrameRate", *PALETTE),
 ]
 BURNING = frozenset("US XA RF SC ES XC OT IVUS IVOCT".split())  # modalities whose machines write into the picture
-BURNT = "the DICOM says, or does not deny, that text is burnt into it: look whether a name is seen"
+BURNT = "the DICOM says that text is burnt into it: look whether a name is seen"
+PERHAPS = "the DICOM does not say that no text is burnt into it: look whether a name is seen"
 WORDS = {"lut": "by its VOI LUT", "window": "by its window", "bits": "as stored", "": "without a window"}
 LOOKED_AT = 16  # frames whose values say what is dark and bright where no window does
 
@@ -62,7 +63,7 @@ def open_dicom(path: Path) -> Film:
         raise LabError(f"{path} has {bits[1]} bits a pixel or other values; expected 8 to 16 of grey, RGB or YBR")
     refuse_large(path, pixels)
     suspect = burnt == "YES" or (burnt != "NO" and modality in BURNING)
-    noted = [Defect("burnt_in_text", BURNT)] if suspect else []
+    noted = [Defect("burnt_in_text", BURNT if burnt == "YES" else PERHAPS)] if suspect else []
     reason = f"DICOM of {count} frames, {bits[1]} bits, {shown}, {WORDS[_find_window(_settle(head, 0))]}"
     return Film(path, reason, count, (path,), lambda: _decode(path, head, count), rate, noted)
 

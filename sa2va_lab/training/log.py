@@ -122,6 +122,10 @@ def read_log(path: Path | str) -> TrainingRun:
     Raises LabError when there is no such file, when it is empty, too large, binary or of no known form, when no loss
     is in it, or when lines of different runs are mixed in it.
     """
+    if Path(path).is_dir():
+        logs = sorted(Path(path).rglob("*.log"))
+        hint = f"give the log itself, such as {logs[-1]}" if logs else "give the log itself; there is no *.log in it"
+        raise LabError(f"{path} is a folder: {hint}.")
     return read_as("a training log", path, lambda content: _read(Path(path), content), limit=LIMIT)
 
 

@@ -87,14 +87,14 @@ class Tuner:
         self, sample_id: str, threshold: float, *, min_area: int = 0, holes: int = 0, merge: str | int = "union",
         zoom: int = 1, across: float = 0.5, down: float = 0.5,
     ) -> Look:  # fmt: skip
-        """What there is to see of a sample. zoom: 1 is the whole image; across, down: where it is centred, 0 to 1."""
+        """What there is to see of a sample. zoom: 1 is the whole image; across, down: which part, 0 to 1."""
         pixels, pair = self.open_sample(sample_id, merge)
         mask = clean_mask(pair.mask(threshold), min_area=min_area, holes=holes)
         mask = mask if pair.ignore is None else mask & ~pair.ignore
-        height, width = mask.shape
-        part = overlays.window(
-            mask.shape, (height // zoom, width // zoom), (round(down * height), round(across * width))
-        )
+        sides = [max(1, side // zoom) for side in mask.shape]
+        places = zip(sides, (down, across), mask.shape, strict=True)
+        middle = [side // 2 + round(at * (whole - side)) for side, at, whole in places]
+        part = overlays.window(mask.shape, sides, middle)
         scale = max(1, math.ceil(WIDE / mask[part].shape[1]))
         drawn, ignore = (None if area is None else area[part] for area in (pair.truth, pair.ignore))
         layer = overlays.encode_layer(overlays.paint_errors(mask[part], drawn, ignore=ignore, scale=scale))
@@ -142,11 +142,15 @@ class Tuner:
             half=self.choice.at_half,
         )
         address, left, top, width, height = self._sweep
+        across, down = left + threshold * width, top + (1 - here) * height
         return (
             f'<div role="img" aria-label="{escape(said)}" style="position:relative;max-width:570px">'
             f'<img src="{address}" alt="" style="width:100%;display:block">'
-            f'<span style="position:absolute;left:{left + threshold * width:.2%};top:{top:.2%};height:{height:.2%};'
-            f'border-left:2.5px solid {style.FALSE_POSITIVE}"></span></div><p>{escape(said)}</p>'
+            f'<span style="position:absolute;left:{across:.2%};top:{top:.2%};height:{height:.2%};'
+            f'border-left:2.5px solid {style.FALSE_POSITIVE}"></span>'
+            f'<span style="position:absolute;left:{across:.2%};top:{down:.2%};width:9px;height:9px;margin:-5px;'
+            f'border-radius:50%;border:1px solid #000;background:{style.FALSE_POSITIVE}"></span></div>'
+            f"<p>{escape(said)}</p>"
         )
 
     @cached_property

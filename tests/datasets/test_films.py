@@ -187,10 +187,14 @@ def test_coloured_and_packed_dicoms(tmp_path):
 
 def test_burnt_in_text_is_suspected_from_the_tag(tmp_path):
     def defects(**tags):
-        return [defect.kind for defect in open_film(write_dicom(tmp_path / "a.dcm", draw(), **tags)).defects]
+        return [(one.kind, one.text) for one in open_film(write_dicom(tmp_path / "a.dcm", draw(), **tags)).defects]
 
-    assert defects() == ["burnt_in_text"]
-    assert defects(BurnedInAnnotation="YES", Modality="CT") == ["burnt_in_text"]
+    [(kind, perhaps)] = defects()
+    assert kind == "burnt_in_text"
+    assert "does not say that no text" in perhaps
+    [(kind, sure)] = defects(BurnedInAnnotation="YES", Modality="CT")
+    assert kind == "burnt_in_text"
+    assert "says that text is burnt" in sure
     assert defects(BurnedInAnnotation="NO") == defects(Modality="CT") == []
 
 

@@ -283,10 +283,14 @@ def test_bad_input_gets_one_sentence(write, content, sentence):
     assert str(path) in str(error.value)
 
 
-def test_no_file_and_a_folder(tmp_path):
-    for absent in (tmp_path / "absent.log", tmp_path):
-        with pytest.raises(LabError, match="is not a file; expected a training log"):
-            read_log(absent)
+def test_no_file_and_a_folder(tmp_path, write):
+    with pytest.raises(LabError, match="is not a file; expected a training log"):
+        read_log(tmp_path / "absent.log")
+    with pytest.raises(LabError, match=r"is a folder.*no \*\.log"):
+        read_log(tmp_path)
+    write("x", "work/20250101.log")
+    with pytest.raises(LabError, match=r"such as .*20250101\.log"):
+        read_log(tmp_path)
 
 
 def test_a_stray_damaged_total_is_forgiven(synthetic, write):

@@ -103,6 +103,12 @@ def test_curve_says_best_half_and_here(tuner):
         assert said in svg
 
 
+def test_every_place_of_the_sliders_shows_another_part(tuner):
+    for side in ("across", "down"):
+        seen = {tuner.look(tuner.order[-1], 0.5, zoom=2, **{side: at}).picture for at in (0, 0.25, 0.5, 0.75, 1)}
+        assert len(seen) == 5
+
+
 def test_zoom_shows_a_part_as_large_as_the_whole(tuner):
     seen = [tuner.look(tuner.order[-1], 0.5, zoom=zoom) for zoom in (1, 4)]
     whole, part = (look.picture + look.beside for look in seen)
