@@ -22,9 +22,9 @@ def choose_device(asked: str = "auto") -> tuple[str, str]:
         if torch.cuda.is_available():
             return "cuda:0", f"cuda:0: {torch.cuda.get_device_name(0)} is there"
         return "cpu", "cpu: no CUDA device"
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", asked):
+    if not re.fullmatch(r"cpu(:0)?|cuda(:\d{1,3})?", asked):
         raise LabError(f'No device is called {asked!r} here: use "auto", "cpu", "cuda" or "cuda:1".')
-    if asked == "cpu":
+    if asked.startswith("cpu"):
         return "cpu", "as asked"
     number, found = int(asked[5:] or 0), torch.cuda.device_count() if torch.cuda.is_available() else 0
     if number >= found:
