@@ -21,7 +21,6 @@ from PIL import Image
 from transformers import DynamicCache
 
 import sa2va_lab
-from sa2va_lab.loading.devices import keep_freed_memory
 from sa2va_lab.sa2va.answering import write_answers
 from sa2va_lab.sa2va.processing import cut_tiles, normalise, phrase_prompt, read_image, stretch
 
@@ -77,11 +76,6 @@ def measure(asked: argparse.Namespace) -> dict:
         segmenter.forget()
         ask(asked.prompt)
 
-    def ask_anew() -> None:
-        keep_freed_memory(128 << 10, 128 << 10)  # as glibc begins
-        ask_first()
-        keep_freed_memory()
-
     greedy = answer([])
     cache, seg_state = DynamicCache(), greedy.states[:1]
     model.read(inputs, cache)
@@ -95,7 +89,6 @@ def measure(asked: argparse.Namespace) -> dict:
         "SAM2 encoder": lambda: model.encode_canvas(canvas),
         "SAM2 decoder": lambda: model.draw(features, seg_state),
         "whole first question": ask_first,
-        "the same, memory given back": ask_anew,
         "whole second question": lambda: ask("catheter"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in stages}
@@ -109,7 +102,6 @@ def measure(asked: argparse.Namespace) -> dict:
     ratios = [a / b for a, b in zip(seconds["answer token by token"], seconds["answer with its draft"], strict=True)]
     assert answer(greedy.ids).ids == greedy.ids
     again = [a / b for a, b in zip(seconds["whole first question"], seconds["whole second question"], strict=True)]
-    kept = [a / b for a, b in zip(seconds["the same, memory given back"], seconds["whole first question"], strict=True)]
     return {
         "model": segmenter.provenance["model"],
         "parameters": segmenter.provenance["parameters"],
@@ -127,7 +119,6 @@ def measure(asked: argparse.Namespace) -> dict:
         "seconds": {name: statistics.median(taken) for name, taken in seconds.items()},
         "draft_speed_up": {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)},
         "second_question_speed_up": {"median": statistics.median(again), "low": min(again), "high": max(again)},
-        "kept_memory_speed_up": {"median": statistics.median(kept), "low": min(kept), "high": max(kept)},
     }
 
 
@@ -145,13 +136,12 @@ def as_rows(result: dict) -> list[dict[str, str]]:
     seconds, saved = result["seconds"], {}
     saved["answer with its draft"] = ("answer token by token", result["draft_speed_up"])
     saved["whole second question"] = ("whole first question", result["second_question_speed_up"])
-    saved["whole first question"] = ("the same, memory given back", result["kept_memory_speed_up"])
     rows = [
         {"what": f"load, {result['parameters'] / 1e6:.2f} M parameters", "figure": f"{result['load_seconds']:.3f} s"},
         {"what": "memory, process at its peak", "figure": f"{result['peak_bytes'] / 1e6:.0f} MB"},
     ]
     for name in seconds:
-        if name in ("answer token by token", "the same, memory given back"):
+        if name == "answer token by token":
             continue
         row = {"what": name, "figure": f"{seconds[name]:.4f} s"}
         if name in saved:
@@ -176,8 +166,6 @@ def as_text(result: dict) -> str:
         "draft_speed_up": "a right draft is {median:.2f} times as fast as token by token ({low:.2f} to {high:.2f})",
         "second_question_speed_up": "a second question about the image takes 1/{median:.2f} of the first "
         "(1/{low:.2f} to 1/{high:.2f})",
-        "kept_memory_speed_up": "freed memory kept, a first question is {median:.2f} times as fast "
-        "({low:.2f} to {high:.2f})",
     }
     return "\n".join([head.rstrip(), *rows, *(text.format(**result[key]) for key, text in told.items())])
 

@@ -16,11 +16,11 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 CORE = ("sa2va", "loading", "conversation", "tracking", "segmenter", "shown", "prediction", "runs")
 ABOVE = ("datasets", "training", "evaluation", "views", "reports")
 ROOMS = {
-    "sa2va": 2_740, "loading": 3_220, "conversation": 130, "tracking": 140, "segmenter": 400, "prediction": 140,
+    "sa2va": 2_740, "loading": 3_210, "conversation": 130, "tracking": 140, "segmenter": 400, "prediction": 140,
     "runs": 1_240, "datasets": 4_240, "training": 1_600, "evaluation": 2_350, "views": 3_730, "reports": 1_080,
     "commands": 800, "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_440, 8_020
+PACKAGE_LINES, CORE_LINES = 22_430, 8_010
 
 
 def count_lines(*rooms: str) -> int:

@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 from transformers.utils import logging
 
 from sa2va_lab.errors import LabError
-from sa2va_lab.loading.devices import choose_device, find_budgets, keep_freed_memory, parse_size
+from sa2va_lab.loading.devices import choose_device, find_budgets, parse_size
 from sa2va_lab.loading.ladder import Ladder
 from sa2va_lab.loading.plan import PRECISIONS, climb_down
 from sa2va_lab.loading.whole import open_whole
@@ -57,8 +57,6 @@ def load(
     if gpus is not None and device != "auto":
         raise LabError(f"device {device} and gpus {gpus} were given: leave one of them out.")
     chosen_device, device_reason = choose_device(device)
-    if chosen_device == "cpu":
-        keep_freed_memory()
     if precision not in ("auto", *PRECISIONS):
         raise LabError(f"Precision {precision!r} is not available: use auto, {', '.join(PRECISIONS)}.")
     budgets = find_budgets(gpus)
