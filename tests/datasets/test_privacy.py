@@ -184,8 +184,7 @@ def test_no_name_gets_into_any_output(tmp_path, monkeypatch, capsys, darkness, t
     seeing = [name for name, accepted in notebooks.items() if LOOKING & accepted]
     seeing.sort(key=lambda name: (name != "03_evaluation", name))  # others read what it measured
     assert {"01_dataset", "03_evaluation"} <= set(seeing)
-    if labelme:  # five processes with a network each, which see images and truths, and no form of a data set
-        seeing.remove("06_precision_vram")
+    seeing.remove("06_precision_vram")  # five processes with a network each: test_stranger has them, and names to find
     report = ["report", *seeing, "-p", f"data={root}", "-p", f"run={run.folder}", "--outputs", outputs]
     report += ["-p", "limit=2"]  # 06 predicts with every precision: two images have the names that five have
     (outputs / "report.txt").write_text(run_cli(report, monkeypatch, capsys))
