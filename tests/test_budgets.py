@@ -20,7 +20,7 @@ ROOMS = {
     "runs": 1_240, "datasets": 4_240, "training": 1_600, "evaluation": 2_350, "views": 3_730, "reports": 1_080,
     "commands": 800, "shown": 40,
 }  # fmt: skip
-PACKAGE_LINES, CORE_LINES = 22_430, 8_010
+PACKAGE_LINES, CORE_LINES = 22_440, 8_010
 
 
 def count_lines(*rooms: str) -> int:

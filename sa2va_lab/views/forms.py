@@ -6,7 +6,6 @@ import os
 from html import escape
 
 import ipywidgets as w
-from papermill.translators import PythonTranslator
 
 from sa2va_lab.errors import LabError
 from sa2va_lab.language import tr, use_language
@@ -20,11 +19,16 @@ def show_form(namespace: dict) -> w.Accordion | None:
     """A folded form over the parameters in `namespace`, a notebook's `globals()`: what is set there holds for the cells
     below, as if the cell above had been edited.
 
-    None where nobody could use it: outside a notebook, and in Voila, which has run every cell already.
+    None where nobody could use it: outside a notebook, on paper, where papermill has set the parameters, and in Voila,
+    which has run every cell already.
     """
-    cells = [source for source in namespace.get("In", ()) if "\nlang: str = " in source]  # declared with its type
-    if not cells or os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+    run = namespace.get("In", ())
+    cells = [source for source in run if "\nlang: str = " in source]  # declared with its type
+    on_paper = any(source.startswith("# Parameters\n") for source in run)
+    if not cells or on_paper or os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
         return None
+    from papermill.translators import PythonTranslator  # two seconds, most of them for a grammar of addresses
+
     declared = [one for one in PythonTranslator.inspect({"source": cells[-1]}) if one.inferred_type_name in CONTROLS]
     with use_language(namespace.get("lang", "en")):
         said = w.HTML(f"<p>{escape(tr('What is set here holds for the cells below: run them afterwards.'))}</p>")

@@ -50,10 +50,12 @@ def test_it_speaks_the_language_that_was_chosen_in_it(namespace):
     assert rows_of(show_form(namespace))[1]["limit"].children[1].value == "最多的图像数；0 为不限"
 
 
-@pytest.mark.parametrize("how", ["voila", "no notebook"])
+@pytest.mark.parametrize("how", ["voila", "no notebook", "on paper"])
 def test_there_is_none_where_nobody_could_use_it(how, namespace, monkeypatch):
     if how == "voila":
         monkeypatch.setenv("SERVER_SOFTWARE", "voila/0.5.8")
+    elif how == "on paper":
+        namespace["In"].append("# Parameters\nlimit = 3\n")  # as papermill writes it
     else:
         del namespace["In"]
     assert show_form(namespace) is None
