@@ -15,7 +15,6 @@ from sa2va_lab.sa2va.parts import PARTS, layer_of, part_of, split_block, split_l
 from sa2va_lab.sa2va.sam2 import OUR_SAM2, SAM2, SAM2_TABLE, missing_sam2
 
 BUFFER = "positional_encoding_gaussian_matrix"  # fixed numbers, not parameters
-LANGUAGE_SIDE = ("projector", "language", "embed_tokens", "lm_head", "lora")
 BASE_PARTS = ("vision", "projector", "language", "embed_tokens", "lm_head")
 SAM2_PARTS = ("sam2_encoder", "sam2_decoder", "sam2_prompt", "sam2_memory")
 MOST_GAPS = 1000

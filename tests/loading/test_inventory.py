@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from sa2va_lab.errors import LabError
 from sa2va_lab.loading.checkpoint import Checkpoint
 from sa2va_lab.loading.inventory import read_inventory
-from sa2va_lab.loading.parts import LANGUAGE_SIDE
 from sa2va_lab.loading.pickles import read_pth
 from sa2va_lab.loading.tensors import Shard
 from sa2va_lab.sa2va.parts import layer_of, name_officially, part_of
@@ -38,7 +37,8 @@ def test_the_real_folder(real_folder):
 
 def test_the_real_finetune(real_finetune):
     found = read_inventory(real_finetune, lora_alpha=128)
-    assert sum(found.part(name).parameters for name in LANGUAGE_SIDE) == 1_276_256_256
+    language_side = ("projector", "language", "embed_tokens", "lm_head", "lora")
+    assert sum(found.part(name).parameters for name in language_side) == 1_276_256_256
     assert found.duplicates == {"parameters": EMBEDDINGS, "bytes": 2 * EMBEDDINGS}
     assert (found.lora["rank"], found.lora["alpha"], found.lora["scale"], found.lora["tensors"]) == (64, 128, 2.0, 392)
     assert found.lora["targets"] == ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
